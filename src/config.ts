@@ -1,0 +1,205 @@
+import { readFileSync } from 'node:fs';
+import { LOG_LEVELS, type LogLevel } from './logger.ts';
+
+/** All that can be set from outside, read once at the start. */
+export interface Config {
+  readonly host: string;
+  readonly port: number;
+  readonly resourceApiUrl: string;
+  readonly modelCacheDir: string;
+  readonly resourceKey: string | undefined;
+  readonly keyTemplates: { readonly hardware: string; readonly api: string };
+  readonly hardwareId: string | undefined;
+  readonly tokenKeys: { readonly publicKeyPem: string | undefined; readonly secret: string | undefined };
+  readonly apiKeys: readonly string[];
+  readonly upstreamTimeoutMs: number;
+  readonly stallTimeoutMs: number;
+  readonly clientStallTimeoutMs: number;
+  readonly shutdownTimeoutMs: number;
+  readonly logLevel: LogLevel;
+  readonly logFile: string | undefined;
+}
+
+/** Every variable, with its default as text and what it is for. The README shows this table; a test compares the two. */
+export const VARIABLES = {
+  HOST: { fallback: '127.0.0.1', about: 'address to listen on; the image sets 0.0.0.0' },
+  PORT: { fallback: '8080', about: 'port to listen on; 0 takes a free one' },
+  RESOURCE_API_URL: { fallback: 'https://api.azaion.com', about: 'base URL of the Resource API' },
+  MODEL_CACHE_DIR: { fallback: 'models', about: 'folder of the big parts on disk' },
+  RESOURCE_KEY: {
+    fallback: undefined,
+    about: 'the secret of the fleet, unless cdn.yaml names it; or RESOURCE_KEY_FILE',
+  },
+  KEY_TEMPLATE_HARDWARE: {
+    fallback: 'azaion-loader/hardware/v1/{hardware}',
+    about: 'text of which the hardware hash is made',
+  },
+  KEY_TEMPLATE_API: {
+    fallback: 'azaion-loader/api/v1/{email}/{password}/{hardware_hash}',
+    about: 'text of which the API key is made',
+  },
+  HARDWARE_ID: { fallback: undefined, about: 'replaces the whole hardware string' },
+  JWT_PUBLIC_KEY: {
+    fallback: undefined,
+    about: "PEM that tokens' signatures are checked with; or JWT_PUBLIC_KEY_FILE; unset, claims are only decoded",
+  },
+  JWT_SECRET: { fallback: undefined, about: 'the same for tokens signed with a shared secret; or JWT_SECRET_FILE' },
+  API_KEY: {
+    fallback: undefined,
+    about: 'comma-separated keys, one of which every route but /health then wants as a Bearer; or API_KEY_FILE',
+  },
+  UPSTREAM_TIMEOUT_MS: { fallback: '30000', about: 'for one call of the Resource API, in ms' },
+  STALL_TIMEOUT_MS: { fallback: '30000', about: 'how long the CDN may move no byte, in ms' },
+  CLIENT_STALL_TIMEOUT_MS: { fallback: '120000', about: 'how long a client may move no byte of a body, in ms' },
+  SHUTDOWN_TIMEOUT_MS: { fallback: '8000', about: 'for what is under way when the Loader is told to stop, in ms' },
+  LOG_LEVEL: { fallback: 'info', about: `one of ${LOG_LEVELS.join(', ')}` },
+  LOG_FILE: { fallback: undefined, about: 'file that gets the log lines of stdout too' },
+} as const satisfies Record<string, { fallback: string | undefined; about: string }>;
+
+type VariableName = keyof typeof VARIABLES;
+
+/** Secrets, which may come from the file that `NAME_FILE` names. */
+export const SECRET_VARIABLES = ['RESOURCE_KEY', 'JWT_PUBLIC_KEY', 'JWT_SECRET', 'API_KEY'] as const;
+type SecretName = (typeof SECRET_VARIABLES)[number];
+
+/** All that is wrong with the environment, at once. Its lines hold no values of secrets. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(`The configuration is wrong:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`);
+    this.problems = problems;
+  }
+}
+
+/** Reads the configuration. An empty value counts as unset. @throws ConfigError */
+export function loadConfig(env: Readonly<Record<string, string | undefined>> = process.env): Config {
+  const reader = new EnvironmentReader(env);
+  const config: Config = {
+    host: reader.text('HOST'),
+    port: reader.integer('PORT', 0, 65_535),
+    resourceApiUrl: reader.baseUrl('RESOURCE_API_URL'),
+    modelCacheDir: reader.text('MODEL_CACHE_DIR'),
+    resourceKey: reader.secret('RESOURCE_KEY'),
+    keyTemplates: {
+      hardware: reader.template('KEY_TEMPLATE_HARDWARE', ['hardware']),
+      api: reader.template('KEY_TEMPLATE_API', ['email', 'password', 'hardware_hash']),
+    },
+    hardwareId: reader.optionalText('HARDWARE_ID'),
+    tokenKeys: reader.tokenKeys(),
+    apiKeys: reader.apiKeys(),
+    upstreamTimeoutMs: reader.milliseconds('UPSTREAM_TIMEOUT_MS'),
+    stallTimeoutMs: reader.milliseconds('STALL_TIMEOUT_MS'),
+    clientStallTimeoutMs: reader.milliseconds('CLIENT_STALL_TIMEOUT_MS'),
+    shutdownTimeoutMs: reader.milliseconds('SHUTDOWN_TIMEOUT_MS'),
+    logLevel: reader.logLevel(),
+    logFile: reader.optionalText('LOG_FILE'),
+  };
+  if (reader.problems.length > 0) throw new ConfigError(reader.problems);
+  return Object.freeze(config);
+}
+
+/** Reads variables one by one and notes every problem, so that all can be told at once. */
+class EnvironmentReader {
+  readonly problems: string[] = [];
+  readonly #env: Readonly<Record<string, string | undefined>>;
+
+  constructor(env: Readonly<Record<string, string | undefined>>) {
+    this.#env = env;
+  }
+
+  optionalText(name: VariableName): string | undefined {
+    return this.#value(name) ?? VARIABLES[name].fallback;
+  }
+
+  text(name: VariableName): string {
+    return this.optionalText(name) ?? '';
+  }
+
+  integer(name: VariableName, min: number, max: number): number {
+    const text = this.text(name);
+    const value = /^\d+$/.test(text) ? Number(text) : NaN;
+    if (value >= min && value <= max) return value;
+    this.problems.push(`${name} must be a whole number from ${min} to ${max}, not "${text}"`);
+    return min;
+  }
+
+  /** Node's timers take no more than 2^31 - 1 ms. */
+  milliseconds(name: VariableName): number {
+    return this.integer(name, 1, 2_147_483_647);
+  }
+
+  baseUrl(name: VariableName): string {
+    const text = this.text(name);
+    const url = URL.canParse(text) ? new URL(text) : undefined;
+    if (url === undefined || !['http:', 'https:'].includes(url.protocol)) {
+      this.problems.push(`${name} must be a URL with http:// or https://`);
+    } else if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '') {
+      this.problems.push(`${name} must have no user, password, query or fragment`);
+    }
+    return text.replace(/\/+$/, '');
+  }
+
+  template(name: VariableName, placeholders: readonly string[]): string {
+    const text = this.text(name);
+    const missing = placeholders.filter((placeholder) => !text.includes(`{${placeholder}}`));
+    if (missing.length > 0) {
+      // Without one of them, keys of different users or machines would be the same.
+      this.problems.push(`${name} lacks ${missing.map((placeholder) => `{${placeholder}}`).join(', ')}`);
+    }
+    return text;
+  }
+
+  logLevel(): LogLevel {
+    const text = this.text('LOG_LEVEL');
+    const level = LOG_LEVELS.find((known) => known === text);
+    if (level === undefined) this.problems.push(`LOG_LEVEL must be one of ${LOG_LEVELS.join(', ')}, not "${text}"`);
+    return level ?? 'info';
+  }
+
+  secret(name: SecretName): string | undefined {
+    const fileVariable = `${name}_FILE`;
+    const path = this.#value(fileVariable);
+    const value = this.#value(name);
+    if (path === undefined) return value;
+    if (value !== undefined) {
+      this.problems.push(`${name} and ${fileVariable} are both set; which of them counts?`);
+      return undefined;
+    }
+    try {
+      // Editors and `echo` end a file with a line break that belongs to no secret.
+      const content = readFileSync(path, 'utf8').replace(/\r?\n$/, '');
+      if (content !== '') return content;
+      this.problems.push(`${fileVariable}: ${path} is empty`);
+    } catch (error) {
+      const reason = error instanceof Error && 'code' in error ? String(error.code) : 'unknown reason';
+      this.problems.push(`${fileVariable}: ${path} can't be read (${reason})`);
+    }
+    return undefined;
+  }
+
+  tokenKeys(): Config['tokenKeys'] {
+    const publicKeyPem = this.secret('JWT_PUBLIC_KEY');
+    const secret = this.secret('JWT_SECRET');
+    if (publicKeyPem !== undefined && secret !== undefined) {
+      this.problems.push('JWT_PUBLIC_KEY and JWT_SECRET are both set; tokens are signed with one of them');
+    }
+    if (publicKeyPem?.includes('-----BEGIN PUBLIC KEY-----') === false) {
+      this.problems.push('JWT_PUBLIC_KEY must be a public key in PEM, with -----BEGIN PUBLIC KEY-----');
+    }
+    return { publicKeyPem, secret };
+  }
+
+  apiKeys(): readonly string[] {
+    const keys = (this.secret('API_KEY') ?? '').split(',').map((key) => key.trim());
+    const set = keys.filter((key) => key !== '');
+    if (set.some((key) => /\s/.test(key))) this.problems.push('API_KEY: a key has white space within it');
+    return set;
+  }
+
+  #value(name: string): string | undefined {
+    const value = this.#env[name];
+    return value === '' ? undefined : value;
+  }
+}

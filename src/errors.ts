@@ -1,0 +1,87 @@
+/**
+ * Every failure that the Loader can answer with: one class, stable codes, one table to HTTP statuses.
+ *
+ * A status of `'route'` means that the route decides, because the contract gives it one status for all its failures:
+ * 401 for POST /login, 500 for POST /load and POST /upload. The README shows this table; a test keeps the two the same.
+ */
+export const ERRORS = {
+  // The request itself.
+  validation_failed: { status: 422, meaning: 'a field is missing, has the wrong type or a value that is not allowed' },
+  malformed_request: { status: 400, meaning: 'the bytes received are not a valid HTTP request' },
+  forbidden: { status: 401, meaning: 'the API key is missing or unknown' },
+  not_found: { status: 404, meaning: 'no such path' },
+  method_not_allowed: { status: 405, meaning: 'the path exists, but not with this method' },
+  request_timeout: { status: 408, meaning: 'the request headers did not arrive in time' },
+  body_too_large: { status: 413, meaning: 'a JSON body or a form field is larger than its limit' },
+  headers_too_large: { status: 431, meaning: 'the request headers are larger than 16 KiB' },
+  shutting_down: { status: 503, meaning: 'the Loader is stopping and takes no new requests' },
+  internal_error: { status: 500, meaning: 'a fault in the Loader; its log has the details under the request id' },
+  // The session.
+  not_authenticated: { status: 'route', meaning: 'nobody has logged in since the start: POST /login first' },
+  wrong_credentials: { status: 'route', meaning: 'the Resource API refused the email and password' },
+  token_invalid: {
+    status: 'route',
+    meaning: 'the token is no JWT, or its signature does not match the configured key',
+  },
+  token_refused: { status: 'route', meaning: 'the Resource API refused even a fresh token: the user lacks the right' },
+  hardware_unreadable: { status: 'route', meaning: 'the hardware fingerprint could not be read: set HARDWARE_ID' },
+  cdn_config_invalid: {
+    status: 'route',
+    meaning: 'cdn.yaml is unreadable, incomplete or encrypted for other hardware',
+  },
+  resource_key_missing: { status: 'route', meaning: 'neither RESOURCE_KEY nor cdn.yaml holds the resource key' },
+  // The Resource API.
+  api_unreachable: { status: 'route', meaning: 'no connection to the Resource API' },
+  api_timeout: { status: 'route', meaning: 'the Resource API did not answer within UPSTREAM_TIMEOUT_MS' },
+  api_error: { status: 'route', meaning: 'the Resource API answered with an error status' },
+  api_invalid_response: { status: 'route', meaning: 'the Resource API answered something that is not in its contract' },
+  // The CDN.
+  cdn_unreachable: { status: 'route', meaning: 'no connection to the CDN' },
+  cdn_timeout: { status: 'route', meaning: 'the CDN stopped sending or taking bytes for STALL_TIMEOUT_MS' },
+  cdn_access_denied: { status: 'route', meaning: 'the CDN refused the access key of cdn.yaml' },
+  cdn_error: { status: 'route', meaning: 'the CDN answered with an error' },
+  cdn_invalid_response: { status: 'route', meaning: 'the CDN answered a range request with something else' },
+  cdn_object_changed: { status: 'route', meaning: 'the big part was replaced while it was read: load again' },
+  // Resources.
+  resource_not_in_api: { status: 'route', meaning: 'the Resource API has no small part of that name' },
+  resource_not_in_cdn: { status: 'route', meaning: 'neither cache nor CDN has a big part of that name' },
+  envelope_invalid: { status: 'route', meaning: 'an envelope is damaged, or encrypted under another key' },
+  cache_unusable: { status: 'route', meaning: 'the local cache could not be read or written, and was needed' },
+  // The client.
+  client_stalled: { status: 'route', meaning: 'the client stopped sending or reading for CLIENT_STALL_TIMEOUT_MS' },
+  client_closed: { status: 'route', meaning: 'the client closed the connection before its request was done' },
+} as const satisfies Record<string, { status: number | 'route'; meaning: string }>;
+
+/** A stable name of a failure, as it stands in the `code` of an error body. */
+export type ErrorCode = keyof typeof ERRORS;
+
+/** A failure with a code for programs and a message for people. The message holds no secret: it leaves the Loader. */
+export class LoaderError extends Error {
+  override readonly name = 'LoaderError';
+  readonly code: ErrorCode;
+
+  /** `options.cause` is logged by type, code and message only, and is never answered. */
+  constructor(code: ErrorCode, message: string, options?: { cause: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** Tells whether `error` is a LoaderError with one of `codes`. */
+export function hasErrorCode(error: unknown, ...codes: ErrorCode[]): error is LoaderError {
+  return error instanceof LoaderError && codes.includes(error.code);
+}
+
+/** The `code` of a system or library error such as `ENOSPC` or `ECONNREFUSED`, looked for along the chain of causes. */
+export function systemErrorCode(error: unknown): string | undefined {
+  for (let current = error; current instanceof Error; current = current.cause) {
+    if ('code' in current && typeof current.code === 'string') return current.code;
+    if (current instanceof AggregateError && current.errors.length > 0) return systemErrorCode(current.errors[0]);
+  }
+  return undefined;
+}
+
+/** `error` as an Error, whatever was thrown. */
+export function toError(error: unknown): Error {
+  return error instanceof Error ? error : new Error('a value that is no Error was thrown');
+}
