@@ -1,0 +1,106 @@
+import { createCipheriv, createDecipheriv, randomBytes, type Decipheriv } from 'node:crypto';
+import { LoaderError } from '../errors.ts';
+
+/**
+ * The envelope of docs/protocol.md section 3, as streams:
+ *
+ *     IV (16 random bytes) || AES-256-CBC(PKCS#7(plaintext))
+ *
+ * CBC is not authenticated: a flipped bit in the middle decrypts without an error. Only lengths, the padding and thus
+ * most wrong keys are noticed here; callers who need more check digests.
+ */
+
+export const BLOCK_LENGTH = 16;
+/** IV and one block of padding: the envelope of nothing. */
+export const MIN_ENVELOPE_LENGTH = 2 * BLOCK_LENGTH;
+
+/** Bytes of the envelope of `plaintextLength` bytes. */
+export function envelopeLength(plaintextLength: number): number {
+  return BLOCK_LENGTH + BLOCK_LENGTH * (Math.floor(plaintextLength / BLOCK_LENGTH) + 1);
+}
+
+/** Bytes of plaintext in flight before memory is given back to the consumer; also the best size for AES in Node. */
+export const ENVELOPE_CHUNK_LENGTH = 1024 * 1024;
+
+/** Encrypts `plaintext` as it comes. `iv` is for known answers only: every real envelope has a random one of its own. */
+export async function* encryptEnvelope(
+  plaintext: AsyncIterable<Buffer> | Iterable<Buffer>,
+  aesKey: Buffer,
+  iv: Buffer = randomBytes(BLOCK_LENGTH),
+): AsyncGenerator<Buffer, void, undefined> {
+  const cipher = createCipheriv('aes-256-cbc', aesKey, iv);
+  yield iv;
+  for await (const chunk of plaintext) {
+    const encrypted = cipher.update(chunk);
+    if (encrypted.length > 0) yield encrypted;
+  }
+  yield cipher.final();
+}
+
+/**
+ * Decrypts an envelope as it comes, cut into chunks of any size.
+ *
+ * @throws LoaderError `envelope_invalid` at the end, when the length or the padding is wrong. What was yielded before
+ * must then not be taken for the whole plaintext.
+ */
+export async function* decryptEnvelope(
+  envelope: AsyncIterable<Buffer> | Iterable<Buffer>,
+  aesKey: Buffer,
+): AsyncGenerator<Buffer, void, undefined> {
+  let head = Buffer.alloc(0);
+  let decipher: Decipheriv | undefined;
+  for await (const chunk of envelope) {
+    let encrypted = chunk;
+    if (decipher === undefined) {
+      head = Buffer.concat([head, chunk]);
+      if (head.length < BLOCK_LENGTH) continue;
+      decipher = createDecipheriv('aes-256-cbc', aesKey, head.subarray(0, BLOCK_LENGTH));
+      encrypted = head.subarray(BLOCK_LENGTH);
+    }
+    const plaintext = decipher.update(encrypted);
+    if (plaintext.length > 0) yield plaintext;
+  }
+  if (decipher === undefined) throw new LoaderError('envelope_invalid', 'The envelope is shorter than its IV.');
+  let last: Buffer;
+  try {
+    last = decipher.final();
+  } catch (error) {
+    throw new LoaderError('envelope_invalid', 'The envelope is damaged or encrypted under another key.', {
+      cause: error,
+    });
+  }
+  if (last.length > 0) yield last;
+}
+
+/** Encrypts a small plaintext in one piece. */
+export function sealEnvelope(plaintext: Buffer, aesKey: Buffer, iv: Buffer = randomBytes(BLOCK_LENGTH)): Buffer {
+  const cipher = createCipheriv('aes-256-cbc', aesKey, iv);
+  return Buffer.concat([iv, cipher.update(plaintext), cipher.final()]);
+}
+
+/**
+ * Decrypts a small envelope in one piece.
+ *
+ * @throws LoaderError `envelope_invalid` when length or padding is wrong.
+ */
+export function openEnvelope(envelope: Buffer, aesKey: Buffer): Buffer {
+  assertEnvelopeLength(envelope.length);
+  const decipher = createDecipheriv('aes-256-cbc', aesKey, envelope.subarray(0, BLOCK_LENGTH));
+  try {
+    return Buffer.concat([decipher.update(envelope.subarray(BLOCK_LENGTH)), decipher.final()]);
+  } catch (error) {
+    throw new LoaderError('envelope_invalid', 'The envelope is damaged or encrypted under another key.', {
+      cause: error,
+    });
+  }
+}
+
+/** @throws LoaderError `envelope_invalid` when no envelope can have `length` bytes. */
+export function assertEnvelopeLength(length: number): void {
+  if (length < MIN_ENVELOPE_LENGTH || length % BLOCK_LENGTH !== 0) {
+    throw new LoaderError(
+      'envelope_invalid',
+      `The envelope has ${length} bytes; a whole one has at least 32, in blocks of 16: it is damaged or cut.`,
+    );
+  }
+}
