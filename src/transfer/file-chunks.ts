@@ -1,0 +1,59 @@
+import type { FileHandle } from 'node:fs/promises';
+import { LoaderError } from '../errors.ts';
+
+/**
+ * Yields the bytes from `start` to `end` (exclusive) of an open file in chunks of `chunkLength`.
+ *
+ * The next chunk is read while the consumer works on the present one. Two buffers take turns: a chunk is valid until
+ * the next one is asked for. Where the file is still being written, `available` waits until its bytes up to a position
+ * are there.
+ *
+ * @throws LoaderError `cache_unusable` when the file ends before `end`.
+ */
+export async function* readFileChunks(
+  file: FileHandle,
+  start: number,
+  end: number,
+  chunkLength: number,
+  available: (position: number) => Promise<void> = () => Promise.resolve(),
+): AsyncGenerator<Buffer, void, undefined> {
+  const bufferLength = Math.max(0, Math.min(chunkLength, end - start));
+  let present = Buffer.allocUnsafeSlow(bufferLength);
+  let next = Buffer.allocUnsafeSlow(end - start > chunkLength ? bufferLength : 0);
+  const read = async (buffer: Buffer, from: number) => {
+    const to = Math.min(end, from + chunkLength);
+    await available(to);
+    return await readFully(file, buffer, from, to);
+  };
+  let reading = read(present, start);
+  for (let position = start; position < end; position += chunkLength) {
+    const chunk = await reading;
+    const nextStart = position + chunkLength;
+    if (nextStart < end) {
+      reading = read(next, nextStart);
+      // The consumer may leave before it asks for that chunk; its failure is then nobody's.
+      reading.catch(ignore);
+    }
+    try {
+      yield chunk;
+    } finally {
+      // The file may be closed once we are through: not under a read.
+      await reading.catch(ignore);
+    }
+    [present, next] = [next, present];
+  }
+}
+
+async function readFully(file: FileHandle, buffer: Buffer, start: number, end: number): Promise<Buffer> {
+  const length = end - start;
+  for (let filled = 0; filled < length;) {
+    const { bytesRead } = await file.read(buffer, filled, length - filled, start + filled);
+    if (bytesRead === 0) throw new LoaderError('cache_unusable', 'A file of the cache was cut while it was read.');
+    filled += bytesRead;
+  }
+  return buffer.subarray(0, length);
+}
+
+function ignore(): void {
+  // The failure is reported where the promise is awaited for its value.
+}
