@@ -1,0 +1,55 @@
+import { LoaderError, systemErrorCode } from '../errors.ts';
+import { abortReason } from '../transfer/stall-watchdog.ts';
+
+/**
+ * An error of the AWS SDK as a LoaderError. What was one already, and what `signal` aborted, stays what it is.
+ */
+export function toCdnError(error: unknown, signal: AbortSignal): Error {
+  if (error instanceof LoaderError) return error;
+  if (signal.aborted) return abortReason(signal);
+  const name = error instanceof Error ? error.name : '';
+  const status = httpStatus(error);
+  if (status === 412) {
+    return new LoaderError(
+      'cdn_object_changed',
+      'The big part on the CDN was replaced while it was read; load again.',
+      {
+        cause: error,
+      },
+    );
+  }
+  if (status === 404 && (name === 'NoSuchKey' || name === 'NoSuchBucket' || name === 'NotFound')) {
+    return new LoaderError('resource_not_in_cdn', 'The CDN has no big part of that name in that folder.', {
+      cause: error,
+    });
+  }
+  if (status === 401 || status === 403) {
+    return new LoaderError('cdn_access_denied', 'The CDN refused the access keys of cdn.yaml.', { cause: error });
+  }
+  if (name === 'TimeoutError') {
+    return new LoaderError('cdn_timeout', 'The CDN stopped answering.', { cause: error });
+  }
+  if (status !== undefined && status >= 300) {
+    return new LoaderError('cdn_error', `The CDN answered ${status}${name === '' ? '' : ` (${name})`}.`, {
+      cause: error,
+    });
+  }
+  const code = systemErrorCode(error);
+  return new LoaderError('cdn_unreachable', `The connection to the CDN failed${code ? ` (${code})` : ''}.`, {
+    cause: error,
+  });
+}
+
+/** Whether another attempt may succeed: the connection or the server failed, not the request. */
+export function isTransientCdnError(error: unknown): boolean {
+  if (!(error instanceof LoaderError)) return false;
+  if (error.code === 'cdn_unreachable' || error.code === 'cdn_timeout') return true;
+  return error.code === 'cdn_error' && (httpStatus(error.cause) ?? 0) >= 500;
+}
+
+function httpStatus(error: unknown): number | undefined {
+  if (!(error instanceof Error) || !('$metadata' in error)) return undefined;
+  const metadata: unknown = error.$metadata;
+  if (typeof metadata !== 'object' || metadata === null || !('httpStatusCode' in metadata)) return undefined;
+  return typeof metadata.httpStatusCode === 'number' ? metadata.httpStatusCode : undefined;
+}

@@ -1,0 +1,134 @@
+import {
+  AbortMultipartUploadCommand,
+  CompleteMultipartUploadCommand,
+  CreateMultipartUploadCommand,
+  HeadObjectCommand,
+  ListPartsCommand,
+  UploadPartCommand,
+  type S3Client,
+} from '@aws-sdk/client-s3';
+import { LoaderError } from '../errors.ts';
+import { toCdnError } from './cdn-errors.ts';
+
+interface CompletedPart {
+  readonly PartNumber: number;
+  readonly ETag: string;
+}
+
+/** How long the removal of an unfinished upload may take, in ms: it must happen even when the request was aborted. */
+const ABORT_TIMEOUT_MS = 10_000;
+
+/**
+ * One S3 multipart upload. The object that stood before stays until `complete` succeeds; every other end goes through
+ * `abort`, which leaves no parts in the bucket.
+ */
+export class S3Upload {
+  readonly #client: S3Client;
+  readonly #target: { readonly Bucket: string; readonly Key: string; readonly UploadId: string };
+  readonly #signal: AbortSignal;
+  readonly #parts: CompletedPart[] = [];
+
+  private constructor(
+    client: S3Client,
+    target: { readonly Bucket: string; readonly Key: string; readonly UploadId: string },
+    signal: AbortSignal,
+  ) {
+    this.#client = client;
+    this.#target = target;
+    this.#signal = signal;
+  }
+
+  static async start(
+    client: S3Client,
+    location: { readonly bucket: string; readonly key: string },
+    signal: AbortSignal,
+  ): Promise<S3Upload> {
+    const target = { Bucket: location.bucket, Key: location.key };
+    try {
+      const answer = await client.send(new CreateMultipartUploadCommand(target), { abortSignal: signal });
+      if (answer.UploadId === undefined) {
+        throw new LoaderError('cdn_invalid_response', 'The CDN began an upload without an ID.');
+      }
+      return new S3Upload(client, { ...target, UploadId: answer.UploadId }, signal);
+    } catch (error) {
+      throw uploadError(error, signal);
+    }
+  }
+
+  /** Sends part `partNumber`, from 1. The body must stay as it is until then; it is sent again after a failure. */
+  async sendPart(partNumber: number, body: Buffer): Promise<void> {
+    try {
+      const answer = await this.#client.send(
+        new UploadPartCommand({ ...this.#target, PartNumber: partNumber, Body: body, ContentLength: body.length }),
+        { abortSignal: this.#signal },
+      );
+      if (answer.ETag === undefined) {
+        throw new LoaderError('cdn_invalid_response', 'The CDN took a part without naming its ETag.');
+      }
+      this.#parts.push({ PartNumber: partNumber, ETag: answer.ETag });
+    } catch (error) {
+      throw uploadError(error, this.#signal);
+    }
+  }
+
+  /**
+   * Makes the parts one object, in the place of what was there before, and answers its ETag. All parts must have been
+   * sent. It can't be aborted: half-way, nobody would know which object stands.
+   */
+  async complete(): Promise<string> {
+    const parts = this.#parts.toSorted((a, b) => a.PartNumber - b.PartNumber);
+    const notAborted = new AbortController().signal;
+    try {
+      const answer = await this.#client.send(
+        new CompleteMultipartUploadCommand({ ...this.#target, MultipartUpload: { Parts: parts } }),
+      );
+      if (answer.ETag !== undefined) return answer.ETag;
+    } catch (error) {
+      if (!(await this.#isGone())) throw uploadError(error, notAborted);
+    }
+    // The answer was lost, or came without its ETag, but the upload became an object.
+    return await this.#readEtag();
+  }
+
+  /** Removes the parts that were sent. No part may be under way any more, or it could stay behind. */
+  async abort(): Promise<void> {
+    const signal = AbortSignal.timeout(ABORT_TIMEOUT_MS);
+    try {
+      await this.#client.send(new AbortMultipartUploadCommand(this.#target), { abortSignal: signal });
+    } catch (error) {
+      if (isNoSuchUpload(error)) return;
+      throw uploadError(error, signal);
+    }
+  }
+
+  /** Whether the upload ended. Nobody but us ends it, so after a `complete` without an answer it has become an object. */
+  async #isGone(): Promise<boolean> {
+    try {
+      await this.#client.send(new ListPartsCommand({ ...this.#target, MaxParts: 1 }));
+      return false;
+    } catch (error) {
+      return isNoSuchUpload(error);
+    }
+  }
+
+  async #readEtag(): Promise<string> {
+    const { Bucket, Key } = this.#target;
+    try {
+      return (await this.#client.send(new HeadObjectCommand({ Bucket, Key }))).ETag ?? '';
+    } catch {
+      return ''; // An uploader's keys need not be good for reading; an empty ETag fits no object.
+    }
+  }
+}
+
+function isNoSuchUpload(error: unknown): boolean {
+  return error instanceof Error && error.name === 'NoSuchUpload';
+}
+
+function uploadError(error: unknown, signal: AbortSignal): Error {
+  const cdnError = toCdnError(error, signal);
+  // For an upload, a 404 is a missing bucket, not a missing resource.
+  return cdnError instanceof LoaderError && cdnError.code === 'resource_not_in_cdn'
+    ? new LoaderError('cdn_error', 'The CDN has no such bucket or lost the upload.', { cause: cdnError.cause })
+    : cdnError;
+}
