@@ -1,0 +1,204 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { constants } from 'node:fs';
+import { mkdir, open, readdir, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
+import path from 'node:path';
+import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+import { PartFile } from './part-file.ts';
+import { isSafeSegment, resolveFolderUnder } from './safe-path.ts';
+
+/** Where a big part belongs. */
+export interface BigPartName {
+  readonly folder: string;
+  /** Of the resource, without `.big`. */
+  readonly name: string;
+}
+
+/** What a published big part was paired with; stands beside it as `<name>.big.json`. */
+export interface BigPartRecord {
+  /** Bytes of the big part. */
+  readonly bigLength: number;
+  /** SHA-256, hex, of the small part that belongs to the same envelope. */
+  readonly smallSha256: string;
+  /** The CDN's ETag of the object that this is a copy of. */
+  readonly etag: string;
+}
+
+/** An open big part of the cache. The caller closes the handle. */
+export interface CachedBigPart {
+  readonly handle: FileHandle;
+  /** Bytes. */
+  readonly length: number;
+  /** Unknown for files that another program put there. */
+  readonly record: BigPartRecord | undefined;
+}
+
+/** Folder of the unfinished files, under the root. Resource folders may have this name too: their files end in .big. */
+const PARTS_FOLDER = '.parts';
+const PART_SUFFIX = '.part';
+const MAX_NAME_BYTES = 255;
+const MAX_RECORD_BYTES = 4096;
+
+/**
+ * The big parts on disk: `<root>/<folder>/<name>.big`, as the original keeps them, and a record beside each.
+ *
+ * A file under its final name is whole. One that turns out to be bad is set aside as `<name>.big.bad`, where the next
+ * bad one replaces it; nothing is served from there.
+ */
+export class BigPartCache {
+  readonly #root: string;
+  readonly #logger: Logger;
+
+  constructor(root: string, logger: Logger) {
+    this.#root = root;
+    this.#logger = logger;
+  }
+
+  /**
+   * Opens the copy of a big part; undefined when there is none. What is there but can't be a copy (a folder, a symbolic
+   * link, an unreadable file) is set aside.
+   */
+  async open(part: BigPartName): Promise<CachedBigPart | undefined> {
+    let filePath: string;
+    try {
+      filePath = await this.#path(part, false);
+    } catch (error) {
+      if (systemErrorCode(error) !== 'ENOENT') this.#logger.warn({ err: error }, 'The cache is not used for this load');
+      return undefined;
+    }
+    try {
+      return await this.#openFile(filePath);
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT') return undefined;
+      await this.setAside(part, error);
+      return undefined;
+    }
+  }
+
+  /** Moves a bad copy out of the way. It never throws: the caller has another source to turn to. */
+  async setAside(part: BigPartName, reason: unknown): Promise<void> {
+    try {
+      const filePath = await this.#path(part, false);
+      const badPath = fileName(part.name, '.big.bad');
+      await rm(path.join(path.dirname(filePath), badPath), { recursive: true, force: true });
+      await rename(filePath, path.join(path.dirname(filePath), badPath));
+      await rm(recordPath(filePath), { force: true });
+      this.#logger.warn({ err: reason, resource: part }, 'A bad copy in the cache was set aside');
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT') return;
+      this.#logger.error({ err: error, resource: part }, 'A bad copy in the cache could not be set aside');
+    }
+  }
+
+  /** Removes the copy of a big part that is no longer the present one. It never throws. */
+  async remove(part: BigPartName): Promise<void> {
+    try {
+      const filePath = await this.#path(part, false);
+      await rm(filePath, { recursive: true, force: true });
+      await rm(recordPath(filePath), { force: true });
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT') return;
+      this.#logger.error({ err: error, resource: part }, 'An outdated copy in the cache could not be removed');
+    }
+  }
+
+  /** A new, empty file on the cache's file system. @throws LoaderError `cache_unusable` */
+  async createPart(): Promise<PartFile> {
+    try {
+      await mkdir(path.join(this.#root, PARTS_FOLDER), { recursive: true });
+      return await PartFile.create(path.join(this.#root, PARTS_FOLDER, randomUUID() + PART_SUFFIX));
+    } catch (error) {
+      throw cacheUnusable(error);
+    }
+  }
+
+  /** Makes `file` the copy of a big part, in the place of an earlier one. @throws LoaderError `cache_unusable` */
+  async publish(part: BigPartName, file: PartFile, record: BigPartRecord): Promise<void> {
+    const recordFile = await this.createPart();
+    try {
+      const filePath = await this.#path(part, true);
+      await recordFile.write([Buffer.from(JSON.stringify({ version: 1, ...record }))], 0);
+      // The record first: were the power to fail between the two, it would not fit the old file, which is then reloaded.
+      await recordFile.publish(recordPath(filePath));
+      await file.publish(filePath);
+    } catch (error) {
+      throw cacheUnusable(error);
+    } finally {
+      await recordFile.discard();
+      await recordFile.close();
+    }
+  }
+
+  /** Removes unfinished files that an earlier process left behind. For the start, before the first load. */
+  async removeLeftovers(): Promise<void> {
+    const folder = path.join(this.#root, PARTS_FOLDER);
+    try {
+      const leftovers = (await readdir(folder)).filter((name) => name.endsWith(PART_SUFFIX));
+      await Promise.all(leftovers.map(async (name) => rm(path.join(folder, name), { force: true })));
+      if (leftovers.length > 0) this.#logger.info({ files: leftovers.length }, 'Removed unfinished files of the cache');
+    } catch (error) {
+      if (systemErrorCode(error) !== 'ENOENT') this.#logger.warn({ err: error }, 'The cache could not be cleaned');
+    }
+  }
+
+  async #path(part: BigPartName, create: boolean): Promise<string> {
+    if (!isSafeSegment(part.name)) throw new LoaderError('cache_unusable', 'The name is not one of a cached file.');
+    if (create) await mkdir(this.#root, { recursive: true });
+    return path.join(await resolveFolderUnder(this.#root, part.folder, create), fileName(part.name, '.big'));
+  }
+
+  async #openFile(filePath: string): Promise<CachedBigPart> {
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    const handle = await open(filePath, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      const stats = await handle.stat();
+      if (!stats.isFile()) throw new LoaderError('cache_unusable', 'The copy in the cache is not a file.');
+      const record = await readRecord(recordPath(filePath));
+      if (record !== undefined && record.bigLength !== stats.size) {
+        throw new LoaderError(
+          'envelope_invalid',
+          'The copy in the cache does not have the length that it was written with.',
+        );
+      }
+      return { handle, length: stats.size, record };
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  }
+}
+
+/** `name` with its suffix; by digest where that would be longer than file systems allow. */
+function fileName(name: string, suffix: string): string {
+  // The longest suffix decides, so that a resource's files share one form of its name.
+  const isShort = Buffer.byteLength(`${name}.big.json`, 'utf8') <= MAX_NAME_BYTES;
+  return (isShort ? name : `sha256-${createHash('sha256').update(name, 'utf8').digest('hex')}`) + suffix;
+}
+
+function recordPath(filePath: string): string {
+  return `${filePath}.json`;
+}
+
+/** A record that is not readable counts as none: then the copy is judged by its envelope alone, as an older one is. */
+async function readRecord(filePath: string): Promise<BigPartRecord | undefined> {
+  try {
+    const text = await readFile(filePath, 'utf8');
+    if (text.length > MAX_RECORD_BYTES) return undefined;
+    const record: unknown = JSON.parse(text);
+    if (typeof record !== 'object' || record === null) return undefined;
+    if (!('bigLength' in record) || typeof record.bigLength !== 'number') return undefined;
+    if (!('smallSha256' in record) || typeof record.smallSha256 !== 'string') return undefined;
+    if (!('etag' in record) || typeof record.etag !== 'string') return undefined;
+    return { bigLength: record.bigLength, smallSha256: record.smallSha256, etag: record.etag };
+  } catch {
+    return undefined;
+  }
+}
+
+function cacheUnusable(error: unknown): LoaderError {
+  if (hasErrorCode(error, 'cache_unusable')) return error;
+  const code = systemErrorCode(error);
+  return new LoaderError('cache_unusable', `The cache could not be written${code ? ` (${code})` : ''}.`, {
+    cause: error,
+  });
+}
