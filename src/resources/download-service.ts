@@ -1,0 +1,172 @@
+import { createHash } from 'node:crypto';
+import type { ApiClient, Login } from '../api-client/api-client.ts';
+import type { BigPartCache, CachedBigPart } from '../cache/big-part-cache.ts';
+import type { CdnObject } from '../cdn/s3-cdn-manager.ts';
+import { hasErrorCode, LoaderError } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+import { PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope-preflight.ts';
+import { decryptEnvelope, ENVELOPE_CHUNK_LENGTH } from '../security/envelope-streams.ts';
+import { readFileChunks } from '../transfer/file-chunks.ts';
+import type { PublicationLock } from './publication-lock.ts';
+import { bigPartFile, resourceKey, smallPartFile, type ResourceName } from './resource-name.ts';
+import type { SharedTransfers } from './shared-transfers.ts';
+import { joinedLength } from './split.ts';
+
+export interface DownloadServiceOptions {
+  readonly apiClient: ApiClient;
+  readonly cache: BigPartCache;
+  readonly transfers: SharedTransfers;
+  readonly publicationLock: PublicationLock;
+  readonly logger: Logger;
+}
+
+/** A resource that can be read: key and padding are proven, its length is known. */
+export interface OpenResource {
+  /** Bytes of plaintext. */
+  readonly length: number;
+  /** The plaintext, once. It fails rather than end early. */
+  readonly chunks: AsyncIterable<Buffer>;
+  /** Must be called when the chunks are done with, even if none was read. */
+  close(): Promise<void>;
+}
+
+/** The big part of an envelope at one of its two places, before it is read. */
+interface BigPart {
+  readonly length: number;
+  /** The last bytes, as many as the preflight needs or all there are. */
+  readonly tail: Buffer;
+  read(): AsyncIterable<Buffer>;
+  close(): Promise<void>;
+}
+
+/** Loads resources: small part from the API, big part from the cache or the CDN, joined and decrypted as they come. */
+export class DownloadService {
+  readonly #options: DownloadServiceOptions;
+
+  constructor(options: DownloadServiceOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Opens a resource. All but the bytes in its middle is checked here, before the first one leaves.
+   *
+   * @throws LoaderError whose code tells what is missing or wrong
+   */
+  async open(resource: ResourceName, signal: AbortSignal): Promise<OpenResource> {
+    const { apiClient, publicationLock } = this.#options;
+    const login = apiClient.currentLogin();
+    const aesKey = login.resourceAesKey();
+    return await publicationLock.shared(resourceKey(resource), async () => {
+      const small = await login.session.fetchResource(resource.folder, smallPartFile(resource), signal);
+      const cached = await this.#openCached(resource, small, aesKey, signal);
+      if (cached !== undefined) return cached;
+      return this.#join(await this.#openOnCdn(login, resource, small, signal), small, aesKey, signal);
+    });
+  }
+
+  /** The copy in the cache, if there is one that fits and passes; a bad one is set aside. */
+  async #openCached(
+    resource: ResourceName,
+    small: Buffer,
+    aesKey: Buffer,
+    signal: AbortSignal,
+  ): Promise<OpenResource | undefined> {
+    const { cache, logger } = this.#options;
+    const copy = await cache.open(resource);
+    if (copy === undefined) return undefined;
+    if (copy.record !== undefined && copy.record.smallSha256 !== sha256(small)) {
+      await copy.handle.close();
+      logger.info({ resource }, 'The copy in the cache belongs to an earlier version');
+      return undefined;
+    }
+    try {
+      return this.#join(await cachedBigPart(copy, () => cache.setAside(resource, undefined)), small, aesKey, signal);
+    } catch (error) {
+      await copy.handle.close();
+      await cache.setAside(resource, error);
+      return undefined;
+    }
+  }
+
+  async #openOnCdn(login: Login, resource: ResourceName, small: Buffer, signal: AbortSignal): Promise<BigPart> {
+    const { cdn } = login;
+    const object = await cdn.openObject(resource.folder, bigPartFile(resource), PREFLIGHT_LENGTH, signal);
+    return {
+      length: object.length,
+      tail: object.tail,
+      read: () => this.#readFromCdn(login, resource, object, small, signal),
+      close: () => Promise.resolve(),
+    };
+  }
+
+  /** Through the cache, together with all who want the same; past it when the cache can't be written. */
+  async *#readFromCdn(
+    login: Login,
+    resource: ResourceName,
+    object: CdnObject,
+    small: Buffer,
+    signal: AbortSignal,
+  ): AsyncGenerator<Buffer, void, undefined> {
+    const { cache, transfers, logger } = this.#options;
+    const record = { bigLength: object.length, smallSha256: sha256(small), etag: object.etag };
+    const follower = transfers.join(JSON.stringify([object.bucket, object.key, object.etag, record.smallSha256]), {
+      cdn: login.cdn,
+      object,
+      createPart: () => cache.createPart(),
+      publish: (file) => cache.publish(resource, file, record),
+      logger,
+    });
+    let position = 0;
+    try {
+      for await (const chunk of follower.chunks(signal)) {
+        yield chunk;
+        position += chunk.length;
+      }
+      return;
+    } catch (error) {
+      if (!hasErrorCode(error, 'cache_unusable')) throw error;
+    } finally {
+      await follower.leave();
+    }
+    yield* login.cdn.readRange(object, position, object.length, signal);
+  }
+
+  #join(big: BigPart, small: Buffer, aesKey: Buffer, signal: AbortSignal): OpenResource {
+    const envelopeLength = joinedLength(small.length, big.length);
+    const end = Buffer.concat([small, big.tail]).subarray(-PREFLIGHT_LENGTH);
+    const length = preflightEnvelope(envelopeLength, end, aesKey);
+    signal.throwIfAborted();
+    return { length, chunks: decryptEnvelope(joinParts(small, big), aesKey), close: () => big.close() };
+  }
+}
+
+async function* joinParts(small: Buffer, big: BigPart): AsyncGenerator<Buffer, void, undefined> {
+  yield small;
+  yield* big.read();
+}
+
+/** `onUnreadable` is told when the copy turns out to be bad while it is read, for the sake of the next load. */
+async function cachedBigPart(copy: CachedBigPart, onUnreadable: () => Promise<void>): Promise<BigPart> {
+  const tailStart = Math.max(0, copy.length - PREFLIGHT_LENGTH);
+  const tail = Buffer.alloc(copy.length - tailStart);
+  const { bytesRead } = await copy.handle.read(tail, 0, tail.length, tailStart);
+  if (bytesRead < tail.length)
+    throw new LoaderError('cache_unusable', 'The copy in the cache was cut while it was read.');
+  return {
+    length: copy.length,
+    tail,
+    async *read() {
+      try {
+        yield* readFileChunks(copy.handle, 0, copy.length, ENVELOPE_CHUNK_LENGTH);
+      } catch (error) {
+        await onUnreadable();
+        throw error;
+      }
+    },
+    close: () => copy.handle.close(),
+  };
+}
+
+function sha256(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}

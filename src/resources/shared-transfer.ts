@@ -1,0 +1,222 @@
+import type { PartFile } from '../cache/part-file.ts';
+import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
+import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+import { ENVELOPE_CHUNK_LENGTH } from '../security/envelope-streams.ts';
+import { readFileChunks } from '../transfer/file-chunks.ts';
+import { abortReason } from '../transfer/stall-watchdog.ts';
+
+/** Bytes of one ranged GET, and how many of them run side by side. */
+const RANGE_LENGTH = 8 * 1024 * 1024;
+const PARALLEL_RANGES = 3;
+/** Bytes that are collected before they are written. */
+const WRITE_LENGTH = 1024 * 1024;
+
+export interface SharedTransferOptions {
+  readonly cdn: S3CdnManager;
+  readonly object: CdnObject;
+  readonly createPart: () => Promise<PartFile>;
+  /** Called with the whole file. */
+  readonly publish: (file: PartFile) => Promise<void>;
+  readonly logger: Logger;
+}
+
+/** One caller's view of a transfer. */
+export interface Follower {
+  /**
+   * The object's bytes from its beginning, as far as they are there, and then as they come.
+   *
+   * @throws LoaderError `cache_unusable` when the file can't be written: the caller must read from the CDN itself. Any
+   * other error is the CDN's, or the reason of `signal`.
+   */
+  chunks(signal: AbortSignal): AsyncGenerator<Buffer, void, undefined>;
+  /** Must be called once, after the last chunk was used. */
+  leave(): Promise<void>;
+}
+
+/**
+ * One transfer of an object from the CDN into the cache, for all who want it at the same time.
+ *
+ * Ranges are fetched side by side and written to their places in an unfinished file; followers read that file up to
+ * the first byte that is missing. So memory stays the same however many they are, however fast each reads, and a late
+ * one begins with what is there. When the last one leaves before the end, the transfer is aborted.
+ */
+export class SharedTransfer {
+  /** Ends, never failing, when no more followers may join. */
+  readonly ended: Promise<void>;
+  readonly #options: SharedTransferOptions;
+  readonly #abort = new AbortController();
+  readonly #file: Promise<PartFile>;
+  /** Bytes that were written of each range. */
+  readonly #written: number[];
+  readonly #waiters = new Set<Waiter>();
+  #nextRange = 0;
+  /** All ranges before this one are complete. */
+  #firstOpenRange = 0;
+  #followers = 0;
+  #isClosed = false;
+  #failure: Error | undefined;
+
+  constructor(options: SharedTransferOptions) {
+    this.#options = options;
+    this.#written = new Array<number>(Math.ceil(options.object.length / RANGE_LENGTH)).fill(0);
+    this.#file = options.createPart();
+    this.ended = this.#run();
+  }
+
+  /** False once the transfer has failed or was left by everybody: the next caller needs a new one. */
+  get isJoinable(): boolean {
+    return !this.#abort.signal.aborted;
+  }
+
+  join(): Follower {
+    this.#followers++;
+    let left = false;
+    return {
+      chunks: (signal) => this.#follow(signal),
+      leave: async () => {
+        if (left) return;
+        left = true;
+        this.#followers--;
+        if (this.#followers === 0 && this.#available() < this.#options.object.length) {
+          this.#abort.abort(new LoaderError('client_closed', 'All clients of the transfer have left.'));
+        }
+        await this.ended;
+        // Somebody may have joined before the end, who closes it then.
+        if (this.#followers === 0) await this.#close();
+      },
+    };
+  }
+
+  async *#follow(signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
+    const file = await this.#file;
+    yield* readFileChunks(file.handle, 0, this.#options.object.length, ENVELOPE_CHUNK_LENGTH, (position) =>
+      this.#waitFor(position, signal),
+    );
+  }
+
+  async #run(): Promise<void> {
+    const { logger, object } = this.#options;
+    try {
+      const file = await this.#file;
+      // All must have settled before the file is touched; the first failure is the true one, the others echo it.
+      await Promise.allSettled(Array.from({ length: PARALLEL_RANGES }, () => this.#fetchRanges(file)));
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.#options.publish(file).catch((error: unknown) => {
+        logger.warn({ err: error, bytes: object.length }, 'A big part was loaded but could not be cached');
+      });
+    } catch (error) {
+      this.#fail(error);
+      if (hasErrorCode(error, 'cache_unusable')) {
+        logger.warn({ err: error, bytes: object.length }, 'A big part is loaded without the cache');
+      }
+    }
+    const file = await this.#file.catch(() => undefined);
+    await file?.discard().catch((error: unknown) => {
+      logger.warn({ err: error }, 'An unfinished file of the cache could not be removed');
+    });
+  }
+
+  async #fetchRanges(file: PartFile): Promise<void> {
+    try {
+      for (let index = this.#nextRange++; index < this.#written.length; index = this.#nextRange++) {
+        await this.#fetchRange(file, index);
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  async #fetchRange(file: PartFile, index: number): Promise<void> {
+    const { cdn, object } = this.#options;
+    const start = index * RANGE_LENGTH;
+    const end = Math.min(object.length, start + RANGE_LENGTH);
+    let chunks: Buffer[] = [];
+    let chunksLength = 0;
+    let position = start;
+    for await (const chunk of cdn.readRange(object, start, end, this.#abort.signal)) {
+      chunks.push(chunk);
+      chunksLength += chunk.length;
+      if (chunksLength < WRITE_LENGTH && position + chunksLength < end) continue;
+      await writeToCache(file, chunks, position);
+      position += chunksLength;
+      chunks = [];
+      chunksLength = 0;
+      this.#advance(index, position - start);
+    }
+  }
+
+  #advance(index: number, written: number): void {
+    this.#written[index] = written;
+    while (this.#written[this.#firstOpenRange] === RANGE_LENGTH) this.#firstOpenRange++;
+    const available = this.#available();
+    for (const waiter of this.#waiters) {
+      if (waiter.position <= available) waiter.resolve();
+    }
+  }
+
+  /** All bytes before this position are in the file. */
+  #available(): number {
+    return this.#firstOpenRange * RANGE_LENGTH + (this.#written[this.#firstOpenRange] ?? 0);
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = toError(error);
+    this.#abort.abort(this.#failure);
+    for (const waiter of this.#waiters) waiter.reject(this.#failure);
+  }
+
+  async #waitFor(position: number, signal: AbortSignal): Promise<void> {
+    if (position <= this.#available()) return;
+    if (this.#failure !== undefined) throw this.#failure;
+    signal.throwIfAborted();
+    const { promise, resolve, reject } = Promise.withResolvers<undefined>();
+    const waiter: Waiter = {
+      position,
+      resolve: () => {
+        resolve(undefined);
+      },
+      reject,
+    };
+    const onAbort = () => {
+      reject(abortReason(signal));
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    this.#waiters.add(waiter);
+    try {
+      await promise;
+    } finally {
+      this.#waiters.delete(waiter);
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async #close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    const file = await this.#file.catch(() => undefined);
+    await file?.close();
+  }
+}
+
+interface Waiter {
+  readonly position: number;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Whatever goes wrong with the disk, the caller can do without the cache. */
+async function writeToCache(file: PartFile, chunks: readonly Buffer[], position: number): Promise<void> {
+  try {
+    await file.write(chunks, position);
+  } catch (error) {
+    throw new LoaderError(
+      'cache_unusable',
+      `The cache could not be written (${systemErrorCode(error) ?? 'unknown'}).`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
