@@ -1,0 +1,65 @@
+import multipart from '@fastify/multipart';
+import { fastify, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import type { ApiClient } from './api-client/api-client.ts';
+import { registerApiKeyGuard } from './http/api-key-guard.ts';
+import { answerClientError } from './http/client-error.ts';
+import { registerErrorHandler } from './http/error-handler.ts';
+import { collectMethods, registerMethodNotAllowed } from './http/method-not-allowed.ts';
+import { registerRequestBodyWatchdog } from './http/request-body-watchdog.ts';
+import { registerHealthRoutes } from './http/routes/health-routes.ts';
+import { registerLoadRoutes } from './http/routes/load-routes.ts';
+import { registerLoginRoutes } from './http/routes/login-routes.ts';
+import { registerUploadRoutes } from './http/routes/upload-routes.ts';
+import { FORMATS } from './http/validation.ts';
+import type { Logger } from './logger.ts';
+import type { DownloadService } from './resources/download-service.ts';
+import type { UploadService } from './resources/upload-service.ts';
+
+export interface AppServices {
+  readonly apiClient: ApiClient;
+  readonly downloads: DownloadService;
+  readonly uploads: UploadService;
+}
+
+export interface AppOptions {
+  readonly logger: Logger;
+  readonly modelCacheDir: string;
+  readonly apiKeys: readonly string[];
+  /** How long a client may send or take nothing within a body, in ms. */
+  readonly clientStallTimeoutMs: number;
+}
+
+const MAX_JSON_LENGTH = 1024 * 1024;
+/** Longer than any name that is allowed, so that a name that is not gets its 422 rather than a 404. */
+const MAX_PARAM_LENGTH = 8192;
+/** A form has one file and one field; some room is left for fields that we pass over. */
+const FORM_LIMITS = { fileSize: Infinity, files: 4, fields: 16, parts: 20, fieldSize: 16 * 1024, headerPairs: 20 };
+
+/** Builds the HTTP application with all its routes. It does not listen. */
+export async function buildApp(services: AppServices, options: AppOptions): Promise<FastifyInstance> {
+  // Widened, or the logger's type would become part of the type of every plugin.
+  const loggerInstance: FastifyBaseLogger = options.logger;
+  const app = fastify({
+    loggerInstance,
+    bodyLimit: MAX_JSON_LENGTH,
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    forceCloseConnections: 'idle',
+    clientErrorHandler: answerClientError,
+    ajv: {
+      // As FastAPI does: every fault is told, and a number is no string.
+      customOptions: { allErrors: true, coerceTypes: false, removeAdditional: false, formats: FORMATS },
+    },
+  });
+  registerErrorHandler(app);
+  registerApiKeyGuard(app, options.apiKeys);
+  registerRequestBodyWatchdog(app, options.clientStallTimeoutMs);
+  const methodsByUrl = collectMethods(app);
+  await app.register(multipart, { limits: FORM_LIMITS });
+
+  registerHealthRoutes(app, { apiClient: services.apiClient, modelCacheDir: options.modelCacheDir });
+  registerLoginRoutes(app, services);
+  registerLoadRoutes(app, { downloads: services.downloads, clientStallTimeoutMs: options.clientStallTimeoutMs });
+  registerUploadRoutes(app, services);
+  registerMethodNotAllowed(app, methodsByUrl);
+  return app;
+}

@@ -1,0 +1,32 @@
+import type { FastifyInstance } from 'fastify';
+import { answerMethodNotAllowed } from './error-handler.ts';
+
+/** The methods of each path, as its routes are registered after this call. */
+export function collectMethods(app: FastifyInstance): ReadonlyMap<string, ReadonlySet<string>> {
+  const methodsByUrl = new Map<string, Set<string>>();
+  app.addHook('onRoute', ({ url, method }) => {
+    const methods = methodsByUrl.get(url) ?? new Set();
+    for (const name of [method].flat()) methods.add(name);
+    methodsByUrl.set(url, methods);
+  });
+  return methodsByUrl;
+}
+
+/** Answers 405 to all other methods on these paths; Fastify itself would answer 404. */
+export function registerMethodNotAllowed(
+  app: FastifyInstance,
+  methodsByUrl: ReadonlyMap<string, ReadonlySet<string>>,
+): void {
+  const known = [...methodsByUrl].map(([url, methods]) => ({ url, allowed: [...methods] }));
+  for (const { url, allowed } of known) {
+    app.route({
+      method: app.supportedMethods.filter((name) => !allowed.includes(name)),
+      url,
+      exposeHeadRoute: false,
+      config: { access: 'open' },
+      // Before the body: nothing that is in it matters.
+      onRequest: async (_request, reply) => answerMethodNotAllowed(reply, allowed),
+      handler: () => undefined,
+    });
+  }
+}

@@ -1,0 +1,13 @@
+import type { FastifyInstance } from 'fastify';
+
+export interface HealthRoutesOptions {
+  readonly apiClient: { readonly isAuthenticated: boolean };
+  readonly modelCacheDir: string;
+}
+
+/** GET /health and GET /status: containers' health checks. Neither touches anything outside the process. */
+export function registerHealthRoutes(app: FastifyInstance, { apiClient, modelCacheDir }: HealthRoutesOptions): void {
+  app.get('/health', { config: { access: 'open' } }, () => ({ status: 'healthy' }));
+
+  app.get('/status', () => ({ status: 'healthy', authenticated: apiClient.isAuthenticated, modelCacheDir }));
+}

@@ -1,0 +1,43 @@
+import type { FastifyInstance } from 'fastify';
+import type { DownloadService } from '../../resources/download-service.ts';
+import { abortWhenClientLeaves } from '../client-abort.ts';
+import { sendBody } from '../send-body.ts';
+import { assertFileName } from '../validation.ts';
+
+export interface LoadRoutesOptions {
+  readonly downloads: DownloadService;
+  readonly clientStallTimeoutMs: number;
+}
+
+interface LoadRequest {
+  Params: { readonly filename: string };
+  Body: { readonly filename?: string; readonly folder: string };
+}
+
+const LOAD_BODY = {
+  type: 'object',
+  required: ['folder'],
+  properties: {
+    filename: { type: 'string', format: 'resource-filename' },
+    folder: { type: 'string', format: 'resource-folder' },
+  },
+} as const;
+
+/** POST /load/{filename}: 200 with the plaintext, 500 for every failure. */
+export function registerLoadRoutes(app: FastifyInstance, options: LoadRoutesOptions): void {
+  app.post<LoadRequest>(
+    '/load/:filename',
+    { schema: { body: LOAD_BODY }, config: { failureStatus: 500 } },
+    async (request, reply) => {
+      // The body's name counts, as in the original; the path's only where the body has none.
+      const name = request.body.filename ?? assertFileName(request.params.filename, ['path', 'filename']);
+      const abort = abortWhenClientLeaves(reply);
+      const resource = await options.downloads.open({ folder: request.body.folder, name }, abort.signal);
+      try {
+        await sendBody(reply, resource, { stallTimeoutMs: options.clientStallTimeoutMs, abort });
+      } finally {
+        await resource.close();
+      }
+    },
+  );
+}

@@ -1,0 +1,30 @@
+import type { FastifyInstance } from 'fastify';
+import { abortWhenClientLeaves } from '../client-abort.ts';
+
+export interface LoginRoutesOptions {
+  readonly apiClient: { login(email: string, password: string, signal: AbortSignal): Promise<void> };
+}
+
+interface LoginBody {
+  readonly email: string;
+  readonly password: string;
+}
+
+const LOGIN_BODY = {
+  type: 'object',
+  required: ['email', 'password'],
+  properties: { email: { type: 'string' }, password: { type: 'string' } },
+} as const;
+
+/** POST /login: 200 `{"status":"ok"}`, 401 for every failure. */
+export function registerLoginRoutes(app: FastifyInstance, { apiClient }: LoginRoutesOptions): void {
+  app.post<{ Body: LoginBody }>(
+    '/login',
+    { schema: { body: LOGIN_BODY }, config: { failureStatus: 401 } },
+    async (request, reply) => {
+      const { email, password } = request.body;
+      await apiClient.login(email, password, abortWhenClientLeaves(reply).signal);
+      return { status: 'ok' };
+    },
+  );
+}

@@ -1,0 +1,29 @@
+import type { FastifyInstance } from 'fastify';
+import type { UploadService } from '../../resources/upload-service.ts';
+import { abortWhenClientLeaves } from '../client-abort.ts';
+import { readUploadForm } from '../upload-form.ts';
+import { assertFileName, MISSING_MESSAGE, RequestValidationError } from '../validation.ts';
+
+export interface UploadRoutesOptions {
+  readonly uploads: UploadService;
+}
+
+/** POST /upload/{filename}, multipart: 200 `{"status":"ok"}`, 500 for every failure. */
+export function registerUploadRoutes(app: FastifyInstance, { uploads }: UploadRoutesOptions): void {
+  app.post<{ Params: { filename: string } }>(
+    '/upload/:filename',
+    {
+      config: { failureStatus: 500 },
+      // Before any other parser reads a body that is none of ours.
+      onRequest: async (request) => {
+        if (/^multipart\/form-data\s*;/i.test(request.headers['content-type'] ?? '')) return Promise.resolve();
+        throw new RequestValidationError([{ type: 'missing', loc: ['body', 'data'], msg: MISSING_MESSAGE }]);
+      },
+    },
+    async (request, reply) => {
+      const name = assertFileName(request.params.filename, ['path', 'filename']);
+      await uploads.upload(name, readUploadForm(request), abortWhenClientLeaves(reply).signal);
+      return { status: 'ok' };
+    },
+  );
+}
