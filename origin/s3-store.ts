@@ -1,0 +1,23 @@
+import { buildApp } from 'fauxqs';
+
+export interface S3Store {
+  readonly endpoint: string;
+  stop(): Promise<void>;
+}
+
+/**
+ * An S3 store in this process, in memory, for the demo. It takes any access key: fauxqs checks none.
+ *
+ * Listens on a free loopback port; fauxqs's own start function would listen on every interface.
+ */
+export async function startS3Store(): Promise<S3Store> {
+  const app = buildApp({ logger: false, host: '127.0.0.1' });
+  const endpoint = await app.listen({ host: '127.0.0.1', port: 0 });
+  return {
+    endpoint,
+    stop: async () => {
+      app.server.closeAllConnections();
+      await app.close();
+    },
+  };
+}
