@@ -1,0 +1,174 @@
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
+import { Origin } from '../../origin/origin.ts';
+import { FaultProxy } from './fault-proxy.ts';
+import { LoaderProcess } from './loader-process.ts';
+import { noteSecrets, S3 } from './test-environment.ts';
+
+export interface DeviceOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly uid?: number;
+}
+
+/** Timeouts of the tests' Loaders, in ms: short, so that the tests are. */
+export const STALL_TIMEOUT_MS = 700;
+export const UPSTREAM_TIMEOUT_MS = 1500;
+
+/**
+ * A device with all that it has upstream: Loader process, stand-in Resource API and real S3 server, the latter two
+ * behind proxies that can hurt. Everything is its own: bucket, cache folder, passwords.
+ */
+export class Device {
+  readonly origin: Origin;
+  readonly apiProxy: FaultProxy;
+  readonly s3Proxy: FaultProxy;
+  readonly folder: string;
+  readonly email = 'operator@example.com';
+  readonly password: string;
+  readonly bucket: string;
+  loader: LoaderProcess;
+  readonly #env: Readonly<Record<string, string>>;
+  readonly #s3: S3Client;
+
+  private constructor(parts: {
+    origin: Origin;
+    apiProxy: FaultProxy;
+    s3Proxy: FaultProxy;
+    folder: string;
+    password: string;
+    bucket: string;
+    loader: LoaderProcess;
+    env: Readonly<Record<string, string>>;
+  }) {
+    this.origin = parts.origin;
+    this.apiProxy = parts.apiProxy;
+    this.s3Proxy = parts.s3Proxy;
+    this.folder = parts.folder;
+    this.password = parts.password;
+    this.bucket = parts.bucket;
+    this.loader = parts.loader;
+    this.#env = parts.env;
+    this.#s3 = createS3Client();
+  }
+
+  static async start(options: DeviceOptions = {}): Promise<Device> {
+    if (S3 === undefined) throw new Error('this test needs the S3 server: it must have the skip option S3_SKIP');
+    const folder = await mkdtemp(path.join(tmpdir(), 'loader-test-'));
+    const password = `password-${randomBytes(12).toString('hex')}`;
+    const bucket = `test-${randomUUID()}`;
+    const s3Proxy = await FaultProxy.start(S3.endpoint);
+    const origin = await Origin.start({
+      folder: path.join(folder, 'origin'),
+      s3: S3,
+      s3Host: s3Proxy.url,
+      bucket,
+      users: [{ email: 'operator@example.com', password, role: 'Operator' }],
+    });
+    noteSecrets(password, origin.resourceKey, origin.jwtSecret, S3.accessSecret, origin.keyFragment.toString('hex'));
+    const apiProxy = await FaultProxy.start(origin.api.url);
+    const env = {
+      RESOURCE_API_URL: apiProxy.url,
+      MODEL_CACHE_DIR: path.join(folder, 'models'),
+      STALL_TIMEOUT_MS: String(STALL_TIMEOUT_MS),
+      UPSTREAM_TIMEOUT_MS: String(UPSTREAM_TIMEOUT_MS),
+      ...options.env,
+    };
+    const loader = await LoaderProcess.start({ env, ...(options.uid === undefined ? {} : { uid: options.uid }) });
+    return new Device({ origin, apiProxy, s3Proxy, folder, password, bucket, loader, env });
+  }
+
+  get cacheFolder(): string {
+    return path.join(this.folder, 'models');
+  }
+
+  /** The cache's copy of a big part. */
+  bigPath(name: string, folder = 'models'): string {
+    return path.join(this.cacheFolder, folder, `${name}.big`);
+  }
+
+  async login(): Promise<void> {
+    const answer = await this.loader.login(this.email, this.password);
+    if (answer.status !== 200) throw new Error(`login failed: ${JSON.stringify(answer.body)}`);
+  }
+
+  /** Uploads under `models` and insists. */
+  async upload(name: string, content: Uint8Array<ArrayBuffer>, folder?: string): Promise<void> {
+    const answer = await this.loader.upload(name, content, folder);
+    if (answer.status !== 200) throw new Error(`upload failed: ${JSON.stringify(answer.body)}`);
+  }
+
+  /** Makes the next load a cold one. */
+  async clearCache(): Promise<void> {
+    await rm(this.cacheFolder, { recursive: true, force: true });
+  }
+
+  /** Names of the unfinished files in the cache. */
+  async unfinishedFiles(): Promise<string[]> {
+    return await readdir(path.join(this.cacheFolder, '.parts')).catch(() => []);
+  }
+
+  /** Keys of the multipart uploads that were neither completed nor aborted. */
+  async pendingUploads(): Promise<string[]> {
+    const answer = await this.#s3.send(new ListMultipartUploadsCommand({ Bucket: this.bucket }));
+    return (answer.Uploads ?? []).map((upload) => upload.Key ?? '');
+  }
+
+  async objects(): Promise<string[]> {
+    const answer = await this.#s3.send(new ListObjectsV2Command({ Bucket: this.bucket }));
+    return (answer.Contents ?? []).map((object) => object.Key ?? '');
+  }
+
+  async restartLoader(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    await this.loader.stop(signal);
+    this.loader = await LoaderProcess.start({ env: this.#env });
+  }
+
+  /** No more faults. */
+  heal(): void {
+    this.apiProxy.reset();
+    this.s3Proxy.reset();
+  }
+
+  async stop(): Promise<void> {
+    await this.loader.stop('SIGKILL');
+    await Promise.all([this.apiProxy.stop(), this.s3Proxy.stop(), this.origin.stop()]);
+    this.#s3.destroy();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
+
+function createS3Client(): S3Client {
+  return new S3Client({
+    endpoint: S3?.endpoint ?? '',
+    region: 'us-east-1',
+    credentials: { accessKeyId: S3?.accessKey ?? '', secretAccessKey: S3?.accessSecret ?? '' },
+    forcePathStyle: true,
+  });
+}
+
+export function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** Reads a body to its end: its digest, and how many bytes it had. It fails when the body breaks off. */
+export async function digestBody(response: Response): Promise<{ sha256: string; length: number }> {
+  const hash = createHash('sha256');
+  let length = 0;
+  for await (const chunk of response.body ?? []) {
+    hash.update(chunk as Uint8Array);
+    length += (chunk as Uint8Array).length;
+  }
+  return { sha256: hash.digest('hex'), length };
+}
+
+/** Waits until `condition` holds; fails after `timeoutMs`. */
+export async function eventually(condition: () => Promise<boolean> | boolean, timeoutMs = 5000): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error('it did not come true in time');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}

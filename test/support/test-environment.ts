@@ -1,0 +1,33 @@
+import { appendFileSync } from 'node:fs';
+import path from 'node:path';
+import type { S3Service } from './services.ts';
+
+/**
+ * What test/run.ts hands to the test files through their environment. A test file that is run by itself, with
+ * `node --test`, finds none of it: then tests that need S3 are skipped.
+ */
+const { env } = process;
+
+/** The real S3 server of this run; undefined with the reason in `S3_SKIP_REASON`. */
+export const S3: S3Service | undefined =
+  env['LOADER_TEST_S3_ENDPOINT'] === undefined
+    ? undefined
+    : {
+        endpoint: env['LOADER_TEST_S3_ENDPOINT'],
+        accessKey: env['LOADER_TEST_S3_KEY'] ?? '',
+        accessSecret: env['LOADER_TEST_S3_SECRET'] ?? '',
+      };
+
+/** For the `skip` option of tests that need the real S3 server: false, or why they can't run. */
+export const S3_SKIP: string | false =
+  S3 === undefined ? (env['LOADER_TEST_S3_SKIP'] ?? 'no S3 server: run this through npm test') : false;
+
+/** Folder of this run: logs of all Loaders, and the secrets that must not be in them. */
+export const RUN_FOLDER = env['LOADER_TEST_RUN_FOLDER'] ?? path.resolve(import.meta.dirname, '../../.services/run');
+export const LOG_FOLDER = path.join(RUN_FOLDER, 'logs');
+export const SECRETS_FILE = path.join(RUN_FOLDER, 'secrets.txt');
+
+/** Notes secrets of this run, so that the last test can look for them in all logs and answers. */
+export function noteSecrets(...secrets: readonly string[]): void {
+  appendFileSync(SECRETS_FILE, secrets.map((secret) => `${JSON.stringify(secret)}\n`).join(''));
+}
