@@ -10,6 +10,9 @@ import { startRgw, stopRgw, SERVICES_FOLDER } from './support/services.ts';
  * It starts the services that the tests need, and stops them at the end. With CI=true, a skipped test is a failure.
  */
 
+/** For one file: a test that hangs must not hang the run. */
+const FILE_TIMEOUT_MS = 300_000;
+
 const isCi = process.env['CI'] === 'true';
 const runFolder = path.join(SERVICES_FOLDER, 'run');
 rmSync(runFolder, { recursive: true, force: true });
@@ -46,7 +49,7 @@ try {
 
 async function runFiles(files: string[], concurrency: number): Promise<boolean> {
   let passed = true;
-  const stream = run({ files, concurrency });
+  const stream = run({ files, concurrency, timeout: FILE_TIMEOUT_MS });
   stream.on('test:fail', () => {
     passed = false;
   });

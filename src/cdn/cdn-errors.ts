@@ -26,7 +26,9 @@ export function toCdnError(error: unknown, signal: AbortSignal): Error {
   if (status === 401 || status === 403) {
     return new LoaderError('cdn_access_denied', 'The CDN refused the access keys of cdn.yaml.', { cause: error });
   }
-  if (name === 'TimeoutError') {
+  const code = systemErrorCode(error);
+  // The SDK calls a broken connection a TimeoutError too.
+  if (name === 'TimeoutError' && code !== 'ECONNRESET' && code !== 'EPIPE') {
     return new LoaderError('cdn_timeout', 'The CDN stopped answering.', { cause: error });
   }
   if (status !== undefined && status >= 300) {
@@ -34,7 +36,6 @@ export function toCdnError(error: unknown, signal: AbortSignal): Error {
       cause: error,
     });
   }
-  const code = systemErrorCode(error);
   return new LoaderError('cdn_unreachable', `The connection to the CDN failed${code ? ` (${code})` : ''}.`, {
     cause: error,
   });

@@ -23,10 +23,7 @@ export function registerErrorHandler(app: FastifyInstance): void {
     if (status >= 500 || known.code === 'internal_error') {
       request.log.error({ err: error, code: known.code }, 'The request failed');
     } else {
-      request.log.info(
-        { err: { name: known.name }, code: known.code, reason: known.message },
-        'The request was refused',
-      );
+      request.log.info({ code: known.code, reason: known.message }, 'The request was refused');
     }
     if (known.code === 'forbidden') void reply.header('www-authenticate', 'Bearer');
     if (!request.raw.complete) drainForAWhile(reply);

@@ -100,8 +100,15 @@ export class Device {
     if (answer.status !== 200) throw new Error(`upload failed: ${JSON.stringify(answer.body)}`);
   }
 
+  /** Waits until nothing is open or unfinished: a transfer still publishes its file when its callers have gone. */
+  async settled(): Promise<void> {
+    await eventually(async () => (await this.loader.openFilesUnder(this.folder)).length === 0);
+    await eventually(async () => (await this.unfinishedFiles()).length === 0);
+  }
+
   /** Makes the next load a cold one. */
   async clearCache(): Promise<void> {
+    await this.settled();
     await rm(this.cacheFolder, { recursive: true, force: true });
   }
 

@@ -1,11 +1,13 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { createWriteStream, mkdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, createWriteStream, mkdirSync, readFileSync } from 'node:fs';
 import { readdir, readlink } from 'node:fs/promises';
 import path from 'node:path';
 import { LOG_FOLDER } from './test-environment.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '../../src/main.ts');
+
+const START_TIMEOUT_MS = 10_000;
 
 export interface LoaderProcessOptions {
   readonly env: Readonly<Record<string, string>>;
@@ -46,6 +48,9 @@ export class LoaderProcess {
     child.stderr.pipe(log, { end: false });
     const url = await new Promise<string>((resolve, reject) => {
       let output = '';
+      setTimeout(() => {
+        reject(new Error(`the Loader did not say where it listens: ${output}`));
+      }, START_TIMEOUT_MS).unref();
       const onData = (data: Buffer) => {
         output += data.toString();
         const match = /Server listening at (http:\/\/[^"]+)/.exec(output);
@@ -142,10 +147,9 @@ export class LoaderProcess {
   }
 }
 
+/** Reads a JSON answer, and keeps it beside the logs for the test that looks for secrets. */
 export async function readJson(response: Response): Promise<JsonAnswer> {
-  return {
-    status: response.status,
-    headers: response.headers,
-    body: (await response.json()) as JsonAnswer['body'],
-  };
+  const text = await response.text();
+  appendFileSync(path.join(LOG_FOLDER, 'answers.log'), `${text}\n`);
+  return { status: response.status, headers: response.headers, body: JSON.parse(text) as JsonAnswer['body'] };
 }
