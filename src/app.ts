@@ -1,9 +1,11 @@
 import multipart from '@fastify/multipart';
 import { fastify, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
 import type { ApiClient } from './api-client/api-client.ts';
+import type { ActiveWork } from './http/active-work.ts';
 import { registerApiKeyGuard } from './http/api-key-guard.ts';
 import { answerClientError } from './http/client-error.ts';
-import { registerErrorHandler } from './http/error-handler.ts';
+import { registerClosingGuard } from './http/closing-guard.ts';
+import { answerError, registerErrorHandler } from './http/error-handler.ts';
 import { collectMethods, registerMethodNotAllowed } from './http/method-not-allowed.ts';
 import { registerRequestBodyWatchdog } from './http/request-body-watchdog.ts';
 import { registerHealthRoutes } from './http/routes/health-routes.ts';
@@ -19,6 +21,7 @@ export interface AppServices {
   readonly apiClient: ApiClient;
   readonly downloads: DownloadService;
   readonly uploads: UploadService;
+  readonly activeWork: ActiveWork;
 }
 
 export interface AppOptions {
@@ -44,13 +47,18 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
     bodyLimit: MAX_JSON_LENGTH,
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     forceCloseConnections: 'idle',
+    return503OnClosing: false, // The closing guard answers in our shape.
     clientErrorHandler: answerClientError,
+    frameworkErrors: (error, request, reply) => {
+      void answerError(error, request, reply);
+    },
     ajv: {
       // As FastAPI does: every fault is told, and a number is no string.
       customOptions: { allErrors: true, coerceTypes: false, removeAdditional: false, formats: FORMATS },
     },
   });
   registerErrorHandler(app);
+  registerClosingGuard(app);
   registerApiKeyGuard(app, options.apiKeys);
   registerRequestBodyWatchdog(app, options.clientStallTimeoutMs);
   const methodsByUrl = collectMethods(app);
@@ -58,7 +66,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
 
   registerHealthRoutes(app, { apiClient: services.apiClient, modelCacheDir: options.modelCacheDir });
   registerLoginRoutes(app, services);
-  registerLoadRoutes(app, { downloads: services.downloads, clientStallTimeoutMs: options.clientStallTimeoutMs });
+  registerLoadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
   registerUploadRoutes(app, services);
   registerMethodNotAllowed(app, methodsByUrl);
   return app;

@@ -1,4 +1,4 @@
-import { pino, stdSerializers, type Logger } from 'pino';
+import { pino, type Logger } from 'pino';
 
 export type { Logger };
 
@@ -33,8 +33,12 @@ export function createLogger(options: LoggerOptions): Logger {
       level: options.level,
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
-      redact: { paths: SECRET_NAMES.flatMap((name) => [name, `*.${name}`]), censor: '[redacted]' },
-      serializers: { req: serializeRequest, res: stdSerializers.res, err: serializeError },
+      // @fastify/multipart logs what it gives to its parser, headers included, at level trace.
+      redact: {
+        paths: [...SECRET_NAMES.flatMap((name) => [name, `*.${name}`]), 'busboyOptions.headers'],
+        censor: '[redacted]',
+      },
+      serializers: { req: serializeRequest, res: serializeReply, err: serializeError },
     },
     pino.multistream(streams),
   );
@@ -42,6 +46,11 @@ export function createLogger(options: LoggerOptions): Logger {
 
 function serializeRequest(request: { method?: string; routeOptions?: { url?: string | undefined } }) {
   return { method: request.method, route: request.routeOptions?.url ?? '(none)' };
+}
+
+/** Fastify hands its reply over, not Node's response. */
+function serializeReply(reply: { statusCode?: number }) {
+  return { statusCode: reply.statusCode };
 }
 
 interface SerializedError {

@@ -20,8 +20,6 @@ export interface BigPartRecord {
   readonly bigLength: number;
   /** SHA-256, hex, of the small part that belongs to the same envelope. */
   readonly smallSha256: string;
-  /** The CDN's ETag of the object that this is a copy of. */
-  readonly etag: string;
 }
 
 /** An open big part of the cache. The caller closes the handle. */
@@ -188,8 +186,7 @@ async function readRecord(filePath: string): Promise<BigPartRecord | undefined> 
     if (typeof record !== 'object' || record === null) return undefined;
     if (!('bigLength' in record) || typeof record.bigLength !== 'number') return undefined;
     if (!('smallSha256' in record) || typeof record.smallSha256 !== 'string') return undefined;
-    if (!('etag' in record) || typeof record.etag !== 'string') return undefined;
-    return { bigLength: record.bigLength, smallSha256: record.smallSha256, etag: record.etag };
+    return { bigLength: record.bigLength, smallSha256: record.smallSha256 };
   } catch {
     return undefined;
   }

@@ -2,7 +2,6 @@ import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
-  HeadObjectCommand,
   ListPartsCommand,
   UploadPartCommand,
   type S3Client,
@@ -72,22 +71,19 @@ export class S3Upload {
   }
 
   /**
-   * Makes the parts one object, in the place of what was there before, and answers its ETag. All parts must have been
-   * sent. It can't be aborted: half-way, nobody would know which object stands.
+   * Makes the parts one object, in the place of what was there before. All parts must have been sent. It can't be
+   * aborted: half-way, nobody would know which object stands.
    */
-  async complete(): Promise<string> {
+  async complete(): Promise<void> {
     const parts = this.#parts.toSorted((a, b) => a.PartNumber - b.PartNumber);
-    const notAborted = new AbortController().signal;
     try {
-      const answer = await this.#client.send(
+      await this.#client.send(
         new CompleteMultipartUploadCommand({ ...this.#target, MultipartUpload: { Parts: parts } }),
       );
-      if (answer.ETag !== undefined) return answer.ETag;
     } catch (error) {
-      if (!(await this.#isGone())) throw uploadError(error, notAborted);
+      // Perhaps only the answer was lost. Nobody but us ends this upload, so if it is gone, it became an object.
+      if (!(await this.#isGone())) throw uploadError(error, new AbortController().signal);
     }
-    // The answer was lost, or came without its ETag, but the upload became an object.
-    return await this.#readEtag();
   }
 
   /** Removes the parts that were sent. No part may be under way any more, or it could stay behind. */
@@ -101,7 +97,6 @@ export class S3Upload {
     }
   }
 
-  /** Whether the upload ended. Nobody but us ends it, so after a `complete` without an answer it has become an object. */
   async #isGone(): Promise<boolean> {
     try {
       await this.#client.send(new ListPartsCommand({ ...this.#target, MaxParts: 1 }));
@@ -110,19 +105,11 @@ export class S3Upload {
       return isNoSuchUpload(error);
     }
   }
-
-  async #readEtag(): Promise<string> {
-    const { Bucket, Key } = this.#target;
-    try {
-      return (await this.#client.send(new HeadObjectCommand({ Bucket, Key }))).ETag ?? '';
-    } catch {
-      return ''; // An uploader's keys need not be good for reading; an empty ETag fits no object.
-    }
-  }
 }
 
+/** Ceph says NoSuchKey for an upload that has ended. */
 function isNoSuchUpload(error: unknown): boolean {
-  return error instanceof Error && error.name === 'NoSuchUpload';
+  return error instanceof Error && (error.name === 'NoSuchUpload' || error.name === 'NoSuchKey');
 }
 
 function uploadError(error: unknown, signal: AbortSignal): Error {

@@ -17,21 +17,21 @@ export interface ErrorBody {
 
 /** Answers every failure as `{"detail", "code"}` with its status from the table of errors.ts. */
 export function registerErrorHandler(app: FastifyInstance): void {
-  app.setErrorHandler(async (error: FastifyError, request, reply) => {
-    const known = toLoaderError(error);
-    const status = statusOf(known.code, request);
-    if (status >= 500 || known.code === 'internal_error') {
-      request.log.error({ err: error, code: known.code }, 'The request failed');
-    } else {
-      request.log.info({ code: known.code, reason: known.message }, 'The request was refused');
-    }
-    if (known.code === 'forbidden') void reply.header('www-authenticate', 'Bearer');
-    if (!request.raw.complete) drainForAWhile(reply);
-    return await reply.code(status).send(errorBody(known));
-  });
+  app.setErrorHandler(answerError);
   app.setNotFoundHandler(async (_request, reply) => {
     return await reply.code(404).send({ detail: 'Not Found', code: 'not_found' } satisfies ErrorBody);
   });
+}
+
+/** The answer to `error`; also for those that Fastify meets before it knows a route. */
+export function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const known = toLoaderError(error);
+  const status = statusOf(known.code, request);
+  if (status >= 500) request.log.error({ err: error, code: known.code }, 'The request failed');
+  else request.log.info({ code: known.code, reason: known.message }, 'The request was refused');
+  if (known.code === 'forbidden') void reply.header('www-authenticate', 'Bearer');
+  if (!request.raw.complete) drainForAWhile(reply);
+  return reply.code(status).send(errorBody(known));
 }
 
 /** For a path that exists, but not with the method asked for. */
@@ -49,9 +49,12 @@ const DRAIN_MS = 10_000;
  */
 function drainForAWhile(reply: FastifyReply): void {
   const { raw } = reply.request;
+  // Fastify asks for the close after a body that is too large.
+  void reply.removeHeader('connection');
   reply.raw.once('finish', () => {
     raw.resume();
-    const timer = setTimeout(() => raw.socket.destroy(), DRAIN_MS);
+    const timer = setTimeout(() => raw.destroy(), DRAIN_MS);
+    timer.unref();
     raw.once('close', () => {
       clearTimeout(timer);
     });

@@ -108,7 +108,7 @@ export class DownloadService {
     signal: AbortSignal,
   ): AsyncGenerator<Buffer, void, undefined> {
     const { cache, transfers, logger } = this.#options;
-    const record = { bigLength: object.length, smallSha256: sha256(small), etag: object.etag };
+    const record = { bigLength: object.length, smallSha256: sha256(small) };
     const follower = transfers.join(JSON.stringify([object.bucket, object.key, object.etag, record.smallSha256]), {
       cdn: login.cdn,
       object,

@@ -1,7 +1,7 @@
+import { createHash } from 'node:crypto';
 import type { ApiClient, Login } from '../api-client/api-client.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { hasErrorCode } from '../errors.ts';
-import { createHash } from 'node:crypto';
 import type { Logger } from '../logger.ts';
 import type { PublicationLock } from './publication-lock.ts';
 import { DEFAULT_FOLDER, resourceKey, smallPartFile, type ResourceName } from './resource-name.ts';
@@ -70,8 +70,8 @@ export class UploadService {
     try {
       await publicationLock.exclusive(resourceKey(resource), async () => {
         signal.throwIfAborted();
-        const etag = await this.#publishUpstream(login, resource, draft);
-        await this.#publishToCache(resource, draft, etag);
+        await this.#publishUpstream(login, resource, draft);
+        await this.#publishToCache(resource, draft);
       });
     } catch (error) {
       await draft.discard();
@@ -84,7 +84,7 @@ export class UploadService {
    * Small part, then the CDN's Complete. From here on the client's leaving stops nothing: in between, the parts do not
    * fit each other.
    */
-  async #publishUpstream(login: Login, resource: ResourceName, draft: UploadDraft): Promise<string> {
+  async #publishUpstream(login: Login, resource: ResourceName, draft: UploadDraft): Promise<void> {
     const { logger } = this.#options;
     const { session } = login;
     const fileName = smallPartFile(resource);
@@ -96,7 +96,7 @@ export class UploadService {
     });
     try {
       await session.storeResource(resource.folder, fileName, draft.small, notAborted);
-      return await draft.upload.complete();
+      await draft.upload.complete();
     } catch (error) {
       if (earlierSmall !== undefined) {
         await session.storeResource(resource.folder, fileName, earlierSmall, notAborted).catch((failure: unknown) => {
@@ -111,7 +111,7 @@ export class UploadService {
   }
 
   /** The resource is stored: from here on a failure costs the copy only. */
-  async #publishToCache(resource: ResourceName, draft: UploadDraft, etag: string): Promise<void> {
+  async #publishToCache(resource: ResourceName, draft: UploadDraft): Promise<void> {
     const { cache, logger } = this.#options;
     try {
       if (draft.file === undefined) {
@@ -119,7 +119,7 @@ export class UploadService {
         return;
       }
       const smallSha256 = createHash('sha256').update(draft.small).digest('hex');
-      await cache.publish(resource, draft.file, { bigLength: draft.bigLength, smallSha256, etag });
+      await cache.publish(resource, draft.file, { bigLength: draft.bigLength, smallSha256 });
     } catch (error) {
       logger.warn({ err: error, resource }, 'A big part was uploaded but could not be cached');
       await cache.remove(resource);

@@ -1,11 +1,14 @@
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { DownloadService } from '../../resources/download-service.ts';
+import type { ResourceName } from '../../resources/resource-name.ts';
+import type { ActiveWork } from '../active-work.ts';
 import { abortWhenClientLeaves } from '../client-abort.ts';
 import { sendBody } from '../send-body.ts';
 import { assertFileName } from '../validation.ts';
 
 export interface LoadRoutesOptions {
   readonly downloads: DownloadService;
+  readonly activeWork: ActiveWork;
   readonly clientStallTimeoutMs: number;
 }
 
@@ -31,13 +34,23 @@ export function registerLoadRoutes(app: FastifyInstance, options: LoadRoutesOpti
     async (request, reply) => {
       // The body's name counts, as in the original; the path's only where the body has none.
       const name = request.body.filename ?? assertFileName(request.params.filename, ['path', 'filename']);
+      const resource = { folder: request.body.folder, name };
       const abort = abortWhenClientLeaves(reply);
-      const resource = await options.downloads.open({ folder: request.body.folder, name }, abort.signal);
-      try {
-        await sendBody(reply, resource, { stallTimeoutMs: options.clientStallTimeoutMs, abort });
-      } finally {
-        await resource.close();
-      }
+      await options.activeWork.run(() => send(resource, reply, abort, options));
     },
   );
+}
+
+async function send(
+  resource: ResourceName,
+  reply: FastifyReply,
+  abort: AbortController,
+  { downloads, clientStallTimeoutMs }: LoadRoutesOptions,
+): Promise<void> {
+  const body = await downloads.open(resource, abort.signal);
+  try {
+    await sendBody(reply, body, { stallTimeoutMs: clientStallTimeoutMs, abort });
+  } finally {
+    await body.close();
+  }
 }

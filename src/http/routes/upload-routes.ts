@@ -1,15 +1,17 @@
 import type { FastifyInstance } from 'fastify';
 import type { UploadService } from '../../resources/upload-service.ts';
+import type { ActiveWork } from '../active-work.ts';
 import { abortWhenClientLeaves } from '../client-abort.ts';
 import { readUploadForm } from '../upload-form.ts';
 import { assertFileName, MISSING_MESSAGE, RequestValidationError } from '../validation.ts';
 
 export interface UploadRoutesOptions {
   readonly uploads: UploadService;
+  readonly activeWork: ActiveWork;
 }
 
 /** POST /upload/{filename}, multipart: 200 `{"status":"ok"}`, 500 for every failure. */
-export function registerUploadRoutes(app: FastifyInstance, { uploads }: UploadRoutesOptions): void {
+export function registerUploadRoutes(app: FastifyInstance, { uploads, activeWork }: UploadRoutesOptions): void {
   app.post<{ Params: { filename: string } }>(
     '/upload/:filename',
     {
@@ -22,7 +24,8 @@ export function registerUploadRoutes(app: FastifyInstance, { uploads }: UploadRo
     },
     async (request, reply) => {
       const name = assertFileName(request.params.filename, ['path', 'filename']);
-      await uploads.upload(name, readUploadForm(request), abortWhenClientLeaves(reply).signal);
+      const { signal } = abortWhenClientLeaves(reply);
+      await activeWork.run(() => uploads.upload(name, readUploadForm(request), signal));
       return { status: 'ok' };
     },
   );

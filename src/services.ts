@@ -1,0 +1,47 @@
+import { Agent } from 'undici';
+import { ApiClient } from './api-client/api-client.ts';
+import { ResourceApi } from './api-client/resource-api.ts';
+import type { AppServices } from './app.ts';
+import { BigPartCache } from './cache/big-part-cache.ts';
+import type { Config } from './config.ts';
+import { HardwareFingerprint } from './hardware/hardware-fingerprint.ts';
+import { ActiveWork } from './http/active-work.ts';
+import type { Logger } from './logger.ts';
+import { DownloadService } from './resources/download-service.ts';
+import { PublicationLock } from './resources/publication-lock.ts';
+import { SharedTransfers } from './resources/shared-transfers.ts';
+import { UploadService } from './resources/upload-service.ts';
+
+export interface Services extends AppServices {
+  readonly cache: BigPartCache;
+  /** Closes the connections upstream. For the end of the process. */
+  close(): Promise<void>;
+}
+
+/** Makes every object of the Loader, once, and gives each what it needs. It does no I/O. */
+export function createServices(config: Config, logger: Logger): Services {
+  const dispatcher = new Agent();
+  const apiClient = new ApiClient({
+    api: new ResourceApi({ baseUrl: config.resourceApiUrl, dispatcher, timeoutMs: config.upstreamTimeoutMs }),
+    fingerprint: new HardwareFingerprint(config.hardwareId),
+    keyTemplates: config.keyTemplates,
+    resourceKey: config.resourceKey,
+    tokenKeys: config.tokenKeys,
+    stallTimeoutMs: config.stallTimeoutMs,
+    logger,
+  });
+  const cache = new BigPartCache(config.modelCacheDir, logger);
+  const publicationLock = new PublicationLock();
+  const transfers = new SharedTransfers();
+  return {
+    apiClient,
+    cache,
+    downloads: new DownloadService({ apiClient, cache, publicationLock, transfers, logger }),
+    uploads: new UploadService({ apiClient, cache, publicationLock, logger }),
+    activeWork: new ActiveWork(),
+    close: async () => {
+      apiClient.close();
+      await dispatcher.destroy();
+    },
+  };
+}
