@@ -9,6 +9,7 @@ export class RawConnection {
 
   private constructor(socket: Socket) {
     this.socket = socket;
+    socket.setMaxListeners(0); // Each send that waits adds two.
     socket.on('data', (chunk: Buffer) => {
       this.#received = Buffer.concat([this.#received, chunk]);
     });

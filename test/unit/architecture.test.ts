@@ -1,0 +1,188 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, it } from 'node:test';
+
+const ROOT = path.resolve(import.meta.dirname, '../..');
+const MAX_LINES = 400;
+
+/**
+ * The floors of the house, from the highest to the lowest; a room is a folder of src, or a file that lies in src itself.
+ * Imports point downwards, or stay within a room.
+ */
+const FLOORS: readonly (readonly string[])[] = [
+  ['main'],
+  ['services'],
+  ['app'],
+  ['http'],
+  ['tasks'],
+  ['unlock', 'resources'],
+  ['api-client'],
+  ['docker', 'cdn', 'hardware', 'security', 'cache', 'config'],
+  // The ground floor: everybody may use it. Its first half rests on the second.
+  ['shutdown', 'transfer'],
+  ['errors', 'logger'],
+];
+
+/** Files of several equal functions, which are named after what these are about. */
+const NAMED_AFTER_THEIR_THEME: readonly string[] = [
+  'src/api-client/token-verifier.ts',
+  'src/cache/safe-path.ts',
+  'src/http/client-abort.ts',
+  'src/security/envelope-preflight.ts',
+  'src/security/envelope-streams.ts',
+  'src/security/key-derivation.ts',
+];
+
+interface SourceFile {
+  /** Under the project's root, such as `src/http/validation.ts`. */
+  readonly name: string;
+  readonly text: string;
+  /** The project's own files that it imports, by name. */
+  readonly imports: readonly string[];
+}
+
+function readSources(folder: string): SourceFile[] {
+  return readdirSync(path.join(ROOT, folder), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => {
+      const file = path.join(folder, name);
+      const text = readFileSync(path.join(ROOT, file), 'utf8');
+      return { name: file, text, imports: readImports(text).map((target) => path.join(path.dirname(file), target)) };
+    });
+}
+
+/** Relative specifiers of `import ... from`, `export ... from`, bare `import '...'` and `import('...')`. */
+function readImports(text: string): string[] {
+  const code = text.replaceAll(/\/\*[^]*?\*\/|^\s*\/\/.*$/gm, '');
+  return [...code.matchAll(/(?:\bfrom\s*|\bimport\s*\(?\s*)['"](\.[^'"]*)['"]/g)].map((match) => match[1] ?? '');
+}
+
+function roomOf(file: string): string {
+  const [, first = ''] = file.split('/');
+  return first.replace(/\.ts$/, '');
+}
+
+function floorOf(file: string): number {
+  return FLOORS.findIndex((rooms) => rooms.includes(roomOf(file)));
+}
+
+const sources = readSources('src');
+const originSources = readSources('origin');
+
+describe('the house', () => {
+  it('is read at all: a check of nothing would pass', () => {
+    assert.ok(sources.length > 40);
+    assert.ok(sources.flatMap((source) => source.imports).length > 100);
+    assert.deepEqual(readImports(`import a from './a.ts';\nexport { b } from "../b.ts";\nimport './c.ts';`), [
+      './a.ts',
+      '../b.ts',
+      './c.ts',
+    ]);
+    assert.deepEqual(readImports(`import {\n  a,\n} from './a.ts';\nawait import('./b.ts'); // from './c.ts'`), [
+      './a.ts',
+      './b.ts',
+      './c.ts',
+    ]);
+    assert.deepEqual(readImports(`/* import './a.ts' */\n// import './b.ts'\nimport 'node:fs';`), []);
+  });
+
+  it('has every room on one floor', () => {
+    for (const { name } of sources) assert.notEqual(floorOf(name), -1, `${name} is in no known room`);
+  });
+
+  it('has imports that point to files that are there', () => {
+    const names = new Set([...sources, ...originSources].map((source) => source.name));
+    for (const { name, imports } of [...sources, ...originSources]) {
+      for (const target of imports) assert.ok(names.has(target), `${name} imports ${target}`);
+    }
+  });
+
+  for (const source of sources) {
+    it(`has no import that points up or sideways: ${source.name}`, () => {
+      for (const target of source.imports) {
+        if (roomOf(source.name) === roomOf(target)) continue;
+        assert.ok(floorOf(target) > floorOf(source.name), `it imports ${target}`);
+      }
+    });
+  }
+
+  it('has no circle of imports', () => {
+    const byName = new Map(sources.map((source) => [source.name, source]));
+    const done = new Set<string>();
+    const visit = (name: string, way: readonly string[]) => {
+      assert.ok(!way.includes(name), [...way, name].join(' > '));
+      if (done.has(name)) return;
+      for (const target of byName.get(name)?.imports ?? []) visit(target, [...way, name]);
+      done.add(name);
+    };
+    for (const { name } of sources) visit(name, []);
+    assert.equal(done.size, sources.length);
+  });
+
+  it('has src that imports nothing from outside of src', () => {
+    for (const { name, imports } of sources) {
+      for (const target of imports) assert.ok(target.startsWith('src/'), `${name} imports ${target}`);
+    }
+  });
+
+  it('has one place that reads the configuration: the composition', () => {
+    const readers = sources.filter((source) => source.imports.includes('src/config.ts')).map((source) => source.name);
+    assert.deepEqual(readers, ['src/main.ts', 'src/services.ts']);
+  });
+
+  it('has one reader of the environment: config.ts', () => {
+    const readers = sources.filter(({ text }) =>
+      /\bprocess\s*(?:\?\.|\.|\[)\s*['"]?env\b|\benv\b.*from 'node:process'|\{[^}]*\benv\b[^}]*\}\s*=\s*process\b/.test(
+        text,
+      ),
+    );
+    assert.deepEqual(
+      readers.map((source) => source.name),
+      ['src/config.ts'],
+    );
+  });
+});
+
+describe('a source file', () => {
+  for (const { name, text } of sources) {
+    it(`has at most ${MAX_LINES} lines: ${name}`, () => {
+      assert.ok(text.split('\n').length - 1 <= MAX_LINES);
+    });
+
+    it(`is named in kebab-case after one of its exports, or is a known exception: ${name}`, () => {
+      const base = path.basename(name, '.ts');
+      assert.match(base, /^[a-z0-9]+(-[a-z0-9]+)*$/);
+      if (name === 'src/main.ts') return; // The one file that is run, not imported.
+      // Both ways, so that the list of exceptions gets no longer than it must be.
+      const isException = NAMED_AFTER_THEIR_THEME.includes(name);
+      assert.equal(isNamedAfterAnExport(base, exportsOf(text)), !isException, exportsOf(text).join(', '));
+    });
+  }
+
+  it('that is an exception is there', () => {
+    const names = sources.map((source) => source.name);
+    for (const name of NAMED_AFTER_THEIR_THEME) assert.ok(names.includes(name), name);
+  });
+
+  it('is no collection of odds and ends, and no barrel', () => {
+    for (const { name } of sources) {
+      assert.doesNotMatch(path.basename(name), /^(utils?|helpers?|index|common|misc|shared)\.ts$/, name);
+      assert.doesNotMatch(name, /\/(utils?|helpers?|common|misc|shared)\//, name);
+    }
+    for (const { name, text } of sources) assert.doesNotMatch(text, /^export \*/m, name);
+  });
+});
+
+function exportsOf(text: string): string[] {
+  const declared = text.matchAll(
+    /^export (?:declare )?(?:abstract )?(?:async )?(?:const|let|function\*?|class|interface|type|enum) (\w+)/gm,
+  );
+  return [...declared].map((match) => match[1] ?? '');
+}
+
+/** `s3-upload` for `S3Upload`, `file-chunks` for `readFileChunks`, `cdn-errors` for `toCdnError`. */
+function isNamedAfterAnExport(base: string, names: readonly string[]): boolean {
+  const compact = base.replaceAll('-', '').replace(/s$/, '');
+  return names.some((name) => name.replaceAll('_', '').toLowerCase().includes(compact));
+}

@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+
+const LOGGER = path.resolve(import.meta.dirname, '../../src/logger.ts');
+const ERRORS = path.resolve(import.meta.dirname, '../../src/errors.ts');
+
+let folder = '';
+let logFile = '';
+
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'loader-log-'));
+  logFile = path.join(folder, 'logs/loader.log');
+});
+
+afterEach(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
+
+interface LogLine {
+  readonly [name: string]: unknown;
+  readonly msg?: string;
+  readonly err?: SerializedError;
+}
+
+interface SerializedError {
+  readonly type?: string;
+  readonly message?: string;
+  readonly code?: string;
+  readonly stack?: string;
+  readonly cause?: SerializedError;
+}
+
+/** Runs `script` with a `logger` in a process of its own, and answers what it wrote on stdout. */
+function run(script: string, level = 'trace', file: string | null = logFile): string {
+  const program = `
+    import { createLogger } from ${JSON.stringify(LOGGER)};
+    import { LoaderError } from ${JSON.stringify(ERRORS)};
+    const logger = createLogger(${JSON.stringify({ level, file: file ?? undefined })});
+    ${script}`;
+  return execFileSync(process.execPath, ['--input-type=module', '--eval', program], { encoding: 'utf8' });
+}
+
+function parse(output: string): LogLine[] {
+  return output
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as LogLine);
+}
+
+describe('the log', () => {
+  it('is JSON lines on stdout, and the same lines in the file, whose folders are made', () => {
+    const output = run(`logger.info({ bytes: 7 }, 'first'); logger.debug('second');`);
+    const [first, second] = parse(output);
+    assert.deepEqual([first?.msg, first?.['bytes'], second?.msg], ['first', 7, 'second']);
+    assert.match(String(first?.['time']), /^\d{4}-\d\d-\d\dT/);
+    assert.equal(readFileSync(logFile, 'utf8'), output);
+  });
+
+  it('is appended to the file of an earlier process', () => {
+    run(`logger.info('first');`);
+    run(`logger.info('second');`);
+    assert.deepEqual(
+      parse(readFileSync(logFile, 'utf8')).map((line) => line.msg),
+      ['first', 'second'],
+    );
+  });
+
+  it('goes to stdout alone where no file is named', () => {
+    assert.equal(parse(run(`logger.info('alone');`, 'info', null)).length, 1);
+    assert.throws(() => readFileSync(logFile), { code: 'ENOENT' });
+  });
+
+  it('leaves out what is below its level', () => {
+    const lines = parse(
+      run(`for (const level of ['trace', 'debug', 'info', 'warn', 'error']) logger[level](level);`, 'warn'),
+    );
+    assert.deepEqual(
+      lines.map((line) => line.msg),
+      ['warn', 'error'],
+    );
+    assert.equal(run(`logger.fatal('x');`, 'silent'), '');
+  });
+
+  it('names neither host nor process', () => {
+    const [line] = parse(run(`logger.info('x');`));
+    assert.deepEqual(Object.keys(line ?? {}).sort(), ['level', 'msg', 'time']);
+  });
+});
+
+describe('an error in the log', () => {
+  it('is its type, code, message and stack, and those of its causes', () => {
+    const [line] = parse(
+      run(`
+        const below = Object.assign(new TypeError('socket closed'), { code: 'ECONNRESET' });
+        logger.error({ err: new LoaderError('cdn_unreachable', 'no connection', { cause: below }) }, 'x');`),
+    );
+    const { err } = line ?? {};
+    assert.deepEqual(
+      [err?.type, err?.code, err?.message, err?.cause?.type, err?.cause?.code, err?.cause?.message],
+      ['LoaderError', 'cdn_unreachable', 'no connection', 'TypeError', 'ECONNRESET', 'socket closed'],
+    );
+    assert.match(err?.stack ?? '', /no connection\n\s+at /);
+    assert.deepEqual(Object.keys(err ?? {}).sort(), ['cause', 'code', 'message', 'stack', 'type']);
+  });
+
+  it('is logged without its other properties, where libraries keep requests and responses', () => {
+    const output = run(`
+      const extras = {
+        $metadata: { secret: 'hush' }, $response: { headers: { authorization: 'hush' } },
+        request: { body: 'hush', headers: ['authorization', 'hush'] }, config: 'hush', password: 'hush', detail: 'hush',
+      };
+      const lowest = Object.assign(new Error('lowest'), extras);
+      const middle = Object.assign(new Error('middle', { cause: lowest }), extras);
+      const top = Object.assign(new LoaderError('api_error', 'top', { cause: middle }), extras);
+      logger.error({ err: top }, 'x');
+      logger.error(top);
+      logger.error({ err: Object.assign(new AggregateError([top], 'many'), extras) }, 'x');`);
+    assert.equal(parse(output)[0]?.err?.cause?.cause?.message, 'lowest');
+    assert.equal(parse(output).length, 3);
+    assert.doesNotMatch(output, /hush/);
+  });
+
+  it('is logged without a code that is no text', () => {
+    const output = run(`logger.error({ err: Object.assign(new Error('x'), { code: { inner: 'hush' } }) }, 'x');`);
+    assert.equal(parse(output).length, 1);
+    assert.doesNotMatch(output, /hush/);
+  });
+
+  it('may be in a circle of causes', () => {
+    const [line] = parse(
+      run(
+        `const a = new Error('a'); const b = new Error('b', { cause: a }); a.cause = b; logger.error({ err: a }, 'x');`,
+      ),
+    );
+    assert.equal(line?.err?.cause?.cause?.message, 'a');
+  });
+
+  it('that is no Error, or has a cause that is none, is not quoted', () => {
+    const output = run(`
+      logger.error({ err: 'hush' }, 'x');
+      logger.error({ err: { message: 'hush' } }, 'x');
+      logger.error({ err: new Error('x', { cause: { token: 'hush', other: 'hush' } }) }, 'x');`);
+    assert.equal(parse(output).length, 3);
+    assert.doesNotMatch(output, /hush/);
+  });
+});
+
+describe('a name under which a secret could stand', () => {
+  for (const name of ['password', 'token', 'authorization', 'email', 'apiKey', 'key', 'secret', 'hardware']) {
+    it(`has its value replaced: ${name}`, () => {
+      const output = run(`
+        logger.info({ ${name}: 'hush', inner: { ${name}: 'hush', kept: 1 } }, 'x');
+        logger.child({ ${name}: 'hush' }).info('x');`);
+      const [line] = parse(output);
+      assert.equal(line?.[name], '[redacted]');
+      assert.deepEqual(line['inner'], { [name]: '[redacted]', kept: 1 });
+      assert.doesNotMatch(output, /hush/);
+    });
+  }
+});
+
+describe('a request in the log', () => {
+  it('is its method and the pattern of its route: no address, query, headers or body', () => {
+    const output = run(`
+      logger.info({ req: {
+        method: 'POST', url: '/load/hush?key=hush', headers: { authorization: 'hush' }, body: { password: 'hush' },
+        params: { filename: 'hush' }, query: { key: 'hush' }, routeOptions: { url: '/load/:filename' },
+      } }, 'x');
+      logger.info({ req: { method: 'GET', url: '/hush', routeOptions: {} } }, 'x');`);
+    const [known, unknown] = parse(output);
+    assert.deepEqual(known?.['req'], { method: 'POST', route: '/load/:filename' });
+    assert.deepEqual(unknown?.['req'], { method: 'GET', route: '(none)' });
+    assert.doesNotMatch(output, /hush/);
+  });
+});
