@@ -1,0 +1,21 @@
+import { access, constants } from 'node:fs/promises';
+import { installDebianPackages } from '../test/support/services.ts';
+
+/** By path, since another program of the same name may come first in PATH. */
+export const NGINX = '/usr/sbin/nginx';
+export const AWS = '/usr/bin/aws';
+export const CURL = '/usr/bin/curl';
+export const OPENSSL = '/usr/bin/openssl';
+
+const PACKAGES = { [NGINX]: 'nginx-light', [AWS]: 'awscli', [CURL]: 'curl', [OPENSSL]: 'openssl' };
+
+/** Installs what is not there of the peers and clients. Needs root only for that. */
+export async function ensureDebianTools(): Promise<void> {
+  const missing: string[] = [];
+  for (const [command, packageName] of Object.entries(PACKAGES)) {
+    await access(command, constants.X_OK).catch(() => missing.push(packageName));
+  }
+  if (missing.length === 0) return;
+  console.log(`Installing ${missing.join(', ')} from Debian ...`);
+  await installDebianPackages(missing);
+}

@@ -1,0 +1,50 @@
+import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parentPort, workerData } from 'node:worker_threads';
+import { Agent, request } from 'undici';
+import type { HealthProbeData, HealthProbeReport } from './health-probe.ts';
+
+/**
+ * Asks for /health at a fixed pace until it is told to stop, and then reports how long each answer took, in ms.
+ *
+ * It does not wait for one answer before it asks again: else a stall would hide the questions that it held up.
+ */
+
+const { url, intervalMs } = workerData as HealthProbeData;
+if (parentPort === null) throw new Error('the probe runs as a worker only');
+const port = parentPort;
+const dispatcher = new Agent({ keepAliveTimeout: 60_000 });
+const latenciesMs: number[] = [];
+const failures: string[] = [];
+const pending = new Set<Promise<void>>();
+const stop = new AbortController();
+port.once('message', () => {
+  stop.abort();
+});
+
+async function probe(): Promise<void> {
+  const startedAt = performance.now();
+  try {
+    const { statusCode, body } = await request(url, { dispatcher });
+    await body.dump();
+    latenciesMs.push(performance.now() - startedAt);
+    if (statusCode !== 200) failures.push(`status ${statusCode}`);
+  } catch (error) {
+    failures.push(String(error));
+  }
+}
+
+await probe(); // The connection is made.
+latenciesMs.length = 0;
+port.postMessage('ready');
+for (let dueAt = performance.now(); !stop.signal.aborted; dueAt += intervalMs) {
+  const asking = probe();
+  pending.add(asking);
+  void asking.then(() => pending.delete(asking));
+  await sleep(Math.max(0, dueAt + intervalMs - performance.now()));
+}
+await Promise.all(pending);
+await dispatcher.close();
+const report: HealthProbeReport = { latenciesMs, failures };
+port.postMessage(report);
+port.close();

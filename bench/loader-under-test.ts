@@ -1,0 +1,95 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { open, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { curlDigest, curlDownload, curlSend, type Transfer } from './curl.ts';
+
+const MAIN = path.resolve(import.meta.dirname, '../src/main.ts');
+const START_TIMEOUT_MS = 20_000;
+const POLL_MS = 20;
+
+export interface LoaderOptions {
+  readonly env: Readonly<Record<string, string>>;
+  readonly logPath: string;
+  readonly signal: AbortSignal;
+}
+
+/** A Loader process with the log level that users have, and curl as its client. */
+export class LoaderUnderTest {
+  readonly url: string;
+  readonly pid: number;
+  readonly #child: ChildProcess;
+  readonly #signal: AbortSignal;
+
+  private constructor(child: ChildProcess, pid: number, url: string, signal: AbortSignal) {
+    this.#child = child;
+    this.pid = pid;
+    this.url = url;
+    this.#signal = signal;
+  }
+
+  static async start({ env, logPath, signal }: LoaderOptions): Promise<LoaderUnderTest> {
+    // Straight into a file: a pipe would be emptied by this process, which has other things to do.
+    const log = await open(logPath, 'w');
+    const child = spawn(process.execPath, [MAIN], {
+      detached: true, // Ctrl-C is for the bench, which stops it.
+      env: { PATH: process.env['PATH'], PORT: '0', LOG_LEVEL: 'info', ...env },
+      stdio: ['ignore', log.fd, log.fd],
+    });
+    await once(child, 'spawn');
+    await log.close();
+    try {
+      const url = await waitForUrl(child, logPath, signal);
+      return new LoaderUnderTest(child, child.pid ?? 0, url, signal);
+    } catch (error) {
+      child.kill('SIGKILL');
+      throw error;
+    }
+  }
+
+  async login(email: string, password: string): Promise<void> {
+    const body = JSON.stringify({ email, password });
+    await curlSend([...JSON_HEADER, '-d', body, `${this.url}/login`], this.#signal);
+  }
+
+  /** Loads to /dev/null. */
+  async load(name: string, length: number): Promise<Transfer> {
+    return await curlDownload(this.#loadArgs(name), length, this.#signal);
+  }
+
+  async loadDigest(name: string): Promise<string> {
+    return await curlDigest(this.#loadArgs(name), this.#signal);
+  }
+
+  /** Uploads with the file before the folder, as people type it. */
+  async upload(name: string, filePath: string): Promise<Transfer> {
+    const form = ['-F', `data=@${filePath}`, '-F', 'folder=models'];
+    return await curlSend([...form, `${this.url}/upload/${name}`], this.#signal);
+  }
+
+  async stop(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const exited = once(this.#child, 'exit');
+    this.#child.kill('SIGTERM');
+    await exited;
+  }
+
+  #loadArgs(name: string): string[] {
+    const body = JSON.stringify({ filename: name, folder: 'models' });
+    return [...JSON_HEADER, '-d', body, `${this.url}/load/${name}`];
+  }
+}
+
+const JSON_HEADER = ['-H', 'Content-Type: application/json'];
+
+async function waitForUrl(child: ChildProcess, logPath: string, signal: AbortSignal): Promise<string> {
+  for (let waitedMs = 0; waitedMs < START_TIMEOUT_MS; waitedMs += POLL_MS) {
+    const log = await readFile(logPath, 'utf8');
+    const url = /Server listening at (http:\/\/[^"]+)/.exec(log)?.[1];
+    if (url !== undefined) return url;
+    if (child.exitCode !== null) throw new Error(`the Loader ended with ${child.exitCode}: ${log}`);
+    await sleep(POLL_MS, undefined, { signal });
+  }
+  throw new Error(`the Loader did not listen within ${START_TIMEOUT_MS} ms`);
+}

@@ -1,0 +1,31 @@
+/**
+ * Runs each contender once to warm up, which does not count, and then `rounds` times: round by round, so that a noisy
+ * minute of the machine falls on all of them.
+ */
+export async function interleave<Name extends string, Sample>(
+  contenders: Readonly<Record<Name, () => Promise<Sample>>>,
+  rounds: number,
+): Promise<Record<Name, Sample[]>> {
+  const names = Object.keys(contenders) as Name[];
+  const samples = Object.fromEntries(names.map((name) => [name, [] as Sample[]])) as Record<Name, Sample[]>;
+  for (let round = 0; round <= rounds; round++) {
+    for (const name of names) {
+      const sample = await contenders[name]();
+      if (round > 0) samples[name].push(sample);
+    }
+  }
+  return samples;
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const upper = sorted[middle] ?? NaN;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? NaN) + upper) / 2;
+}
+
+/** The smallest value that at least `fraction` of the values do not exceed. */
+export function percentile(values: readonly number[], fraction: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(fraction * sorted.length) - 1)] ?? NaN;
+}

@@ -1,0 +1,50 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+
+const SAMPLE_EVERY_MS = 20;
+
+/** Bytes over idle. */
+export interface MemoryPeak {
+  /** The largest that was seen, every 20 ms. */
+  readonly sampled: number;
+  /** The kernel's own high-water mark, which no short peak escapes. */
+  readonly highWater: number;
+}
+
+/** Watches the resident memory of a process that is idle when the watch begins. Linux only. */
+export class MemoryWatch {
+  readonly #pid: number;
+  readonly #idle: number;
+  readonly #timer: NodeJS.Timeout;
+  #peak: number;
+
+  constructor(pid: number) {
+    this.#pid = pid;
+    // Sets the high-water mark back to the present (proc(5), clear_refs): else it would be that of the start.
+    writeFileSync(`/proc/${pid}/clear_refs`, '5');
+    this.#idle = readStatus(pid, 'VmRSS');
+    this.#peak = this.#idle;
+    this.#timer = setInterval(() => {
+      try {
+        this.#peak = Math.max(this.#peak, readStatus(pid, 'VmRSS'));
+      } catch {
+        // The process has ended, which its client tells better.
+      }
+    }, SAMPLE_EVERY_MS);
+  }
+
+  /** The peak until now. */
+  read(): MemoryPeak {
+    return { sampled: this.#peak - this.#idle, highWater: readStatus(this.#pid, 'VmHWM') - this.#idle };
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+}
+
+function readStatus(pid: number, field: 'VmRSS' | 'VmHWM'): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const kibibytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
+  if (kibibytes === undefined) throw new Error(`the Loader's process has no ${field}`);
+  return Number(kibibytes) * 1024;
+}

@@ -1,0 +1,26 @@
+import { parseArgs } from 'node:util';
+
+/** The sections of the bench, by the letter that `--only` takes. */
+export const SECTION_LETTERS = ['a', 'b', 'c', 'd', 'e', 'f'] as const;
+export type SectionLetter = (typeof SECTION_LETTERS)[number];
+
+export interface BenchOptions {
+  readonly sections: readonly SectionLetter[];
+  readonly rounds: number;
+}
+
+export const USAGE = `npm run bench [-- --only a,b] [--rounds N]
+
+  --only    sections to run, of ${SECTION_LETTERS.join(', ')}; all of them unless given
+  --rounds  timed rounds, of which the median counts; 5 unless given`;
+
+/** @throws Error that tells which option is wrong */
+export function parseOptions(args: readonly string[]): BenchOptions {
+  const { values } = parseArgs({ args: [...args], options: { only: { type: 'string' }, rounds: { type: 'string' } } });
+  const rounds = Number(values.rounds ?? '5');
+  if (!Number.isInteger(rounds) || rounds < 1) throw new Error('--rounds must be a whole number from 1 on');
+  const letters = values.only?.split(',') ?? [...SECTION_LETTERS];
+  const unknown = letters.filter((letter) => SECTION_LETTERS.every((known) => known !== letter));
+  if (unknown.length > 0) throw new Error(`--only knows no section "${unknown.join(', ')}"`);
+  return { sections: SECTION_LETTERS.filter((letter) => letters.includes(letter)), rounds };
+}

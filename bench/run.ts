@@ -1,0 +1,78 @@
+import { cpus, loadavg, release } from 'node:os';
+import { ensureDebianTools } from './debian-tools.ts';
+import { parseOptions, USAGE, type BenchOptions, type SectionLetter } from './options.ts';
+import { coldLoad } from './sections/cold-load.ts';
+import { firstByte } from './sections/first-byte.ts';
+import { health } from './sections/health.ts';
+import { memory } from './sections/memory.ts';
+import type { Section } from './sections/section.ts';
+import { upload } from './sections/upload.ts';
+import { warmLoad } from './sections/warm-load.ts';
+import { Stage } from './stage.ts';
+import { Table } from './table.ts';
+
+/**
+ * Measures the Loader beside its peers: `npm run bench`, with options after `--` (see options.ts).
+ *
+ * A missed target is a result and no failure: the exit code tells whether the measurement itself went well.
+ */
+
+const SECTIONS: Readonly<Record<SectionLetter, Section>> = {
+  a: warmLoad,
+  b: coldLoad,
+  c: upload,
+  d: firstByte,
+  e: memory,
+  f: health,
+};
+
+async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> {
+  const table = new Table((line) => {
+    console.log(line);
+  });
+  console.log(
+    `Node ${process.version}, Linux ${release()}, ${cpus().length} cores, ${options.rounds} rounds, ` +
+      `load average ${loadavg()[0]?.toFixed(2) ?? ''}`,
+  );
+  await ensureDebianTools();
+  console.log('Starting the S3 server and the Resource API ...');
+  const stage = await Stage.start(signal);
+  try {
+    for (const letter of options.sections) {
+      const { title, run } = SECTIONS[letter];
+      console.log(`\n(${letter}) ${title}`);
+      await run({ stage, table, rounds: options.rounds });
+    }
+  } finally {
+    await stage.stop();
+  }
+  console.log('');
+  table.printAll();
+  console.log('\nLoader and peer: median (smallest-largest). MB are 10^6 bytes, MiB 2^20.');
+}
+
+const interrupt = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  // Every further signal too: npm passes on what the terminal has sent already, and the clean-up must not be cut.
+  process.on(signal, () => {
+    if (!interrupt.signal.aborted) console.error(`\n${signal}: cleaning up ...`);
+    interrupt.abort(new Error(signal));
+  });
+}
+
+let options: BenchOptions;
+try {
+  options = parseOptions(process.argv.slice(2));
+} catch (error) {
+  console.error(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`);
+  process.exit(2);
+}
+try {
+  await bench(options, interrupt.signal);
+} catch (error) {
+  process.exitCode = 1;
+  if (interrupt.signal.aborted) process.exitCode = 130;
+  else console.error(error);
+} finally {
+  await Stage.clear();
+}

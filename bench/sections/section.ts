@@ -1,0 +1,25 @@
+import type { Stage } from '../stage.ts';
+import type { Table } from '../table.ts';
+
+export interface SectionContext {
+  readonly stage: Stage;
+  readonly table: Table;
+  /** Timed rounds, of which the median counts. */
+  readonly rounds: number;
+}
+
+export interface Section {
+  readonly title: string;
+  readonly run: (context: SectionContext) => Promise<void>;
+}
+
+export const MB = 1_000_000;
+/** The resource that loads and uploads are timed with. */
+export const TIMED_LENGTH = 300 * MB;
+/** The one that would show whether anything grows with size. */
+export const LARGE_LENGTH = 2000 * MB;
+
+/** What is measured must be right first. */
+export function assertDigest(what: string, actual: string, expected: string): void {
+  if (actual !== expected) throw new Error(`${what} is not the content that was uploaded`);
+}
