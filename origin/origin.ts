@@ -84,6 +84,11 @@ export class Origin {
     return origin;
   }
 
+  /** How often the S3 store of this process was asked for an object; 0 where it is another's. */
+  get s3Downloads(): number {
+    return this.#ownStore?.downloads ?? 0;
+  }
+
   /** Makes `config` the cdn.yaml of the next login. */
   async publishCdnConfig(config: Readonly<Record<string, unknown>>): Promise<void> {
     await this.api.store('', 'cdn.yaml', Buffer.from(dump(config)));

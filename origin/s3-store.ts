@@ -1,7 +1,10 @@
+import type { IncomingMessage } from 'node:http';
 import { buildApp } from 'fauxqs';
 
 export interface S3Store {
   readonly endpoint: string;
+  /** How many GET requests it had until now. */
+  readonly downloads: number;
   stop(): Promise<void>;
 }
 
@@ -12,9 +15,16 @@ export interface S3Store {
  */
 export async function startS3Store(): Promise<S3Store> {
   const app = buildApp({ logger: false, host: '127.0.0.1' });
+  let downloads = 0;
+  app.server.on('request', (request: IncomingMessage) => {
+    if (request.method === 'GET') downloads++;
+  });
   const endpoint = await app.listen({ host: '127.0.0.1', port: 0 });
   return {
     endpoint,
+    get downloads() {
+      return downloads;
+    },
     stop: async () => {
       app.server.closeAllConnections();
       await app.close();

@@ -1,0 +1,72 @@
+import { createHash } from 'node:crypto';
+import { openAsBlob } from 'node:fs';
+
+export interface LoaderAnswer {
+  readonly status: number;
+  /** The JSON text as it came. */
+  readonly text: string;
+}
+
+export interface ReceivedModel {
+  /** SHA-256, hex. */
+  readonly sha256: string;
+  /** Bytes. */
+  readonly length: number;
+}
+
+/** What a neighbour of the Loader does with it, over HTTP. Models are streamed both ways. */
+export class LoaderClient {
+  readonly #url: string;
+  readonly #signal: AbortSignal;
+
+  /** `signal` ends whatever request is under way. */
+  constructor(url: string, signal: AbortSignal) {
+    this.#url = url;
+    this.#signal = signal;
+  }
+
+  async login(email: string, password: string): Promise<LoaderAnswer> {
+    const response = await this.#postJson('/login', { email, password });
+    return { status: response.status, text: await response.text() };
+  }
+
+  /** Uploads the file at `path` as the resource `name` of `folder`. @throws Error when it was refused */
+  async upload(name: string, folder: string, path: string): Promise<void> {
+    const form = new FormData();
+    form.append('folder', folder);
+    form.append('data', await openAsBlob(path), name);
+    const response = await fetch(`${this.#url}/upload/${encodeURIComponent(name)}`, {
+      method: 'POST',
+      body: form,
+      signal: this.#signal,
+    });
+    await assertOk(response);
+    await response.arrayBuffer();
+  }
+
+  /** Loads a resource and digests it as it comes. @throws Error when it was refused, or broke off */
+  async load(name: string, folder: string): Promise<ReceivedModel> {
+    const response = await this.#postJson(`/load/${encodeURIComponent(name)}`, { filename: name, folder });
+    await assertOk(response);
+    const hash = createHash('sha256');
+    let length = 0;
+    for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+      hash.update(chunk);
+      length += chunk.length;
+    }
+    return { sha256: hash.digest('hex'), length };
+  }
+
+  async #postJson(route: string, body: unknown): Promise<Response> {
+    return await fetch(this.#url + route, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+      signal: this.#signal,
+    });
+  }
+}
+
+async function assertOk(response: Response): Promise<void> {
+  if (!response.ok) throw new Error(`the Loader answered ${response.status} ${await response.text()}`);
+}

@@ -1,0 +1,77 @@
+import { styleText } from 'node:util';
+
+/** What a step says of itself when it is done. */
+export interface StepResult {
+  /** Bytes that it moved, for the rate. */
+  readonly bytes?: number;
+  /** A few words, in the last column. */
+  readonly note?: string;
+  /** Lines of their own, below. */
+  readonly details?: readonly string[];
+}
+
+type Style = Parameters<typeof styleText>[0];
+
+const TITLE_WIDTH = 34;
+const TIME_WIDTH = 8;
+const RATE_WIDTH = 10;
+/** Puts the cursor back to the beginning of its line, and clears that. */
+const REWIND_LINE = '\r\u001b[K';
+
+/**
+ * Prints steps as aligned lines: title, time, rate, note. On a terminal a step is seen while it runs; colors are for
+ * terminals too, and only where NO_COLOR is unset.
+ */
+export class StepPrinter {
+  readonly #output: NodeJS.WriteStream;
+  readonly #hasColors: boolean;
+
+  constructor(output: NodeJS.WriteStream, env: Readonly<Record<string, string | undefined>>) {
+    this.#output = output;
+    // https://no-color.org: any value but the empty one.
+    this.#hasColors = output.isTTY && (env['NO_COLOR'] ?? '') === '';
+  }
+
+  /** Runs `work` and prints how it went. @throws what `work` throws, after its line */
+  async step(title: string, work: () => Promise<StepResult>): Promise<void> {
+    if (this.#output.isTTY) this.#output.write(this.dim(`  · ${title} ...`));
+    const start = performance.now();
+    try {
+      const result = await work();
+      const seconds = (performance.now() - start) / 1000;
+      const rate = result.bytes === undefined ? '' : `${(result.bytes / 1e6 / seconds).toFixed(0)} MB/s`;
+      this.#endStep(this.#style('green', '✓'), title, seconds, rate, result.note ?? '');
+      for (const detail of result.details ?? []) this.line(`    ${this.dim(detail)}`);
+    } catch (error) {
+      this.#endStep(this.#style('red', '✗'), title, (performance.now() - start) / 1000, '', '');
+      throw error;
+    }
+  }
+
+  line(text = ''): void {
+    this.#output.write(`${text}\n`);
+  }
+
+  bold(text: string): string {
+    return this.#style('bold', text);
+  }
+
+  dim(text: string): string {
+    return this.#style('dim', text);
+  }
+
+  red(text: string): string {
+    return this.#style('red', text);
+  }
+
+  #endStep(mark: string, title: string, seconds: number, rate: string, note: string): void {
+    const time = `${seconds.toFixed(2)} s`.padStart(TIME_WIDTH);
+    const columns = `  ${mark} ${title.padEnd(TITLE_WIDTH)}${time}${rate.padStart(RATE_WIDTH)}`;
+    const line = note === '' ? columns.trimEnd() : `${columns}   ${this.dim(note)}`;
+    this.#output.write(`${this.#output.isTTY ? REWIND_LINE : ''}${line}\n`);
+  }
+
+  #style(style: Style, text: string): string {
+    return this.#hasColors ? styleText(style, text, { validateStream: false }) : text;
+  }
+}
