@@ -1,0 +1,38 @@
+# The Loader's image. Build: docker build -t loader .
+
+# 1. The sources as JavaScript.
+FROM node:26-slim AS build
+WORKDIR /build
+COPY package.json package-lock.json ./
+RUN npm ci
+COPY tsconfig.json tsconfig.build.json ./
+COPY src src
+RUN npm run build
+
+# 2. What they need at run time.
+FROM node:26-slim AS dependencies
+WORKDIR /build
+COPY package.json package-lock.json ./
+RUN npm ci --omit=dev
+
+# 3. The image.
+FROM node:26-slim
+# lspci names the graphics cards: without it, the hardware string would be another one than outside of the container.
+# npm and its kin are not needed any more.
+RUN apt-get update \
+  && apt-get install -y --no-install-recommends pciutils \
+  && rm -rf /var/lib/apt/lists/* /usr/local/lib/node_modules /opt/yarn* \
+  && find /usr/local/bin -xtype l -delete
+WORKDIR /app
+COPY --from=dependencies /build/node_modules node_modules
+COPY --from=build /build/dist dist
+COPY package.json ./
+# The cache, as MODEL_CACHE_DIR names it by default. A volume keeps it over new versions of the image.
+RUN install -d -o node -g node models
+VOLUME /app/models
+ENV NODE_ENV=production HOST=0.0.0.0
+EXPOSE 8080
+USER node
+HEALTHCHECK --interval=30s --timeout=5s --start-period=15s --retries=3 \
+  CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.PORT || 8080) + '/health').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
+CMD ["node", "dist/main.js"]
