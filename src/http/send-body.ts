@@ -2,12 +2,15 @@ import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import type { FastifyReply } from 'fastify';
 import { LoaderError } from '../errors.ts';
+import { releaseChunk } from '../transfer/release-chunk.ts';
 
 export interface Body {
   /** Bytes; what `chunks` yields must come to exactly this. */
   readonly length: number;
   readonly chunks: AsyncIterable<Buffer>;
 }
+
+// The chunks are given away: their memory is released as soon as the socket has taken them.
 
 export interface SendBodyOptions {
   /** How long the client may take nothing, in ms. */
@@ -37,7 +40,10 @@ export async function sendBody(reply: FastifyReply, body: Body, options: SendBod
       options.abort.signal.throwIfAborted();
       sent += next.value.length;
       if (sent > body.length) throw new LoaderError('envelope_invalid', 'The body is longer than was announced.');
-      response.write(next.value);
+      const chunk = next.value;
+      response.write(chunk, () => {
+        releaseChunk(chunk);
+      });
       if (response.writableLength > MAX_QUEUED_LENGTH) await drain(response, options);
     }
     if (sent < body.length) throw new LoaderError('envelope_invalid', 'The body is shorter than was announced.');

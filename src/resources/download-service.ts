@@ -5,8 +5,8 @@ import type { CdnObject } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope-preflight.ts';
-import { decryptEnvelope, ENVELOPE_CHUNK_LENGTH } from '../security/envelope-streams.ts';
-import { readFileChunks } from '../transfer/file-chunks.ts';
+import { decryptEnvelope } from '../security/envelope-streams.ts';
+import { FILE_CHUNK_LENGTH, readFileChunks } from '../transfer/file-chunks.ts';
 import type { PublicationLock } from './publication-lock.ts';
 import { bigPartFile, resourceKey, smallPartFile, type ResourceName } from './resource-name.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
@@ -157,7 +157,7 @@ async function cachedBigPart(copy: CachedBigPart, onUnreadable: () => Promise<vo
     tail,
     async *read() {
       try {
-        yield* readFileChunks(copy.handle, 0, copy.length, ENVELOPE_CHUNK_LENGTH);
+        yield* readFileChunks(copy.handle, 0, copy.length, FILE_CHUNK_LENGTH);
       } catch (error) {
         await onUnreadable();
         throw error;

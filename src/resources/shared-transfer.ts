@@ -2,8 +2,7 @@ import type { PartFile } from '../cache/part-file.ts';
 import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { ENVELOPE_CHUNK_LENGTH } from '../security/envelope-streams.ts';
-import { readFileChunks } from '../transfer/file-chunks.ts';
+import { FILE_CHUNK_LENGTH, readFileChunks } from '../transfer/file-chunks.ts';
 import { abortReason } from '../transfer/stall-watchdog.ts';
 
 /** Bytes of one ranged GET, and how many of them run side by side. */
@@ -90,7 +89,7 @@ export class SharedTransfer {
 
   async *#follow(signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
     const file = await this.#file;
-    yield* readFileChunks(file.handle, 0, this.#options.object.length, ENVELOPE_CHUNK_LENGTH, (position) =>
+    yield* readFileChunks(file.handle, 0, this.#options.object.length, FILE_CHUNK_LENGTH, (position) =>
       this.#waitFor(position, signal),
     );
   }

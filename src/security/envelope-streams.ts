@@ -19,8 +19,8 @@ export function envelopeLength(plaintextLength: number): number {
   return BLOCK_LENGTH + BLOCK_LENGTH * (Math.floor(plaintextLength / BLOCK_LENGTH) + 1);
 }
 
-/** Bytes of plaintext in flight before memory is given back to the consumer; also the best size for AES in Node. */
-export const ENVELOPE_CHUNK_LENGTH = 1024 * 1024;
+/** Bytes that are decrypted at once. From 256 KiB on, fresh memory from the system costs more than AES itself. */
+const DECRYPT_LENGTH = 128 * 1024;
 
 /** Encrypts `plaintext` as it comes. `iv` is for known answers only: every real envelope has a random one of its own. */
 export async function* encryptEnvelope(
@@ -38,7 +38,7 @@ export async function* encryptEnvelope(
 }
 
 /**
- * Decrypts an envelope as it comes, cut into chunks of any size.
+ * Decrypts an envelope as it comes, cut into chunks of any size. What it yields is the consumer's own.
  *
  * @throws LoaderError `envelope_invalid` at the end, when the length or the padding is wrong. What was yielded before
  * must then not be taken for the whole plaintext.
@@ -57,8 +57,10 @@ export async function* decryptEnvelope(
       decipher = createDecipheriv('aes-256-cbc', aesKey, head.subarray(0, BLOCK_LENGTH));
       encrypted = head.subarray(BLOCK_LENGTH);
     }
-    const plaintext = decipher.update(encrypted);
-    if (plaintext.length > 0) yield plaintext;
+    for (let start = 0; start < encrypted.length; start += DECRYPT_LENGTH) {
+      const plaintext = decipher.update(encrypted.subarray(start, start + DECRYPT_LENGTH));
+      if (plaintext.length > 0) yield plaintext;
+    }
   }
   if (decipher === undefined) throw new LoaderError('envelope_invalid', 'The envelope is shorter than its IV.');
   let last: Buffer;
