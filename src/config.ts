@@ -1,3 +1,4 @@
+import { createPublicKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { LOG_LEVELS, type LogLevel } from './logger.ts';
 
@@ -82,10 +83,10 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     resourceApiUrl: reader.baseUrl('RESOURCE_API_URL'),
     modelCacheDir: reader.text('MODEL_CACHE_DIR'),
     resourceKey: reader.secret('RESOURCE_KEY'),
-    keyTemplates: {
+    keyTemplates: Object.freeze({
       hardware: reader.template('KEY_TEMPLATE_HARDWARE', ['hardware']),
       api: reader.template('KEY_TEMPLATE_API', ['email', 'password', 'hardware_hash']),
-    },
+    }),
     hardwareId: reader.optionalText('HARDWARE_ID'),
     tokenKeys: reader.tokenKeys(),
     apiKeys: reader.apiKeys(),
@@ -135,8 +136,8 @@ class EnvironmentReader {
     const url = URL.canParse(text) ? new URL(text) : undefined;
     if (url === undefined || !['http:', 'https:'].includes(url.protocol)) {
       this.problems.push(`${name} must be a URL with http:// or https://`);
-    } else if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '') {
-      this.problems.push(`${name} must have no user, password, query or fragment`);
+    } else if (/[\s?#]/.test(text) || url.username !== '' || url.password !== '') {
+      this.problems.push(`${name} must have no user, password, query, fragment or white space`);
     }
     return text.replace(/\/+$/, '');
   }
@@ -171,10 +172,11 @@ class EnvironmentReader {
       // Editors and `echo` end a file with a line break that belongs to no secret.
       const content = readFileSync(path, 'utf8').replace(/\r?\n$/, '');
       if (content !== '') return content;
-      this.problems.push(`${fileVariable}: ${path} is empty`);
+      this.problems.push(`${fileVariable}: the file that it names is empty`);
     } catch (error) {
       const reason = error instanceof Error && 'code' in error ? String(error.code) : 'unknown reason';
-      this.problems.push(`${fileVariable}: ${path} can't be read (${reason})`);
+      // Without the path: it may be the secret itself, set under the wrong name.
+      this.problems.push(`${fileVariable}: the file that it names can't be read (${reason})`);
     }
     return undefined;
   }
@@ -185,21 +187,37 @@ class EnvironmentReader {
     if (publicKeyPem !== undefined && secret !== undefined) {
       this.problems.push('JWT_PUBLIC_KEY and JWT_SECRET are both set; tokens are signed with one of them');
     }
-    if (publicKeyPem?.includes('-----BEGIN PUBLIC KEY-----') === false) {
+    if (publicKeyPem !== undefined && !isPublicKey(publicKeyPem)) {
       this.problems.push('JWT_PUBLIC_KEY must be a public key in PEM, with -----BEGIN PUBLIC KEY-----');
     }
-    return { publicKeyPem, secret };
+    return Object.freeze({ publicKeyPem, secret });
   }
 
   apiKeys(): readonly string[] {
-    const keys = (this.secret('API_KEY') ?? '').split(',').map((key) => key.trim());
-    const set = keys.filter((key) => key !== '');
-    if (set.some((key) => /\s/.test(key))) this.problems.push('API_KEY: a key has white space within it');
-    return set;
+    const text = this.secret('API_KEY');
+    if (text === undefined) return Object.freeze([]);
+    const keys = text
+      .split(',')
+      .map((key) => key.trim())
+      .filter((key) => key !== '');
+    // Set, but without a key, it would leave every route open.
+    if (keys.length === 0 || !keys.every((key) => /^[\x21-\x7e]+$/.test(key))) {
+      this.problems.push('API_KEY must be at least one key of visible ASCII characters, several separated by commas');
+    }
+    return Object.freeze(keys);
   }
 
   #value(name: string): string | undefined {
     const value = this.#env[name];
     return value === '' ? undefined : value;
+  }
+}
+
+function isPublicKey(pem: string): boolean {
+  try {
+    // It would take a private key too, and derive the public one.
+    return pem.includes('-----BEGIN PUBLIC KEY-----') && createPublicKey(pem).type === 'public';
+  } catch {
+    return false;
   }
 }

@@ -72,11 +72,15 @@ export function hasErrorCode(error: unknown, ...codes: ErrorCode[]): error is Lo
   return error instanceof LoaderError && codes.includes(error.code);
 }
 
+/** At most this many causes are followed, since a chain may be a circle. */
+export const MAX_CAUSES = 5;
+
 /** The `code` of a system or library error such as `ENOSPC` or `ECONNREFUSED`, looked for along the chain of causes. */
 export function systemErrorCode(error: unknown): string | undefined {
-  for (let current = error; current instanceof Error; current = current.cause) {
+  let current = error;
+  for (let depth = 0; depth < MAX_CAUSES && current instanceof Error; depth++) {
     if ('code' in current && typeof current.code === 'string') return current.code;
-    if (current instanceof AggregateError && current.errors.length > 0) return systemErrorCode(current.errors[0]);
+    current = current instanceof AggregateError ? current.errors[0] : current.cause;
   }
   return undefined;
 }

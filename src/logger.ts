@@ -1,4 +1,5 @@
 import { pino, type Logger } from 'pino';
+import { MAX_CAUSES } from './errors.ts';
 
 export type { Logger };
 
@@ -60,9 +61,6 @@ interface SerializedError {
   readonly stack?: string | undefined;
   readonly cause?: SerializedError | undefined;
 }
-
-/** At most this many causes are followed, since a chain may be a circle. */
-const MAX_CAUSES = 5;
 
 function serializeError(error: unknown, depth = 0): SerializedError {
   if (!(error instanceof Error)) return { type: typeof error, message: 'not an Error' };

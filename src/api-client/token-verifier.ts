@@ -31,17 +31,30 @@ const SECRET_ALGORITHMS: jwt.Algorithm[] = ['HS256', 'HS384', 'HS512'];
 export function readClaims(token: string, keys: TokenKeys): Record<string, unknown> {
   if (keys.publicKeyPem !== undefined) return verify(token, keys.publicKeyPem, PUBLIC_KEY_ALGORITHMS, 'JWT_PUBLIC_KEY');
   if (keys.secret !== undefined) return verify(token, keys.secret, SECRET_ALGORITHMS, 'JWT_SECRET');
-  const claims = jwt.decode(token);
-  if (claims !== null && typeof claims !== 'string') return claims;
+  const claims = decode(token);
+  if (isClaims(claims)) return claims;
   throw new LoaderError('token_invalid', 'The Resource API answered a token that is no JWT.');
 }
 
 function verify(token: string, key: string, algorithms: jwt.Algorithm[], variable: string): Record<string, unknown> {
   try {
     const claims = jwt.verify(token, key, { algorithms, ignoreExpiration: true, ignoreNotBefore: true });
-    if (typeof claims !== 'string') return claims;
-    throw new Error('the claims are a text');
-  } catch (error) {
-    throw new LoaderError('token_invalid', `The token's signature does not match ${variable}.`, { cause: error });
+    if (isClaims(claims)) return claims;
+    throw new Error('the claims are no object');
+  } catch {
+    throw new LoaderError('token_invalid', `The token's signature does not match ${variable}.`);
   }
+}
+
+/** No cause is kept: the parser's error quotes the token's payload. */
+function decode(token: string): unknown {
+  try {
+    return jwt.decode(token);
+  } catch {
+    return undefined;
+  }
+}
+
+function isClaims(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

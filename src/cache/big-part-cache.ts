@@ -4,7 +4,7 @@ import { mkdir, open, readdir, readFile, rename, rm, type FileHandle } from 'nod
 import path from 'node:path';
 import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { PartFile } from './part-file.ts';
+import { PartFile, syncFolder } from './part-file.ts';
 import { isSafeSegment, resolveFolderUnder } from './safe-path.ts';
 
 /** Where a big part belongs. */
@@ -36,6 +36,8 @@ const PARTS_FOLDER = '.parts';
 const PART_SUFFIX = '.part';
 const MAX_NAME_BYTES = 255;
 const MAX_RECORD_BYTES = 4096;
+/** Errors of opening what can't be read as a copy. Others, such as too many open files, say nothing about it. */
+const NOT_A_COPY: readonly string[] = ['EACCES', 'EPERM', 'ELOOP', 'EISDIR', 'ENXIO'];
 
 /**
  * The big parts on disk: `<root>/<folder>/<name>.big`, as the original keeps them, and a record beside each.
@@ -67,8 +69,9 @@ export class BigPartCache {
     try {
       return await this.#openFile(filePath);
     } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT') return undefined;
-      await this.setAside(part, error);
+      const code = systemErrorCode(error) ?? '';
+      if (error instanceof LoaderError || NOT_A_COPY.includes(code)) await this.setAside(part, error);
+      else if (code !== 'ENOENT') this.#logger.warn({ err: error }, 'The cache is not used for this load');
       return undefined;
     }
   }
@@ -92,7 +95,7 @@ export class BigPartCache {
   async remove(part: BigPartName): Promise<void> {
     try {
       const filePath = await this.#path(part, false);
-      await rm(filePath, { recursive: true, force: true });
+      await rm(filePath, { force: true });
       await rm(recordPath(filePath), { force: true });
     } catch (error) {
       if (systemErrorCode(error) === 'ENOENT') return;
@@ -116,7 +119,11 @@ export class BigPartCache {
     try {
       const filePath = await this.#path(part, true);
       await recordFile.write([Buffer.from(JSON.stringify({ version: 1, ...record }))], 0);
-      // The record first: were the power to fail between the two, it would not fit the old file, which is then reloaded.
+      // At no moment, were the power to fail at it, may an old file stand beside the new record: their lengths may be
+      // the same. So the old file goes first, and a failure leaves no copy.
+      await file.sync();
+      await rm(filePath, { force: true });
+      await syncFolder(path.dirname(filePath));
       await recordFile.publish(recordPath(filePath));
       await file.publish(filePath);
     } catch (error) {
@@ -131,8 +138,9 @@ export class BigPartCache {
   async removeLeftovers(): Promise<void> {
     const folder = path.join(this.#root, PARTS_FOLDER);
     try {
-      const leftovers = (await readdir(folder)).filter((name) => name.endsWith(PART_SUFFIX));
-      await Promise.all(leftovers.map(async (name) => rm(path.join(folder, name), { force: true })));
+      const entries = await readdir(folder, { withFileTypes: true });
+      const leftovers = entries.filter((entry) => entry.isFile() && entry.name.endsWith(PART_SUFFIX));
+      await Promise.all(leftovers.map(async (entry) => rm(path.join(folder, entry.name), { force: true })));
       if (leftovers.length > 0) this.#logger.info({ files: leftovers.length }, 'Removed unfinished files of the cache');
     } catch (error) {
       if (systemErrorCode(error) !== 'ENOENT') this.#logger.warn({ err: error }, 'The cache could not be cleaned');
@@ -169,8 +177,8 @@ export class BigPartCache {
 /** `name` with its suffix; by digest where that would be longer than file systems allow. */
 function fileName(name: string, suffix: string): string {
   // The longest suffix decides, so that a resource's files share one form of its name.
-  const isShort = Buffer.byteLength(`${name}.big.json`, 'utf8') <= MAX_NAME_BYTES;
-  return (isShort ? name : `sha256-${createHash('sha256').update(name, 'utf8').digest('hex')}`) + suffix;
+  const isPlain = Buffer.byteLength(`${name}.big.json`, 'utf8') <= MAX_NAME_BYTES && !/^sha256-[\da-f]{64}$/.test(name);
+  return (isPlain ? name : `sha256-${createHash('sha256').update(name, 'utf8').digest('hex')}`) + suffix;
 }
 
 function recordPath(filePath: string): string {

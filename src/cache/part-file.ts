@@ -30,9 +30,14 @@ export class PartFile {
     }
   }
 
+  /** Puts what was written on the disk. */
+  async sync(): Promise<void> {
+    await this.handle.sync();
+  }
+
   /** Syncs the file to the disk, moves it to `target` on the same file system, and syncs the folder. */
   async publish(target: string): Promise<void> {
-    await this.handle.sync();
+    await this.sync();
     await rename(this.#path, target);
     this.#named = false;
     await syncFolder(path.dirname(target));
@@ -49,7 +54,8 @@ export class PartFile {
   }
 }
 
-async function syncFolder(folder: string): Promise<void> {
+/** Puts the names in a folder on the disk. */
+export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r');
   try {
     await handle.sync();

@@ -1,6 +1,7 @@
 import { readdir, readFile, realpath } from 'node:fs/promises';
 import path from 'node:path';
 import { cpu, graphics, mem } from 'systeminformation';
+import { systemErrorCode } from '../errors.ts';
 
 /** What the hardware string is made of (docs/protocol.md section 2). */
 export interface HardwareFacts {
@@ -35,7 +36,10 @@ export async function readHardwareFacts(sysfsRoot = '/sys'): Promise<HardwareFac
 }
 
 /** Devices without a disk of their own behind them: loop, ram, zram, device mapper, RAID, optical, floppy, network. */
-const NO_FIXED_DISK = /^(?:loop|ram|zram|dm-|md|sr|fd|nbd|mtdblock)/;
+const NO_FIXED_DISK = /^(?:loop|ram|zram|dm-|md|sr|fd|nbd|rbd|drbd|zd|mtdblock)/;
+
+/** Errors that would make another string of the same machine, if they were taken for a missing serial. */
+const PASSING_ERRORS: readonly string[] = ['EMFILE', 'ENFILE', 'ENOMEM', 'EACCES', 'EPERM'];
 
 /** Serial of the first fixed disk by device name, or undefined when it has none or there is no such disk. */
 export async function readFirstFixedDriveSerial(sysfsRoot: string): Promise<string | undefined> {
@@ -45,7 +49,8 @@ export async function readFirstFixedDriveSerial(sysfsRoot: string): Promise<stri
     const device = path.join(blockFolder, name);
     if ((await readAttribute(device, 'removable')) === '1') continue;
     // USB disks often call themselves fixed; the path of their device tells.
-    if (/\/usb\d/.test(await realpath(device))) continue;
+    const devicePath = await realpath(device).catch(undefinedIfAbsent);
+    if (devicePath === undefined || /\/usb\d/.test(devicePath)) continue;
     return await readDriveSerial(device);
   }
   return undefined;
@@ -60,29 +65,23 @@ async function readDriveSerial(device: string): Promise<string | undefined> {
 }
 
 async function readAttribute(device: string, name: string): Promise<string | undefined> {
-  try {
-    const value = (await readFile(path.join(device, name), 'utf8')).trim();
-    return value === '' ? undefined : value;
-  } catch {
-    return undefined; // A device lacks the attributes of the other kinds.
-  }
+  const value = await readFile(path.join(device, name), 'utf8').catch(undefinedIfAbsent);
+  return value?.trim() === '' ? undefined : value?.trim();
 }
 
 /** SCSI's vital product data page 80h: four bytes of header, the last two of them the length, then the serial. */
 async function readUnitSerialNumberPage(device: string): Promise<string | undefined> {
-  try {
-    const page = await readFile(path.join(device, 'device/vpd_pg80'));
-    const serial = page.toString('latin1', 4, 4 + page.readUInt16BE(2)).trim();
-    return serial === '' ? undefined : serial;
-  } catch {
-    return undefined;
-  }
+  const page = await readFile(path.join(device, 'device/vpd_pg80')).catch(undefinedIfAbsent);
+  if (page === undefined || page.length < 4) return undefined;
+  const serial = page.toString('latin1', 4, 4 + page.readUInt16BE(2)).trim();
+  return serial === '' ? undefined : serial;
 }
 
 async function readdirOrEmpty(folder: string): Promise<string[]> {
-  try {
-    return await readdir(folder);
-  } catch {
-    return [];
-  }
+  return (await readdir(folder).catch(undefinedIfAbsent)) ?? [];
+}
+
+/** A device lacks the attributes of the other kinds, and may be unplugged while we look. */
+function undefinedIfAbsent(error: unknown): undefined {
+  if (PASSING_ERRORS.includes(systemErrorCode(error) ?? '')) throw error;
 }

@@ -27,7 +27,10 @@ export class HardwareFingerprint {
   /** @throws LoaderError `hardware_unreadable` */
   async hardwareString(): Promise<string> {
     if (this.#hardwareId !== undefined) return this.#hardwareId;
-    this.#reading ??= this.#read();
+    this.#reading ??= this.#read().catch((error: unknown) => {
+      this.#reading = undefined;
+      throw error;
+    });
     return await this.#reading;
   }
 
@@ -35,7 +38,6 @@ export class HardwareFingerprint {
     try {
       return formatHardwareString(await this.#readFacts());
     } catch (error) {
-      this.#reading = undefined;
       throw new LoaderError(
         'hardware_unreadable',
         'The hardware of this machine could not be read; set HARDWARE_ID to a string that stays the same.',

@@ -41,6 +41,8 @@ export class RetryCounter {
     if (this.#failures >= this.#policy.attempts || !this.#policy.isRetryable(error)) throw error;
     const ownDelayMs = Math.random() * this.#policy.baseDelayMs * 2 ** (this.#failures - 1);
     const delayMs = Math.max(ownDelayMs, this.#policy.requestedDelayMs?.(error) ?? 0);
-    await sleep(Math.min(delayMs, MAX_DELAY_MS), undefined, { signal });
+    await sleep(Math.min(delayMs, MAX_DELAY_MS), undefined, { signal }).catch(() => {
+      signal.throwIfAborted(); // The reason, not the AbortError that wraps it.
+    });
   }
 }

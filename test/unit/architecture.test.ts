@@ -21,7 +21,8 @@ const FLOORS: readonly (readonly string[])[] = [
   ['docker', 'cdn', 'hardware', 'security', 'cache', 'config'],
   // The ground floor: everybody may use it. Its first half rests on the second.
   ['shutdown', 'transfer'],
-  ['errors', 'logger'],
+  ['logger'],
+  ['errors'],
 ];
 
 /** Files of several equal functions, which are named after what these are about. */

@@ -71,6 +71,15 @@ describe('the copy of a big part', () => {
     assert.deepEqual(await readCopy(), { text: 'later', record: { ...RECORD, bigLength: 5 } });
   });
 
+  it('never stands as an old file beside a new record, though a publication of the same length ends half-way', async () => {
+    await publish(PART, 'version 1', { bigLength: 9, smallSha256: 'one' });
+    const file = await cache.createPart();
+    await file.close(); // its sync fails
+    await assert.rejects(cache.publish(PART, file, { bigLength: 9, smallSha256: 'two' }));
+    assert.notEqual((await readCopy())?.record?.smallSha256, 'two');
+    await file.discard();
+  });
+
   it('may lie in a folder of several segments', async () => {
     const part = { folder: 'a/b/c', name: 'm' };
     await publish(part, 'content');

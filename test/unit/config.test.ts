@@ -268,3 +268,23 @@ function writeSecret(name: string, content: string): string {
   writeFileSync(file, content);
   return file;
 }
+
+describe('a value that is present and wrong', () => {
+  const wrong: Record<string, readonly string[]> = {
+    API_KEY: [',', ' ', ' , ', 'schlüssel', 'two words'],
+    RESOURCE_API_URL: ['https://api.azaion.com ', 'https://api.azaion.com/base?', 'https://user:pw@api.azaion.com'],
+    JWT_PUBLIC_KEY: ['-----BEGIN PUBLIC KEY-----\nrubbish\n-----END PUBLIC KEY-----'],
+  };
+  for (const [name, values] of Object.entries(wrong)) {
+    for (const value of values) {
+      it(`stops the start: ${name}=${JSON.stringify(value)}`, () => {
+        assert.throws(() => loadConfig({ [name]: value }), new RegExp(`- ${name}`));
+      });
+    }
+  }
+});
+
+it('the configuration is frozen in depth', () => {
+  const config = loadConfig({ API_KEY: 'a' });
+  assert.ok([config, config.apiKeys, config.keyTemplates, config.tokenKeys].every((part) => Object.isFrozen(part)));
+});

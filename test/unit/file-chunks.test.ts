@@ -133,6 +133,17 @@ describe('readFileChunks', () => {
     assert.deepEqual(asked, [CHUNK, 2 * CHUNK, content.length]);
   });
 
+  it('asks for no byte behind the end, and for none twice', async () => {
+    const file = await openFile(randomBytes(3 * CHUNK));
+    const asked: number[] = [];
+    const available = (position: number) => {
+      asked.push(position);
+      return Promise.resolve();
+    };
+    await collect(readFileChunks(file, CHUNK, 3 * CHUNK, CHUNK, available));
+    assert.deepEqual(asked, [2 * CHUNK, 3 * CHUNK]);
+  });
+
   it('yields what is available before it passes on why there is no more', async () => {
     const content = randomBytes(3 * CHUNK);
     const file = await openFile(content);

@@ -146,3 +146,16 @@ async function pausesOf(t: TestContext, policy: RetryPolicy): Promise<number[]> 
 async function settle(): Promise<void> {
   for (let turn = 0; turn < 5; turn++) await Promise.resolve();
 }
+
+it('an abort within a pause is told by its reason', async () => {
+  const abort = new AbortController();
+  const reason = new Error('the client left');
+  setTimeout(() => {
+    abort.abort(reason);
+  }, 10);
+  const policy = { attempts: 3, baseDelayMs: 1, isRetryable: () => true, requestedDelayMs: () => 5000 };
+  await assert.rejects(
+    retry(() => Promise.reject(new Error('failed')), policy, abort.signal),
+    (error) => error === reason,
+  );
+});

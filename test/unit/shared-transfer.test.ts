@@ -393,6 +393,27 @@ describe('the transfers under way', () => {
     assert.equal(transfers.size, 0);
   });
 
+  it('may be joined while all is there and is being published, even after the others have left', async () => {
+    const transfers = new SharedTransfers();
+    const gate = Promise.withResolvers<undefined>();
+    const options = makeOptions();
+    const publish: SharedTransferOptions['publish'] = async (file) => {
+      await gate.promise;
+      await options.publish(file);
+    };
+    const first = transfers.join('a', { ...options, publish });
+    let length = 0;
+    for await (const chunk of first.chunks(NEVER)) length += chunk.length;
+    assert.equal(length, CONTENT.length);
+    const left = first.leave();
+    const late = readAll(transfers.join('a', makeOptions()));
+    gate.resolve(undefined);
+    assert.deepEqual(await late, WHOLE);
+    await left;
+    assert.equal(cdn.ranges.length, 3);
+    assert.equal(published.length, 1);
+  });
+
   it('are kept apart for those who want another', async () => {
     const transfers = new SharedTransfers();
     const followers = [transfers.join('a', makeOptions()), transfers.join('b', makeOptions())];

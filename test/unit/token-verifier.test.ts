@@ -95,6 +95,16 @@ describe('with a shared secret', () => {
   it('refuses what is no JWT', () => {
     for (const token of ['', 'no token', 'a.b.c']) assertRefused(() => readClaims(token, WITH_SECRET));
   });
+
+  it('refuses claims that are no object, without quoting them', () => {
+    for (const payload of ['hush', '7', '[1]', 'null']) {
+      const token = `${base64('{"alg":"HS256","typ":"JWT"}')}.${base64(payload)}.AAAA`;
+      assert.throws(
+        () => readClaims(token, { publicKeyPem: undefined, secret: undefined }),
+        (error: Error) => 'code' in error && error.code === 'token_invalid' && error.cause === undefined,
+      );
+    }
+  });
 });
 
 describe('with a public key', () => {
