@@ -7,5 +7,5 @@
  */
 export function releaseChunk(chunk: Buffer): void {
   const { buffer } = chunk;
-  if (buffer instanceof ArrayBuffer && buffer.byteLength === chunk.length) buffer.transfer(0);
+  if (chunk.length > 0 && buffer instanceof ArrayBuffer && buffer.byteLength === chunk.length) buffer.transfer(0);
 }
