@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
@@ -107,7 +107,7 @@ export class BigPartCache {
   async createPart(): Promise<PartFile> {
     try {
       await mkdir(path.join(this.#root, PARTS_FOLDER), { recursive: true });
-      return await PartFile.create(path.join(this.#root, PARTS_FOLDER, randomUUID() + PART_SUFFIX));
+      return await PartFile.create(this.#newPartPath());
     } catch (error) {
       throw cacheUnusable(error);
     }
@@ -118,11 +118,11 @@ export class BigPartCache {
     const recordFile = await this.createPart();
     try {
       const filePath = await this.#path(part, true);
-      await recordFile.write([Buffer.from(JSON.stringify({ version: 1, ...record }))], 0);
+      await recordFile.write(Buffer.from(JSON.stringify({ version: 1, ...record })), 0);
       // At no moment, were the power to fail at it, may an old file stand beside the new record: their lengths may be
       // the same. So the old file goes first, and a failure leaves no copy.
       await file.sync();
-      await rm(filePath, { force: true });
+      await this.#removeInBackground(filePath);
       await syncFolder(path.dirname(filePath));
       await recordFile.publish(recordPath(filePath));
       await file.publish(filePath);
@@ -151,6 +151,27 @@ export class BigPartCache {
     if (!isSafeSegment(part.name)) throw new LoaderError('cache_unusable', 'The name is not one of a cached file.');
     if (create) await mkdir(this.#root, { recursive: true });
     return path.join(await resolveFolderUnder(this.#root, part.folder, create), fileName(part.name, '.big'));
+  }
+
+  /** Takes the name of an earlier file away. Its blocks are freed later: that takes long for a large one. */
+  async #removeInBackground(filePath: string): Promise<void> {
+    const unwanted = this.#newPartPath();
+    try {
+      if ((await lstat(filePath)).isDirectory()) {
+        throw new LoaderError('cache_unusable', 'A folder of other resources stands where the copy would be.');
+      }
+      await rename(filePath, unwanted);
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT') return;
+      throw error;
+    }
+    rm(unwanted, { force: true }).catch((error: unknown) => {
+      this.#logger.warn({ err: error }, 'A replaced file of the cache could not be removed; the next start will');
+    });
+  }
+
+  #newPartPath(): string {
+    return path.join(this.#root, PARTS_FOLDER, randomUUID() + PART_SUFFIX);
   }
 
   async #openFile(filePath: string): Promise<CachedBigPart> {

@@ -19,14 +19,11 @@ export class PartFile {
     return new PartFile(await open(filePath, 'wx+', 0o600), filePath);
   }
 
-  /** Writes all of `chunks`, one after the other, from byte `position` on. */
-  async write(chunks: readonly Buffer[], position: number): Promise<void> {
-    let written = 0;
-    let rest = chunks;
-    while (rest.length > 0) {
-      const { bytesWritten } = await this.handle.writev(rest, position + written);
+  /** Writes all of `bytes` from byte `position` on. They must stay as they are until then. */
+  async write(bytes: Buffer, position: number): Promise<void> {
+    for (let written = 0; written < bytes.length;) {
+      const { bytesWritten } = await this.handle.write(bytes, written, bytes.length - written, position + written);
       written += bytesWritten;
-      rest = dropBytes(rest, bytesWritten);
     }
   }
 
@@ -62,15 +59,4 @@ export async function syncFolder(folder: string): Promise<void> {
   } finally {
     await handle.close();
   }
-}
-
-function dropBytes(chunks: readonly Buffer[], count: number): readonly Buffer[] {
-  let left = count;
-  let index = 0;
-  for (let chunk = chunks[0]; chunk !== undefined && left >= chunk.length; chunk = chunks[index]) {
-    left -= chunk.length;
-    index++;
-  }
-  const first = chunks[index];
-  return first === undefined ? [] : [first.subarray(left), ...chunks.slice(index + 1)];
 }

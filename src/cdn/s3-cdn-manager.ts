@@ -1,11 +1,12 @@
 import { Readable } from 'node:stream';
-import { GetObjectCommand, S3Client, type GetObjectCommandOutput } from '@aws-sdk/client-s3';
+import { GetObjectCommand, S3Client, type GetObjectCommandOutput, type S3ClientConfig } from '@aws-sdk/client-s3';
 import { LoaderError } from '../errors.ts';
 import { RetryCounter } from '../transfer/retry.ts';
 import { watchForStalls } from '../transfer/stall-watchdog.ts';
 import type { AccessKeyPair, CdnConfig } from './cdn-config.ts';
 import { isTransientCdnError, toCdnError } from './cdn-errors.ts';
 import { S3Upload } from './s3-upload.ts';
+import { UndiciHttpHandler } from './undici-http-handler.ts';
 
 export interface S3CdnManagerOptions {
   /** How long the CDN may be silent, before the headers and within a body, in ms. */
@@ -43,8 +44,21 @@ export class S3CdnManager {
   constructor(config: CdnConfig, options: S3CdnManagerOptions) {
     this.#bucket = config.bucket;
     this.#stallTimeoutMs = options.stallTimeoutMs;
-    this.#downloader = createClient(config, config.downloader, options.stallTimeoutMs);
-    this.#uploader = createClient(config, config.uploader, options.stallTimeoutMs);
+    const { stallTimeoutMs } = options;
+    this.#downloader = createClient(
+      config,
+      config.downloader,
+      new UndiciHttpHandler({ timeoutMs: stallTimeoutMs, connections: MAX_SOCKETS }),
+    );
+    // The timeout of the agents also closes idle connections, so that those of an earlier login do not stay.
+    const agent = { keepAlive: true, maxSockets: MAX_SOCKETS, timeout: stallTimeoutMs };
+    this.#uploader = createClient(config, config.uploader, {
+      connectionTimeout: stallTimeoutMs,
+      // Silence while a part goes up, or before its answer.
+      socketTimeout: stallTimeoutMs,
+      httpAgent: agent,
+      httpsAgent: agent,
+    });
   }
 
   /**
@@ -184,9 +198,9 @@ export class S3CdnManager {
   }
 }
 
-function createClient(config: CdnConfig, keys: AccessKeyPair, stallTimeoutMs: number): S3Client {
-  // The timeout also closes idle connections, so that those of an earlier login do not stay.
-  const agentOptions = { keepAlive: true, maxSockets: MAX_SOCKETS, timeout: stallTimeoutMs };
+type RequestHandler = NonNullable<S3ClientConfig['requestHandler']>;
+
+function createClient(config: CdnConfig, keys: AccessKeyPair, requestHandler: RequestHandler): S3Client {
   return new S3Client({
     endpoint: config.host,
     region: config.region,
@@ -195,13 +209,7 @@ function createClient(config: CdnConfig, keys: AccessKeyPair, stallTimeoutMs: nu
     // S3-compatible servers reject the streamed trailers that the SDK's own default sends.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
-    requestHandler: {
-      // Silence before the headers, and while a part goes up. Silence within a body is the stall watchdog's matter.
-      connectionTimeout: stallTimeoutMs,
-      socketTimeout: stallTimeoutMs,
-      httpAgent: agentOptions,
-      httpsAgent: agentOptions,
-    },
+    requestHandler,
   });
 }
 

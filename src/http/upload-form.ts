@@ -2,6 +2,7 @@ import type { Multipart } from '@fastify/multipart';
 import type { FastifyRequest } from 'fastify';
 import { LoaderError, toError } from '../errors.ts';
 import type { UploadItem } from '../resources/upload-service.ts';
+import { releaseChunk } from '../transfer/release-chunk.ts';
 import { assertFolder, MISSING_MESSAGE, RequestValidationError } from './validation.ts';
 
 /**
@@ -44,7 +45,10 @@ async function* readFile(
   request: FastifyRequest,
 ): AsyncGenerator<Buffer, void, undefined> {
   try {
-    yield* file;
+    for await (const chunk of file) {
+      yield chunk;
+      releaseChunk(chunk); // Whoever asks for the next one is through with it.
+    }
   } catch (error) {
     throw bodyError(error, request);
   }

@@ -16,9 +16,9 @@ export class PartedUpload {
   readonly #upload: S3Upload;
   readonly #logger: Logger;
   #file: PartFile | undefined;
-  readonly #freeBuffers: Buffer[] = [];
+  readonly #freeBuffers: Buffer<ArrayBuffer>[] = [];
   readonly #inFlight = new Set<Promise<void>>();
-  #filling: Buffer | undefined;
+  #filling: Buffer<ArrayBuffer> | undefined;
   #filled = 0;
   #partNumber = 0;
   #length = 0;
@@ -88,7 +88,7 @@ export class PartedUpload {
 
   async #writeToFile(part: Buffer, position: number): Promise<void> {
     try {
-      await this.#file?.write([part], position);
+      await this.#file?.write(part, position);
     } catch (error) {
       this.#file = undefined;
       this.#logger.warn({ err: error, code: systemErrorCode(error) }, 'An upload goes on without the cache');

@@ -3,13 +3,14 @@ import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks } from '../transfer/file-chunks.ts';
+import { releaseChunk } from '../transfer/release-chunk.ts';
 import { abortReason } from '../transfer/stall-watchdog.ts';
 
 /** Bytes of one ranged GET, and how many of them run side by side. */
 const RANGE_LENGTH = 8 * 1024 * 1024;
-const PARALLEL_RANGES = 3;
+const PARALLEL_RANGES = 4;
 /** Bytes that are collected before they are written. */
-const WRITE_LENGTH = 1024 * 1024;
+const WRITE_LENGTH = 512 * 1024;
 
 export interface SharedTransferOptions {
   readonly cdn: S3CdnManager;
@@ -130,18 +131,21 @@ export class SharedTransfer {
     const { cdn, object } = this.#options;
     const start = index * RANGE_LENGTH;
     const end = Math.min(object.length, start + RANGE_LENGTH);
-    let chunks: Buffer[] = [];
-    let chunksLength = 0;
+    const block = Buffer.allocUnsafeSlow(Math.min(WRITE_LENGTH, end - start));
+    let filled = 0;
     let position = start;
     for await (const chunk of cdn.readRange(object, start, end, this.#abort.signal)) {
-      chunks.push(chunk);
-      chunksLength += chunk.length;
-      if (chunksLength < WRITE_LENGTH && position + chunksLength < end) continue;
-      await writeToCache(file, chunks, position);
-      position += chunksLength;
-      chunks = [];
-      chunksLength = 0;
-      this.#advance(index, position - start);
+      for (let used = 0; used < chunk.length;) {
+        const copied = chunk.copy(block, filled, used);
+        used += copied;
+        filled += copied;
+        if (filled < block.length && position + filled < end) continue;
+        await writeToCache(file, block.subarray(0, filled), position);
+        position += filled;
+        filled = 0;
+        this.#advance(index, position - start);
+      }
+      releaseChunk(chunk);
     }
   }
 
@@ -206,9 +210,9 @@ interface Waiter {
 }
 
 /** Whatever goes wrong with the disk, the caller can do without the cache. */
-async function writeToCache(file: PartFile, chunks: readonly Buffer[], position: number): Promise<void> {
+async function writeToCache(file: PartFile, block: Buffer, position: number): Promise<void> {
   try {
-    await file.write(chunks, position);
+    await file.write(block, position);
   } catch (error) {
     throw new LoaderError(
       'cache_unusable',

@@ -6,6 +6,7 @@ import { LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { encryptEnvelope } from '../security/envelope-streams.ts';
 import { readFileChunks } from '../transfer/file-chunks.ts';
+import { releaseChunk } from '../transfer/release-chunk.ts';
 import { PART_LENGTH, PartedUpload } from './parted-upload.ts';
 import { bigPartFile, type ResourceName } from './resource-name.ts';
 import { EnvelopeSplitter } from './split.ts';
@@ -53,7 +54,11 @@ export class UploadDraft {
     const parts = new PartedUpload(upload, file, options.logger);
     try {
       const splitter = new EnvelopeSplitter();
-      for await (const chunk of encryptEnvelope(plaintext, aesKey)) await parts.push(splitter.push(chunk));
+      for await (const chunk of encryptEnvelope(plaintext, aesKey)) {
+        const big = splitter.push(chunk);
+        await parts.push(big);
+        releaseChunk(big);
+      }
       await parts.push(splitter.end());
       await parts.end();
       if (!parts.isFileComplete) await removeFile(file, options.logger);

@@ -8,28 +8,61 @@ export interface StallWatchdogOptions {
   readonly signal: AbortSignal;
 }
 
+/** Bytes that may be queued here while the consumer is busy, before the source is paused. */
+const MAX_QUEUED_LENGTH = 256 * 1024;
+
 /**
  * Yields the chunks of `source`, and fails when it goes silent or `signal` aborts.
  *
- * The source is destroyed whenever this generator ends, so that no socket stays open behind it.
+ * The source is destroyed whenever this generator ends, so that no socket stays open behind it. Chunks come as the
+ * source made them: its own async iterator would copy those that have piled up into a new one.
  */
 export async function* watchForStalls(
   source: Readable,
   options: StallWatchdogOptions,
 ): AsyncGenerator<Buffer, void, undefined> {
-  let isWaiting = true;
-  const timer = setTimeout(() => {
-    if (isWaiting) source.destroy(options.stalled());
-  }, options.timeoutMs);
-  const onAbort = () => source.destroy(abortReason(options.signal));
+  const queue: Buffer[] = [];
+  let queuedLength = 0;
+  let outcome: { readonly error?: Error } | undefined;
+  let wake: (() => void) | undefined;
+  const finish = (error?: Error) => {
+    outcome ??= error === undefined ? {} : { error };
+    wake?.();
+  };
+  const onAbort = () => {
+    finish(abortReason(options.signal));
+  };
+  source.on('data', (chunk: Buffer) => {
+    queue.push(chunk);
+    queuedLength += chunk.length;
+    if (queuedLength >= MAX_QUEUED_LENGTH) source.pause();
+    wake?.();
+  });
+  source.once('end', finish);
+  source.on('error', finish);
+  source.once('close', () => {
+    finish(new Error('the stream was closed before its end'));
+  });
   options.signal.addEventListener('abort', onAbort, { once: true });
+  const timer = setTimeout(() => {
+    // While the consumer is busy, nobody waits for the source.
+    if (wake !== undefined) finish(options.stalled());
+  }, options.timeoutMs);
   try {
     if (options.signal.aborted) onAbort();
-    for await (const chunk of source as AsyncIterable<Buffer>) {
-      isWaiting = false;
-      yield chunk;
-      isWaiting = true;
+    for (;;) {
+      for (let chunk = queue.shift(); chunk !== undefined; chunk = queue.shift()) {
+        queuedLength -= chunk.length;
+        yield chunk;
+        options.signal.throwIfAborted();
+      }
+      if (outcome?.error !== undefined) throw outcome.error;
+      if (outcome !== undefined) return;
       timer.refresh();
+      const woken = new Promise<void>((resolve) => (wake = resolve));
+      source.resume();
+      await woken;
+      wake = undefined;
     }
   } finally {
     clearTimeout(timer);

@@ -76,8 +76,10 @@ export class FaultProxy {
     const fault = this.fault(seen);
     incoming.on('error', () => outgoing.destroy());
     if (fault.kind === 'answer') {
-      incoming.resume();
-      outgoing.writeHead(fault.status, fault.headers ?? {}).end(fault.body ?? '');
+      // As servers do: an answer in the middle of a body would reset the connection.
+      incoming.resume().on('end', () => {
+        outgoing.writeHead(fault.status, fault.headers ?? {}).end(fault.body ?? '');
+      });
     } else if (fault.kind === 'never-answer') {
       incoming.resume();
     } else if (fault.kind === 'refuse') {

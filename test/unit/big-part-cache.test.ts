@@ -27,7 +27,7 @@ afterEach(async () => {
 async function publish(part: { folder: string; name: string }, content: string, record?: BigPartRecord): Promise<void> {
   const file = await cache.createPart();
   try {
-    await file.write([Buffer.from(content)], 0);
+    await file.write(Buffer.from(content), 0);
     await cache.publish(part, file, record ?? { ...RECORD, bigLength: Buffer.byteLength(content) });
   } finally {
     await file.discard();

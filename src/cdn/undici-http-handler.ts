@@ -1,0 +1,113 @@
+import type { Readable } from 'node:stream';
+import { Agent } from 'undici';
+import { systemErrorCode } from '../errors.ts';
+
+export interface UndiciHttpHandlerOptions {
+  /** For a connection, and for the headers of an answer, in ms. Bodies are watched by who reads them. */
+  readonly timeoutMs: number;
+  /** Connections to one host; more requests wait their turn. */
+  readonly connections: number;
+}
+
+/** What the AWS SDK hands over: a signed request, of which downloads use no body. */
+interface SignedRequest {
+  readonly protocol: string;
+  readonly hostname: string;
+  readonly port?: number;
+  readonly method: string;
+  readonly path: string;
+  readonly query?: Readonly<Record<string, string | readonly string[] | null>>;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+interface SdkResponse {
+  readonly statusCode: number;
+  readonly headers: Record<string, string>;
+  readonly body: Readable;
+}
+
+/**
+ * Carries the SDK's downloads over undici in place of node:http.
+ *
+ * node:http copies every chunk of a body and leaves the socket's own buffer to the garbage collector, which took a
+ * third of the CPU of a cold load. undici hands the socket's buffer on, and the reader can release it.
+ */
+export class UndiciHttpHandler {
+  readonly metadata = { handlerProtocol: 'http/1.1' };
+  readonly #agent: Agent;
+
+  constructor({ timeoutMs, connections }: UndiciHttpHandlerOptions) {
+    this.#agent = new Agent({
+      connections,
+      connect: { timeout: timeoutMs },
+      headersTimeout: timeoutMs,
+      bodyTimeout: 0,
+      pipelining: 1,
+    });
+  }
+
+  async handle(
+    request: SignedRequest,
+    options: { readonly abortSignal?: unknown } = {},
+  ): Promise<{ response: SdkResponse }> {
+    const port = request.port === undefined ? '' : `:${request.port}`;
+    try {
+      const answer = await this.#agent.request({
+        origin: `${request.protocol}//${request.hostname}${port}`,
+        path: request.path + queryString(request.query),
+        method: request.method,
+        headers: { ...request.headers },
+        signal: options.abortSignal instanceof AbortSignal ? options.abortSignal : null,
+      });
+      // A body that is destroyed before its end, because its headers were enough, emits an error that is nobody's.
+      answer.body.on('error', () => undefined);
+      const headers = Object.entries(answer.headers).map(([name, value]) => [name, String(value)]);
+      return {
+        response: {
+          statusCode: answer.statusCode,
+          headers: Object.fromEntries(headers) as Record<string, string>,
+          body: answer.body,
+        },
+      };
+    } catch (error) {
+      throw toSdkError(error);
+    }
+  }
+
+  /** The SDK's way to change a handler's options; there are none to change. */
+  updateHttpClientConfig(): void {
+    // All is set at construction.
+  }
+
+  httpHandlerConfigs(): Record<string, never> {
+    return {};
+  }
+
+  destroy(): void {
+    void this.#agent.destroy();
+  }
+}
+
+/** As it was signed: RFC 3986 escapes, which encodeURIComponent leaves out for five characters. */
+function queryString(query: SignedRequest['query']): string {
+  const pairs = Object.entries(query ?? {}).flatMap(([name, value]) =>
+    (typeof value === 'string' ? [value] : (value ?? [''])).map((item) => `${escape(name)}=${escape(item)}`),
+  );
+  return pairs.length === 0 ? '' : `?${pairs.join('&')}`;
+}
+
+function escape(text: string): string {
+  return encodeURIComponent(text).replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`);
+}
+
+/** The names and codes by which the SDK knows what it may send again. */
+function toSdkError(error: unknown): unknown {
+  const code = systemErrorCode(error);
+  if (code === 'UND_ERR_SOCKET') {
+    return Object.assign(new Error('socket hang up', { cause: error }), { name: 'TimeoutError', code: 'ECONNRESET' });
+  }
+  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT') {
+    return Object.assign(new Error('no answer in time', { cause: error }), { name: 'TimeoutError', code: 'ETIMEDOUT' });
+  }
+  return error;
+}
