@@ -116,13 +116,14 @@ export class BigPartCache {
   /** Makes `file` the copy of a big part, in the place of an earlier one. @throws LoaderError `cache_unusable` */
   async publish(part: BigPartName, file: PartFile, record: BigPartRecord): Promise<void> {
     const recordFile = await this.createPart();
+    let replaced: string | undefined;
     try {
       const filePath = await this.#path(part, true);
       await recordFile.write(Buffer.from(JSON.stringify({ version: 1, ...record })), 0);
       // At no moment, were the power to fail at it, may an old file stand beside the new record: their lengths may be
       // the same. So the old file goes first, and a failure leaves no copy.
       await file.sync();
-      await this.#removeInBackground(filePath);
+      replaced = await this.#takeAway(filePath);
       await syncFolder(path.dirname(filePath));
       await recordFile.publish(recordPath(filePath));
       await file.publish(filePath);
@@ -131,6 +132,7 @@ export class BigPartCache {
     } finally {
       await recordFile.discard();
       await recordFile.close();
+      if (replaced !== undefined) this.#removeInBackground(replaced);
     }
   }
 
@@ -153,18 +155,23 @@ export class BigPartCache {
     return path.join(await resolveFolderUnder(this.#root, part.folder, create), fileName(part.name, '.big'));
   }
 
-  /** Takes the name of an earlier file away. Its blocks are freed later: that takes long for a large one. */
-  async #removeInBackground(filePath: string): Promise<void> {
+  /** Takes an earlier file's name away, and answers the one that it has now; undefined when there is none. */
+  async #takeAway(filePath: string): Promise<string | undefined> {
     const unwanted = this.#newPartPath();
     try {
       if ((await lstat(filePath)).isDirectory()) {
         throw new LoaderError('cache_unusable', 'A folder of other resources stands where the copy would be.');
       }
       await rename(filePath, unwanted);
+      return unwanted;
     } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT') return;
+      if (systemErrorCode(error) === 'ENOENT') return undefined;
       throw error;
     }
+  }
+
+  /** Nobody waits for it: to free the blocks of a large file takes long, and so does every sync meanwhile. */
+  #removeInBackground(unwanted: string): void {
     rm(unwanted, { force: true }).catch((error: unknown) => {
       this.#logger.warn({ err: error }, 'A replaced file of the cache could not be removed; the next start will');
     });

@@ -2,7 +2,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { LoaderError } from '../errors.ts';
 
 /** A good size for reading a file that is decrypted and sent on: larger ones bring no more speed. */
-export const FILE_CHUNK_LENGTH = 1024 * 1024;
+export const FILE_CHUNK_LENGTH = 512 * 1024;
 
 /**
  * Yields the bytes from `start` to `end` (exclusive) of an open file in chunks of `chunkLength`.
