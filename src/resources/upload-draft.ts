@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { Login } from '../api-client/api-client.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import type { PartFile } from '../cache/part-file.ts';
@@ -58,6 +59,8 @@ export class UploadDraft {
         const big = splitter.push(chunk);
         await parts.push(big);
         releaseChunk(big);
+        // Chunks that have piled up would all be encrypted before the event loop turns again.
+        await setImmediate();
       }
       await parts.push(splitter.end());
       await parts.end();
