@@ -5,8 +5,8 @@ import type { Logger } from '../logger.ts';
 
 /** Bytes of a part. S3 takes 10,000 of them, each but the last of at least 5 MiB: so 78 GiB fit. */
 export const PART_LENGTH = 8 * 1024 * 1024;
-/** Parts on their way at a time. One more is being filled: an upload holds at most 48 MiB of them. */
-const PARTS_IN_FLIGHT = 5;
+/** Parts on their way at a time. One more is being filled: an upload holds at most 40 MiB of them. */
+const PARTS_IN_FLIGHT = 4;
 
 /**
  * Cuts a stream of bytes into the parts of an S3 upload, and writes each to a file as well. Parts are sent side by

@@ -28,9 +28,8 @@ export class UploadDraft {
   /** Bytes. */
   readonly bigLength: number;
   readonly upload: S3Upload;
-  /** Undefined when the disk failed: the upload does without. */
-  readonly file: PartFile | undefined;
   readonly #options: UploadDraftOptions;
+  #file: PartFile | undefined;
 
   private constructor(
     options: UploadDraftOptions,
@@ -40,7 +39,7 @@ export class UploadDraft {
     this.small = parts.small;
     this.bigLength = parts.bigLength;
     this.upload = parts.upload;
-    this.file = parts.file;
+    this.#file = parts.file;
   }
 
   /** Encrypts, splits and sends `plaintext`. On any failure nothing is left, in the bucket or on the disk. */
@@ -72,6 +71,23 @@ export class UploadDraft {
       await abortUpload(upload, options.logger);
       await removeFile(file, options.logger);
       throw error;
+    }
+  }
+
+  /** Undefined when the disk failed: the upload does without. */
+  get file(): PartFile | undefined {
+    return this.#file;
+  }
+
+  /** Puts the file on the disk. It never fails: a file that can't be is given up. */
+  async flushFile(): Promise<void> {
+    const file = this.#file;
+    try {
+      await file?.sync();
+    } catch (error) {
+      this.#options.logger.warn({ err: error }, 'An upload goes on without the cache');
+      this.#file = undefined;
+      await removeFile(file, this.#options.logger);
     }
   }
 
