@@ -67,7 +67,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   registerHealthRoutes(app, { apiClient: services.apiClient, modelCacheDir: options.modelCacheDir });
   registerLoginRoutes(app, services);
   registerLoadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
-  registerUploadRoutes(app, services);
+  registerUploadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
   registerMethodNotAllowed(app, methodsByUrl);
   return app;
 }

@@ -52,6 +52,8 @@ function drainForAWhile(reply: FastifyReply): void {
   // Fastify asks for the close after a body that is too large.
   void reply.removeHeader('connection');
   reply.raw.once('finish', () => {
+    // A form's parser that nobody reads from would hold the body back.
+    raw.unpipe();
     raw.resume();
     const timer = setTimeout(() => raw.destroy(), DRAIN_MS);
     timer.unref();

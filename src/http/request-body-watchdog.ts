@@ -1,15 +1,17 @@
 import type { FastifyInstance } from 'fastify';
 
-/**
- * Destroys the connection of a client that sends nothing for `timeoutMs` before its body is complete.
- *
- * Times in which we do not read, because what comes after us is slower, count too; those have watchdogs of their own,
- * which are shorter.
- */
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** The route watches its body itself: it may leave the client waiting for longer than a client may be silent. */
+    watchesBody?: true;
+  }
+}
+
+/** Destroys the connection of a client that sends nothing for `timeoutMs` before its body is complete. */
 export function registerRequestBodyWatchdog(app: FastifyInstance, timeoutMs: number): void {
   app.addHook('onRequest', (request, _reply, done) => {
     const { raw } = request;
-    if (!raw.complete) {
+    if (!raw.complete && request.routeOptions.config.watchesBody !== true) {
       const { socket } = raw;
       // Without a listener for it, Node destroys a socket that times out.
       socket.setTimeout(timeoutMs);

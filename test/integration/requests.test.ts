@@ -249,6 +249,42 @@ describe('a request', { skip: S3_SKIP }, () => {
   });
 });
 
+describe('a form', { skip: S3_SKIP }, () => {
+  let device: Device;
+  before(async () => {
+    device = await Device.start();
+    await device.login();
+  });
+  after(() => device.stop());
+
+  it('that is refused at its first part gets its answer, though its client reads only after its last byte', async () => {
+    const connection = await RawConnection.open(device.loader.port);
+    const length = 20_000_000;
+    const head = partHead('wrong-name', 'm');
+    await connection.send(formHead('/upload/m', head.length + length + FORM_END.length) + head);
+    for (let sent = 0; sent < length; sent += 1_000_000) await connection.send(randomBytes(1_000_000));
+    await connection.send(FORM_END);
+    const answer = await connection.answer();
+    assert.deepEqual([answer.status, answer.body.code], [422, 'validation_failed']);
+    connection.close();
+  });
+
+  it('whose file holds almost the boundary, at the end of what arrived, is stored exactly', async () => {
+    const almost = Buffer.from(`\r\n--${BOUNDARY}`).subarray(0, -1);
+    const content = Buffer.concat([randomBytes(1000), almost, Buffer.from('X'), randomBytes(2000)]);
+    const head = partHead('data', 'm');
+    const connection = await RawConnection.open(device.loader.port);
+    await connection.send(formHead('/upload/almost', head.length + content.length + FORM_END.length) + head);
+    await connection.send(content.subarray(0, 1000 + almost.length));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await connection.send(content.subarray(1000 + almost.length));
+    await connection.send(FORM_END);
+    assert.equal((await connection.answer()).status, 200);
+    connection.close();
+    assert.equal((await digestBody(await device.loader.load('almost'))).sha256, sha256(content));
+  });
+});
+
 describe('API keys', { skip: S3_SKIP }, () => {
   it('are wanted by every route but /health, where API_KEY is set', async () => {
     const device = await Device.start({ env: { API_KEY: 'first-key, second-key' } });

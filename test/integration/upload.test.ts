@@ -211,8 +211,10 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
 
   it('silent in the middle of an upload is cut off by the watchdog, and leaves nothing either', async () => {
     const connection = await halfUpload();
-    await eventually(() => connection.isClosed, 4000);
+    const answer = await connection.answer(4000);
+    assert.deepEqual([answer.status, answer.body.code], [500, 'client_stalled']);
     await eventually(async () => (await device.pendingUploads()).length === 0);
+    connection.close();
   });
 
   it('in the middle of a cold load stops the transfer and leaves no file', async () => {
@@ -264,6 +266,21 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
       'POST /login HTTP/1.1\r\nHost: loader\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"email"',
     );
     await eventually(() => connection.isClosed, 4000);
+  });
+});
+
+describe('a client that is faster than the CDN', { skip: S3_SKIP }, () => {
+  it('is left waiting for longer than it may be silent itself, and its upload succeeds', async () => {
+    const device = await Device.start({ env: { CLIENT_STALL_TIMEOUT_MS: '300', STALL_TIMEOUT_MS: '5000' } });
+    try {
+      await device.login();
+      device.s3Proxy.fault = (request) => (request.method === 'PUT' ? { kind: 'delay', ms: 900 } : PASS);
+      const content = randomBytes(60_000_000);
+      await device.upload('slow', content);
+      assert.equal((await digestBody(await device.loader.load('slow'))).sha256, sha256(content));
+    } finally {
+      await device.stop();
+    }
   });
 });
 

@@ -8,14 +8,18 @@ import { assertFileName, MISSING_MESSAGE, RequestValidationError } from '../vali
 export interface UploadRoutesOptions {
   readonly uploads: UploadService;
   readonly activeWork: ActiveWork;
+  readonly clientStallTimeoutMs: number;
 }
 
 /** POST /upload/{filename}, multipart: 200 `{"status":"ok"}`, 500 for every failure. */
-export function registerUploadRoutes(app: FastifyInstance, { uploads, activeWork }: UploadRoutesOptions): void {
+export function registerUploadRoutes(
+  app: FastifyInstance,
+  { uploads, activeWork, clientStallTimeoutMs }: UploadRoutesOptions,
+): void {
   app.post<{ Params: { filename: string } }>(
     '/upload/:filename',
     {
-      config: { failureStatus: 500 },
+      config: { failureStatus: 500, watchesBody: true },
       // Before any other parser reads a body that is none of ours.
       onRequest: async (request) => {
         if (/^multipart\/form-data\s*;/i.test(request.headers['content-type'] ?? '')) return Promise.resolve();
@@ -25,7 +29,9 @@ export function registerUploadRoutes(app: FastifyInstance, { uploads, activeWork
     async (request, reply) => {
       const name = assertFileName(request.params.filename, ['path', 'filename']);
       const { signal } = abortWhenClientLeaves(reply);
-      await activeWork.run(() => uploads.upload(name, readUploadForm(request), signal));
+      await activeWork.run(() =>
+        uploads.upload(name, readUploadForm(request, { stallTimeoutMs: clientStallTimeoutMs, signal }), signal),
+      );
       return { status: 'ok' };
     },
   );
