@@ -48,10 +48,27 @@ const NOT_A_COPY: readonly string[] = ['EACCES', 'EPERM', 'ELOOP', 'EISDIR', 'EN
 export class BigPartCache {
   readonly #root: string;
   readonly #logger: Logger;
+  /** The last change of each copy that is being changed. */
+  readonly #turns = new Map<string, Promise<undefined>>();
 
   constructor(root: string, logger: Logger) {
     this.#root = root;
     this.#logger = logger;
+  }
+
+  /** Keeps those apart who change the files of one copy: else one's record could stand beside another's file. */
+  async #inTurn<T>(part: BigPartName, work: () => Promise<T>): Promise<T> {
+    const key = `${part.folder}/${part.name}`;
+    const earlier = this.#turns.get(key);
+    const { promise: done, resolve: release } = Promise.withResolvers<undefined>();
+    this.#turns.set(key, done);
+    try {
+      await earlier;
+      return await work();
+    } finally {
+      release(undefined);
+      if (this.#turns.get(key) === done) this.#turns.delete(key);
+    }
   }
 
   /**
@@ -78,6 +95,10 @@ export class BigPartCache {
 
   /** Moves a bad copy out of the way. It never throws: the caller has another source to turn to. */
   async setAside(part: BigPartName, reason: unknown): Promise<void> {
+    await this.#inTurn(part, () => this.#setAside(part, reason));
+  }
+
+  async #setAside(part: BigPartName, reason: unknown): Promise<void> {
     try {
       const filePath = await this.#path(part, false);
       const badPath = fileName(part.name, '.big.bad');
@@ -93,6 +114,10 @@ export class BigPartCache {
 
   /** Removes the copy of a big part that is no longer the present one. It never throws. */
   async remove(part: BigPartName): Promise<void> {
+    await this.#inTurn(part, () => this.#remove(part));
+  }
+
+  async #remove(part: BigPartName): Promise<void> {
     try {
       const filePath = await this.#path(part, false);
       await rm(filePath, { force: true });
@@ -115,6 +140,10 @@ export class BigPartCache {
 
   /** Makes `file` the copy of a big part, in the place of an earlier one. @throws LoaderError `cache_unusable` */
   async publish(part: BigPartName, file: PartFile, record: BigPartRecord): Promise<void> {
+    await this.#inTurn(part, () => this.#publish(part, file, record));
+  }
+
+  async #publish(part: BigPartName, file: PartFile, record: BigPartRecord): Promise<void> {
     const recordFile = await this.createPart();
     let replaced: string | undefined;
     try {
@@ -213,11 +242,26 @@ function recordPath(filePath: string): string {
   return `${filePath}.json`;
 }
 
-/** A record that is not readable counts as none: then the copy is judged by its envelope alone, as an older one is. */
+/**
+ * Without a record, a copy is judged by its envelope alone, as one of an older Loader is. So a record that is there must
+ * be readable: it alone tells an outdated copy.
+ */
 async function readRecord(filePath: string): Promise<BigPartRecord | undefined> {
+  let text: string;
   try {
-    const text = await readFile(filePath, 'utf8');
-    if (text.length > MAX_RECORD_BYTES) return undefined;
+    text = await readFile(filePath, 'utf8');
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+  const record = parseRecord(text);
+  if (record === undefined) throw new LoaderError('cache_unusable', 'The record of a copy in the cache is damaged.');
+  return record;
+}
+
+function parseRecord(text: string): BigPartRecord | undefined {
+  if (text.length > MAX_RECORD_BYTES) return undefined;
+  try {
     const record: unknown = JSON.parse(text);
     if (typeof record !== 'object' || record === null) return undefined;
     if (!('bigLength' in record) || typeof record.bigLength !== 'number') return undefined;

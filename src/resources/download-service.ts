@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { ApiClient, Login } from '../api-client/api-client.ts';
 import type { BigPartCache, CachedBigPart } from '../cache/big-part-cache.ts';
-import type { CdnObject } from '../cdn/s3-cdn-manager.ts';
+import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope-preflight.ts';
@@ -9,6 +9,7 @@ import { decryptEnvelope } from '../security/envelope-streams.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks } from '../transfer/file-chunks.ts';
 import type { PublicationLock } from './publication-lock.ts';
 import { bigPartFile, resourceKey, smallPartFile, type ResourceName } from './resource-name.ts';
+import type { Follower } from './shared-transfer.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
 import { joinedLength } from './split.ts';
 
@@ -58,19 +59,14 @@ export class DownloadService {
     const aesKey = login.resourceAesKey();
     return await publicationLock.shared(resourceKey(resource), async () => {
       const small = await login.session.fetchResource(resource.folder, smallPartFile(resource), signal);
-      const cached = await this.#openCached(resource, small, aesKey, signal);
+      const cached = await this.#openCached(resource, small, aesKey);
       if (cached !== undefined) return cached;
-      return this.#join(await this.#openOnCdn(login, resource, small, signal), small, aesKey, signal);
+      return join(await this.#openOnCdn(login, resource, small, signal), small, aesKey);
     });
   }
 
   /** The copy in the cache, if there is one that fits and passes; a bad one is set aside. */
-  async #openCached(
-    resource: ResourceName,
-    small: Buffer,
-    aesKey: Buffer,
-    signal: AbortSignal,
-  ): Promise<OpenResource | undefined> {
+  async #openCached(resource: ResourceName, small: Buffer, aesKey: Buffer): Promise<OpenResource | undefined> {
     const { cache, logger } = this.#options;
     const copy = await cache.open(resource);
     if (copy === undefined) return undefined;
@@ -80,64 +76,71 @@ export class DownloadService {
       return undefined;
     }
     try {
-      return this.#join(await cachedBigPart(copy, () => cache.setAside(resource, undefined)), small, aesKey, signal);
+      return join(await cachedBigPart(copy, () => cache.setAside(resource, undefined)), small, aesKey);
     } catch (error) {
       await copy.handle.close();
-      await cache.setAside(resource, error);
+      // Another error, such as one of the disk, says nothing about the copy.
+      if (hasErrorCode(error, 'envelope_invalid', 'cache_unusable')) await cache.setAside(resource, error);
+      else logger.warn({ err: error, resource }, 'The cache is not used for this load');
       return undefined;
     }
   }
 
+  /** On the CDN: read through the cache, together with all who want the same, or past it when it can't be written. */
   async #openOnCdn(login: Login, resource: ResourceName, small: Buffer, signal: AbortSignal): Promise<BigPart> {
     const { cdn } = login;
     const object = await cdn.openObject(resource.folder, bigPartFile(resource), PREFLIGHT_LENGTH, signal);
+    let follower: Follower | undefined;
     return {
       length: object.length,
       tail: object.tail,
-      read: () => this.#readFromCdn(login, resource, object, small, signal),
-      close: () => Promise.resolve(),
+      read: () => {
+        follower = this.#joinTransfer(login, resource, object, small);
+        return readFromCdn(cdn, object, follower, signal);
+      },
+      // Not at the last chunk: to leave is to wait until the cache has its copy, on the disk.
+      close: async () => follower?.leave(),
     };
   }
 
-  /** Through the cache, together with all who want the same; past it when the cache can't be written. */
-  async *#readFromCdn(
-    login: Login,
-    resource: ResourceName,
-    object: CdnObject,
-    small: Buffer,
-    signal: AbortSignal,
-  ): AsyncGenerator<Buffer, void, undefined> {
+  #joinTransfer(login: Login, resource: ResourceName, object: CdnObject, small: Buffer): Follower {
     const { cache, transfers, logger } = this.#options;
     const record = { bigLength: object.length, smallSha256: sha256(small) };
-    const follower = transfers.join(JSON.stringify([object.bucket, object.key, object.etag, record.smallSha256]), {
+    return transfers.join(JSON.stringify([object.bucket, object.key, object.etag, record.smallSha256]), {
       cdn: login.cdn,
       object,
       createPart: () => cache.createPart(),
       publish: (file) => cache.publish(resource, file, record),
       logger,
     });
-    let position = 0;
-    try {
-      for await (const chunk of follower.chunks(signal)) {
-        yield chunk;
-        position += chunk.length;
-      }
-      return;
-    } catch (error) {
-      if (!hasErrorCode(error, 'cache_unusable')) throw error;
-    } finally {
-      await follower.leave();
-    }
-    yield* login.cdn.readRange(object, position, object.length, signal);
   }
+}
 
-  #join(big: BigPart, small: Buffer, aesKey: Buffer, signal: AbortSignal): OpenResource {
-    const envelopeLength = joinedLength(small.length, big.length);
-    const end = Buffer.concat([small, big.tail]).subarray(-PREFLIGHT_LENGTH);
-    const length = preflightEnvelope(envelopeLength, end, aesKey);
-    signal.throwIfAborted();
-    return { length, chunks: decryptEnvelope(joinParts(small, big), aesKey), close: () => big.close() };
+async function* readFromCdn(
+  cdn: S3CdnManager,
+  object: CdnObject,
+  follower: Follower,
+  signal: AbortSignal,
+): AsyncGenerator<Buffer, void, undefined> {
+  let position = 0;
+  try {
+    for await (const chunk of follower.chunks(signal)) {
+      yield chunk;
+      position += chunk.length;
+    }
+    return;
+  } catch (error) {
+    if (!hasErrorCode(error, 'cache_unusable')) throw error;
   }
+  await follower.leave(); // Its file takes room on a disk that may be full.
+  yield* cdn.readRange(object, position, object.length, signal);
+}
+
+function join(big: BigPart, small: Buffer, aesKey: Buffer): OpenResource {
+  const envelopeLength = joinedLength(small.length, big.length);
+  const end = Buffer.concat([small, big.tail]).subarray(-PREFLIGHT_LENGTH);
+  const length = preflightEnvelope(envelopeLength, end, aesKey);
+  return { length, chunks: decryptEnvelope(joinParts(small, big), aesKey), close: () => big.close() };
 }
 
 async function* joinParts(small: Buffer, big: BigPart): AsyncGenerator<Buffer, void, undefined> {

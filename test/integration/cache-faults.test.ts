@@ -122,6 +122,11 @@ describe('a load whose copy in the cache', { skip: S3_SKIP }, () => {
     await expectFromCdn();
   });
 
+  it('has a damaged record comes from the CDN', async () => {
+    await writeFile(`${big}.json`, '{"version":1,"bigLen');
+    await expectFromCdn();
+  });
+
   it('has no record, as an older Loader left it, is used', async () => {
     await rm(`${big}.json`);
     assert.equal((await digestBody(await device.loader.load('model'))).sha256, digest);
@@ -134,6 +139,25 @@ describe('a load whose copy in the cache', { skip: S3_SKIP }, () => {
     const response = await device.loader.load('model');
     assert.equal(response.status, 500);
     await response.body?.cancel();
+  });
+
+  it('is good stays, when the client leaves before it is opened', async () => {
+    device.apiProxy.fault = () => ({ kind: 'delay', ms: 150 });
+    for (const afterMs of [100, 140, 150, 155, 160, 170]) {
+      const abort = new AbortController();
+      const loading = fetch(`${device.loader.url}/load/model`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ filename: 'model', folder: 'models' }),
+        signal: abort.signal,
+      });
+      setTimeout(() => {
+        abort.abort();
+      }, afterMs);
+      await loading.then((response) => response.arrayBuffer()).catch(() => undefined);
+    }
+    await device.settled();
+    assert.equal((await stat(big)).size, BIG_LENGTH);
   });
 
   it('was left unfinished by a killed Loader is removed at the start', async () => {

@@ -80,6 +80,15 @@ describe('the copy of a big part', () => {
     await file.discard();
   });
 
+  it('has the record of its own file, however many publish it at once', async () => {
+    const publications = Array.from({ length: 20 }, (_, index) =>
+      publish(PART, `version ${String(index).padStart(2, '0')}`, { bigLength: 10, smallSha256: `${index}` }),
+    );
+    await Promise.all(publications);
+    const copy = await readCopy();
+    assert.equal(Number(copy?.text.slice(-2)), Number(copy?.record?.smallSha256));
+  });
+
   it('may lie in a folder of several segments', async () => {
     const part = { folder: 'a/b/c', name: 'm' };
     await publish(part, 'content');
@@ -110,10 +119,11 @@ describe('the copy of a big part', () => {
     ['of wrong types', JSON.stringify({ bigLength: '7', smallSha256: 'x' })],
     ['far too long', JSON.stringify({ ...RECORD, padding: 'x'.repeat(5000) })],
   ] as const) {
-    it(`counts as one without a record when that is ${kind}`, async () => {
+    it(`is set aside when its record is ${kind}`, async () => {
       await publish(PART, 'content');
       await writeFile(inFolder('m.bin.big.json'), text);
-      assert.deepEqual(await readCopy(), { text: 'content', record: undefined });
+      assert.equal(await readCopy(), undefined);
+      assert.deepEqual(await names(), ['m.bin.big.bad']);
     });
   }
 });
