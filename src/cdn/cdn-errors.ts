@@ -28,7 +28,7 @@ export function toCdnError(error: unknown, signal: AbortSignal): Error {
   }
   const code = systemErrorCode(error);
   // The SDK calls a broken connection a TimeoutError too.
-  if (name === 'TimeoutError' && code !== 'ECONNRESET' && code !== 'EPIPE') {
+  if (code === 'UND_ERR_BODY_TIMEOUT' || (name === 'TimeoutError' && code !== 'ECONNRESET' && code !== 'EPIPE')) {
     return new LoaderError('cdn_timeout', 'The CDN stopped answering.', { cause: error });
   }
   if (status !== undefined && status >= 300) {

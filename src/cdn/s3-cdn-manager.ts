@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import { GetObjectCommand, S3Client, type GetObjectCommandOutput, type S3ClientConfig } from '@aws-sdk/client-s3';
 import { LoaderError } from '../errors.ts';
-import { RetryCounter } from '../transfer/retry.ts';
+import { retry, RetryCounter } from '../transfer/retry.ts';
 import { watchForStalls } from '../transfer/stall-watchdog.ts';
 import type { AccessKeyPair, CdnConfig } from './cdn-config.ts';
 import { isTransientCdnError, toCdnError } from './cdn-errors.ts';
@@ -24,9 +24,10 @@ export interface CdnObject {
   readonly tail: Buffer;
 }
 
-/** Failed attempts after which a range is given up; the SDK's own retries (no body yet) are not counted. */
-const RANGE_ATTEMPTS = 5;
-const RETRY_BASE_DELAY_MS = 100;
+/** For reading one range. The SDK's own retries know nothing of bodies, and are off for downloads. */
+const RETRY_POLICY = { attempts: 5, baseDelayMs: 100, isRetryable: isTransientCdnError };
+/** For a request of an upload: the SDK sends parts again by itself. */
+const UPLOAD_ATTEMPTS = 3;
 /** Connections to the CDN over all transfers; more wait their turn. */
 const MAX_SOCKETS = 32;
 
@@ -49,16 +50,22 @@ export class S3CdnManager {
       config,
       config.downloader,
       new UndiciHttpHandler({ timeoutMs: stallTimeoutMs, connections: MAX_SOCKETS }),
+      1,
     );
     // The timeout of the agents also closes idle connections, so that those of an earlier login do not stay.
     const agent = { keepAlive: true, maxSockets: MAX_SOCKETS, timeout: stallTimeoutMs };
-    this.#uploader = createClient(config, config.uploader, {
-      connectionTimeout: stallTimeoutMs,
-      // Silence while a part goes up, or before its answer.
-      socketTimeout: stallTimeoutMs,
-      httpAgent: agent,
-      httpsAgent: agent,
-    });
+    this.#uploader = createClient(
+      config,
+      config.uploader,
+      {
+        connectionTimeout: stallTimeoutMs,
+        // Silence while a part goes up, or before its answer.
+        socketTimeout: stallTimeoutMs,
+        httpAgent: agent,
+        httpsAgent: agent,
+      },
+      UPLOAD_ATTEMPTS,
+    );
   }
 
   /**
@@ -67,7 +74,15 @@ export class S3CdnManager {
    * @throws LoaderError `resource_not_in_cdn`, or any code that begins with `cdn_`.
    */
   async openObject(folder: string, fileName: string, tailLength: number, signal: AbortSignal): Promise<CdnObject> {
-    const { bucket, key } = this.#locate(folder, fileName);
+    const location = this.#locate(folder, fileName);
+    return await retry(() => this.#openObject(location, tailLength, signal), RETRY_POLICY, signal);
+  }
+
+  async #openObject(
+    { bucket, key }: { bucket: string; key: string },
+    tailLength: number,
+    signal: AbortSignal,
+  ): Promise<CdnObject> {
     const answer = await this.#get({ Bucket: bucket, Key: key, Range: `bytes=-${tailLength}` }, signal);
     const body = bodyOf(answer);
     try {
@@ -104,11 +119,7 @@ export class S3CdnManager {
     end: number,
     signal: AbortSignal,
   ): AsyncGenerator<Buffer, void, undefined> {
-    const attempts = new RetryCounter({
-      attempts: RANGE_ATTEMPTS,
-      baseDelayMs: RETRY_BASE_DELAY_MS,
-      isRetryable: isTransientCdnError,
-    });
+    const attempts = new RetryCounter(RETRY_POLICY);
     let position = start;
     while (position < end) {
       try {
@@ -200,7 +211,12 @@ export class S3CdnManager {
 
 type RequestHandler = NonNullable<S3ClientConfig['requestHandler']>;
 
-function createClient(config: CdnConfig, keys: AccessKeyPair, requestHandler: RequestHandler): S3Client {
+function createClient(
+  config: CdnConfig,
+  keys: AccessKeyPair,
+  requestHandler: RequestHandler,
+  maxAttempts: number,
+): S3Client {
   return new S3Client({
     endpoint: config.host,
     region: config.region,
@@ -210,6 +226,7 @@ function createClient(config: CdnConfig, keys: AccessKeyPair, requestHandler: Re
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
     requestHandler,
+    maxAttempts,
   });
 }
 

@@ -3,7 +3,6 @@ import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
-  ListPartsCommand,
   UploadPartCommand,
   type S3Client,
 } from '@aws-sdk/client-s3';
@@ -45,11 +44,15 @@ export class S3Upload {
   ): Promise<S3Upload> {
     const target = { Bucket: location.bucket, Key: location.key };
     try {
-      const answer = await client.send(new CreateMultipartUploadCommand(target), { abortSignal: signal });
+      // Not aborted: an upload whose ID we never heard could not be removed.
+      const answer = await client.send(new CreateMultipartUploadCommand(target));
       if (answer.UploadId === undefined) {
         throw new LoaderError('cdn_invalid_response', 'The CDN began an upload without an ID.');
       }
-      return new S3Upload(client, { ...target, UploadId: answer.UploadId }, signal);
+      const upload = new S3Upload(client, { ...target, UploadId: answer.UploadId }, signal);
+      if (signal.aborted) await upload.abort();
+      signal.throwIfAborted();
+      return upload;
     } catch (error) {
       throw uploadError(error, signal);
     }
@@ -81,28 +84,26 @@ export class S3Upload {
         new CompleteMultipartUploadCommand({ ...this.#target, MultipartUpload: { Parts: parts } }),
       );
     } catch (error) {
-      // Perhaps only the answer was lost. Nobody but us ends this upload, so if it is gone, it became an object.
-      if (!(await this.#isGone())) throw uploadError(error, new AbortController().signal);
+      // Perhaps only the answer was lost. The abort decides: nobody but us ends this upload, so if it is gone, it became
+      // an object; and if the abort succeeds, it never will.
+      if ((await this.#abort().catch(() => 'unknown')) !== 'gone')
+        throw uploadError(error, new AbortController().signal);
     }
   }
 
   /** Removes the parts that were sent. No part may be under way any more, or it could stay behind. */
   async abort(): Promise<void> {
+    await this.#abort();
+  }
+
+  async #abort(): Promise<'aborted' | 'gone'> {
     const signal = AbortSignal.timeout(ABORT_TIMEOUT_MS);
     try {
       await this.#client.send(new AbortMultipartUploadCommand(this.#target), { abortSignal: signal });
+      return 'aborted';
     } catch (error) {
-      if (isNoSuchUpload(error)) return;
+      if (isNoSuchUpload(error)) return 'gone';
       throw uploadError(error, signal);
-    }
-  }
-
-  async #isGone(): Promise<boolean> {
-    try {
-      await this.#client.send(new ListPartsCommand({ ...this.#target, MaxParts: 1 }));
-      return false;
-    } catch (error) {
-      return isNoSuchUpload(error);
     }
   }
 }

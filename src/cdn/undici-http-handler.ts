@@ -3,7 +3,7 @@ import { Agent } from 'undici';
 import { systemErrorCode } from '../errors.ts';
 
 export interface UndiciHttpHandlerOptions {
-  /** For a connection, and for the headers of an answer, in ms. Bodies are watched by who reads them. */
+  /** For a connection, for the headers of an answer, and between two chunks of its body, in ms. */
   readonly timeoutMs: number;
   /** Connections to one host; more requests wait their turn. */
   readonly connections: number;
@@ -41,7 +41,8 @@ export class UndiciHttpHandler {
       connections,
       connect: { timeout: timeoutMs },
       headersTimeout: timeoutMs,
-      bodyTimeout: 0,
+      // The SDK reads the bodies of errors, without a watchdog. While a reader is busy, this clock stands still.
+      bodyTimeout: timeoutMs,
       pipelining: 1,
     });
   }

@@ -50,6 +50,9 @@ export async function* watchForStalls(
   }, options.timeoutMs);
   try {
     if (options.signal.aborted) onAbort();
+    // What was before our listeners is not told again.
+    if (source.readableEnded) finish();
+    else if (source.destroyed) finish(source.errored ?? new Error('the stream was closed before its end'));
     for (;;) {
       for (let chunk = queue.shift(); chunk !== undefined; chunk = queue.shift()) {
         queuedLength -= chunk.length;

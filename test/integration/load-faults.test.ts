@@ -162,6 +162,16 @@ describe('a cold load', { skip: S3_SKIP }, () => {
     await expectBroken();
   });
 
+  it('answers cdn_timeout when the CDN goes silent within an error', async () => {
+    device.s3Proxy.fault = () => ({
+      kind: 'answer',
+      status: 503,
+      headers: { 'content-length': '300' },
+      body: '<Error>',
+    });
+    await expectFailure('cdn_timeout');
+  });
+
   it('answers cdn_unreachable when the CDN is down', async () => {
     device.s3Proxy.fault = () => ({ kind: 'refuse' });
     await expectFailure('cdn_unreachable');

@@ -133,3 +133,15 @@ describe('abortReason', () => {
     assert.ok(abortReason(AbortSignal.abort()) instanceof Error);
   });
 });
+
+describe('a source that had ended before it was watched', () => {
+  const options = { timeoutMs: 5000, stalled: () => new Error('stalled'), signal: new AbortController().signal };
+
+  it('is told at once when it was destroyed', async () => {
+    const source = new Readable({ read: () => undefined });
+    source.on('error', () => undefined);
+    source.destroy(new Error('broken before'));
+    await new Promise((resolve) => source.once('close', resolve));
+    await assert.rejects(Array.fromAsync(watchForStalls(source, options)), /broken before/);
+  });
+});
