@@ -27,7 +27,12 @@ export function createLogger(options: LoggerOptions): Logger {
     { stream: pino.destination({ dest: 1, sync: true }), level: 'trace' },
   ];
   if (options.file !== undefined) {
-    streams.push({ stream: pino.destination({ dest: options.file, mkdir: true, sync: true }), level: 'trace' });
+    const file = pino.destination({ dest: options.file, mkdir: true, sync: true });
+    // A full disk must not end the process; stdout has the lines all the same.
+    file.on('error', (error: Error) => {
+      process.stderr.write(`LOG_FILE can't be written: ${error.message}\n`);
+    });
+    streams.push({ stream: file, level: 'trace' });
   }
   return pino(
     {

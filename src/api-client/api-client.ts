@@ -84,7 +84,8 @@ export class ApiClient {
     const hardware = await fingerprint.hardwareString();
     const hardwareHash = deriveHardwareHash(keyTemplates.hardware, hardware);
     const apiAesKey = deriveAesKey(deriveApiKey(keyTemplates.api, { email, password, hardwareHash }));
-    const session = new Session({ api, email, password, hardware, apiAesKey, token });
+    const checkToken = (fresh: string) => void readClaims(fresh, tokenKeys);
+    const session = new Session({ api, email, password, hardware, apiAesKey, token, checkToken });
     const cdnConfig = await fetchCdnConfig(session, signal);
     const cdn = new S3CdnManager(cdnConfig, { stallTimeoutMs });
     const resourceKey = cdnConfig.resourceKey ?? this.#options.resourceKey;

@@ -10,6 +10,8 @@ export interface SessionOptions {
   /** AES key of the envelopes that the API makes for this user on this hardware. */
   readonly apiAesKey: Buffer;
   readonly token: string;
+  /** Throws for a token that must not be used. */
+  readonly checkToken: (token: string) => void;
 }
 
 /**
@@ -77,9 +79,11 @@ export class Session {
   }
 
   async #login(): Promise<string> {
-    const { api, email, password } = this.#options;
+    const { api, email, password, checkToken } = this.#options;
     // No caller's signal: others may wait for the same token. The API client's own deadline ends it.
-    this.#token = await api.login(email, password, new AbortController().signal);
-    return this.#token;
+    const token = await api.login(email, password, new AbortController().signal);
+    checkToken(token);
+    this.#token = token;
+    return token;
   }
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -176,4 +176,14 @@ describe('a request in the log', () => {
     assert.deepEqual(unknown?.['req'], { method: 'GET', route: '(none)' });
     assert.doesNotMatch(output, /hush/);
   });
+});
+
+it('a log file that can not be written does not end the process', () => {
+  const script = `import { createLogger } from ${JSON.stringify(LOGGER)};
+    const logger = createLogger({ level: 'info', file: '/dev/full' });
+    logger.info('first'); setTimeout(() => { logger.info('second'); }, 50);`;
+  const run = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
+  assert.equal(run.status, 0, run.stderr);
+  assert.match(run.stdout, /second/);
+  assert.match(run.stderr, /LOG_FILE can't be written/);
 });
