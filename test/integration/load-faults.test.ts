@@ -4,7 +4,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { Device, digestBody, eventually, sha256 } from '../support/device.ts';
 import type { Fault, SeenRequest } from '../support/fault-proxy.ts';
 import { LoaderProcess, readJson } from '../support/loader-process.ts';
-import { S3, S3_SKIP } from '../support/test-environment.ts';
+import { S3_SKIP } from '../support/test-environment.ts';
 
 /** Three ranges and a bit. */
 const content = randomBytes(26_000_000);
@@ -63,19 +63,10 @@ describe('a cold load', { skip: S3_SKIP }, () => {
   });
 
   it('answers cdn_access_denied when the keys of cdn.yaml are wrong', async () => {
-    const config = {
-      host: device.s3Proxy.url,
-      bucket: device.bucket,
-      downloader_access_key: S3?.accessKey,
-      downloader_access_secret: 'wrong-secret',
-      uploader_access_key: S3?.accessKey,
-      uploader_access_secret: S3?.accessSecret,
-      resource_key: device.origin.resourceKey,
-    };
-    await device.origin.publishCdnConfig(config);
+    await device.origin.publishCdnConfig({ ...device.goodCdnConfig, downloader_access_secret: 'wrong-secret' });
     await device.login();
     await expectFailure('cdn_access_denied');
-    await device.origin.publishCdnConfig({ ...config, downloader_access_secret: S3?.accessSecret });
+    await device.origin.publishCdnConfig(device.goodCdnConfig);
     await device.login();
   });
 

@@ -2,27 +2,17 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { Device, digestBody, sha256, UPSTREAM_TIMEOUT_MS } from '../support/device.ts';
-import { S3, S3_SKIP } from '../support/test-environment.ts';
+import { S3_SKIP } from '../support/test-environment.ts';
 
 describe('POST /login', { skip: S3_SKIP }, () => {
   let device: Device;
-  let goodCdnConfig: Record<string, unknown>;
   const content = randomBytes(50_000);
   before(async () => {
     device = await Device.start();
-    goodCdnConfig = {
-      host: device.s3Proxy.url,
-      bucket: device.bucket,
-      downloader_access_key: S3?.accessKey,
-      downloader_access_secret: S3?.accessSecret,
-      uploader_access_key: S3?.accessKey,
-      uploader_access_secret: S3?.accessSecret,
-      resource_key: device.origin.resourceKey,
-    };
   });
   afterEach(async () => {
     device.heal();
-    await device.origin.publishCdnConfig(goodCdnConfig);
+    await device.origin.publishCdnConfig(device.goodCdnConfig);
   });
   after(() => device.stop());
 
@@ -141,7 +131,7 @@ describe('POST /login', { skip: S3_SKIP }, () => {
     },
     {
       title: 'cdn.yaml lacks a field',
-      arrange: () => device.origin.publishCdnConfig({ ...goodCdnConfig, uploader_access_secret: undefined }),
+      arrange: () => device.origin.publishCdnConfig({ ...device.goodCdnConfig, uploader_access_secret: undefined }),
       code: 'cdn_config_invalid',
       detail: /uploader_access_secret is missing/,
     },
@@ -203,14 +193,7 @@ describe('the resource key', { skip: S3_SKIP }, () => {
   it('is asked for by name when neither the environment nor cdn.yaml has one', async () => {
     const device = await Device.start();
     try {
-      await device.origin.publishCdnConfig({
-        host: device.s3Proxy.url,
-        bucket: device.bucket,
-        downloader_access_key: S3?.accessKey,
-        downloader_access_secret: S3?.accessSecret,
-        uploader_access_key: S3?.accessKey,
-        uploader_access_secret: S3?.accessSecret,
-      });
+      await device.origin.publishCdnConfig({ ...device.goodCdnConfig, resource_key: undefined });
       await device.login();
       const load = await device.loader.postForJson('/load/m', { filename: 'm', folder: 'models' });
       assert.deepEqual([load.status, load.body.code], [500, 'resource_key_missing']);

@@ -84,6 +84,19 @@ export class Device {
     return path.join(this.folder, 'models');
   }
 
+  /** A cdn.yaml that is good for this device, to be published whole or hurt. */
+  get goodCdnConfig(): Record<string, unknown> {
+    return {
+      host: this.s3Proxy.url,
+      bucket: this.bucket,
+      downloader_access_key: S3?.accessKey,
+      downloader_access_secret: S3?.accessSecret,
+      uploader_access_key: S3?.accessKey,
+      uploader_access_secret: S3?.accessSecret,
+      resource_key: this.origin.resourceKey,
+    };
+  }
+
   /** The cache's copy of a big part. */
   bigPath(name: string, folder = 'models'): string {
     return path.join(this.cacheFolder, folder, `${name}.big`);
