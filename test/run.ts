@@ -1,9 +1,9 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { glob } from 'node:fs/promises';
 import path from 'node:path';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
-import { startRgw, stopRgw, SERVICES_FOLDER } from './support/services.ts';
+import { SERVICES_FOLDER, startDockerd, startRgw, stopAllDockerds, stopRgw } from './support/services.ts';
 
 /**
  * Runs the tests: `npm test`, or `npm run test:only -- PATTERN...` for the files whose path has one of the patterns.
@@ -20,19 +20,17 @@ mkdirSync(path.join(runFolder, 'logs'), { recursive: true });
 writeFileSync(path.join(runFolder, 'secrets.txt'), '');
 process.env['LOADER_TEST_RUN_FOLDER'] = runFolder;
 
-process.on('SIGINT', () => void stopServices().finally(() => process.exit(130)));
+const interrupt = new AbortController();
+process.on('SIGINT', () => {
+  interrupt.abort();
+  void stopServices().finally(() => process.exit(130));
+});
 
 console.log('Starting the services of the tests ...');
-try {
-  const s3 = await startRgw();
-  process.env['LOADER_TEST_S3_ENDPOINT'] = s3.endpoint;
-  process.env['LOADER_TEST_S3_KEY'] = s3.accessKey;
-  process.env['LOADER_TEST_S3_SECRET'] = s3.accessSecret;
-} catch (error) {
-  const reason = `the Ceph RADOS Gateway could not be started: ${lastLine(error)}`;
-  console.log(`${reason}\nTests that need it are skipped.`);
-  process.env['LOADER_TEST_S3_SKIP'] = reason;
-}
+const s3Start = startS3();
+// Where both must be installed, one after the other: two runs of apt at once get in each other's way.
+const dockerStart = isInstalled('dockerd') ? startDocker() : s3Start.then(startDocker);
+await Promise.all([s3Start, dockerStart]);
 
 try {
   const patterns = process.argv.slice(2);
@@ -50,7 +48,7 @@ try {
 
 async function runFiles(files: string[], concurrency: number): Promise<boolean> {
   let passed = true;
-  const stream = run({ files, concurrency, timeout: FILE_TIMEOUT_MS });
+  const stream = run({ files, concurrency, timeout: FILE_TIMEOUT_MS, signal: interrupt.signal });
   stream.on('test:fail', () => {
     passed = false;
   });
@@ -64,8 +62,40 @@ async function runFiles(files: string[], concurrency: number): Promise<boolean> 
   return passed;
 }
 
+async function startS3(): Promise<void> {
+  try {
+    const s3 = await startRgw();
+    process.env['LOADER_TEST_S3_ENDPOINT'] = s3.endpoint;
+    process.env['LOADER_TEST_S3_KEY'] = s3.accessKey;
+    process.env['LOADER_TEST_S3_SECRET'] = s3.accessSecret;
+  } catch (error) {
+    process.env['LOADER_TEST_S3_SKIP'] = announce(`the Ceph RADOS Gateway could not be started: ${lastLine(error)}`);
+  }
+}
+
+/** Never the engine of the machine: the tests kill theirs, and remove its images. */
+async function startDocker(): Promise<void> {
+  await stopAllDockerds(); // A run that was killed may have left images behind.
+  try {
+    process.env['LOADER_TEST_DOCKER_HOST'] = (await startDockerd()).host;
+  } catch (error) {
+    process.env['LOADER_TEST_DOCKER_SKIP'] = announce(`the Docker engine could not be started: ${lastLine(error)}`);
+  }
+}
+
+function announce(reason: string): string {
+  console.log(`${reason}\nTests that need it are skipped.`);
+  return reason;
+}
+
+function isInstalled(command: string): boolean {
+  const folders = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/usr/bin'];
+  return folders.some((folder) => existsSync(path.join(folder, command)));
+}
+
 async function stopServices(): Promise<void> {
-  await stopRgw().catch(() => undefined);
+  await Promise.all([s3Start, dockerStart]); // What is just starting could not be stopped.
+  await Promise.allSettled([stopRgw(), stopAllDockerds()]);
 }
 
 function lastLine(error: unknown): string {

@@ -4,7 +4,7 @@ import type { S3Service } from './services.ts';
 
 /**
  * What test/run.ts hands to the test files through their environment. A test file that is run by itself, with
- * `node --test`, finds none of it: then tests that need S3 are skipped.
+ * `node --test`, finds none of it: then tests that need S3 or Docker are skipped.
  */
 const { env } = process;
 
@@ -21,6 +21,17 @@ export const S3: S3Service | undefined =
 /** For the `skip` option of tests that need the real S3 server: false, or why they can't run. */
 export const S3_SKIP: string | false =
   S3 === undefined ? (env['LOADER_TEST_S3_SKIP'] ?? 'no S3 server: run this through npm test') : false;
+
+/**
+ * The real Docker engine of this run, as in DOCKER_HOST; undefined with the reason in `DOCKER_SKIP`. It is empty at
+ * first, and all test files share it: each removes what it loaded, and no more. One that must have an engine for itself,
+ * to kill it for instance, starts one with `startDockerd` and a name of its own that begins with `dockerd`.
+ */
+export const DOCKER_HOST: string | undefined = env['LOADER_TEST_DOCKER_HOST'];
+
+/** For the `skip` option of tests that need the real Docker engine: false, or why they can't run. */
+export const DOCKER_SKIP: string | false =
+  DOCKER_HOST === undefined ? (env['LOADER_TEST_DOCKER_SKIP'] ?? 'no Docker engine: run this through npm test') : false;
 
 /** Folder of this run: logs of all Loaders, and the secrets that must not be in them. */
 export const RUN_FOLDER = env['LOADER_TEST_RUN_FOLDER'] ?? path.resolve(import.meta.dirname, '../../.services/run');

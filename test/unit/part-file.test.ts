@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { PartFile } from '../../src/cache/part-file.ts';
+import { PartFile } from '../../src/transfer/part-file.ts';
 
 let folder = '';
 let partPath = '';

@@ -4,7 +4,7 @@ import { mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { PartFile } from '../../src/cache/part-file.ts';
+import { PartFile } from '../../src/transfer/part-file.ts';
 import { S3CdnManager, type CdnObject } from '../../src/cdn/s3-cdn-manager.ts';
 import { LoaderError } from '../../src/errors.ts';
 import { createLogger } from '../../src/logger.ts';
