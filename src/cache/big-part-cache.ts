@@ -4,7 +4,7 @@ import { lstat, mkdir, open, readdir, readFile, rename, rm, type FileHandle } fr
 import path from 'node:path';
 import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { PartFile, syncFolder } from './part-file.ts';
+import { PartFile, syncFolder } from '../transfer/part-file.ts';
 import { isSafeSegment, resolveFolderUnder } from './safe-path.ts';
 
 /** Where a big part belongs. */

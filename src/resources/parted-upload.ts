@@ -1,4 +1,4 @@
-import type { PartFile } from '../cache/part-file.ts';
+import type { PartFile } from '../transfer/part-file.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { systemErrorCode, toError } from '../errors.ts';
 import type { Logger } from '../logger.ts';

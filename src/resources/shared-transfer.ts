@@ -1,4 +1,4 @@
-import type { PartFile } from '../cache/part-file.ts';
+import type { PartFile } from '../transfer/part-file.ts';
 import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.ts';
 import type { Logger } from '../logger.ts';

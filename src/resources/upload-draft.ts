@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Login } from '../api-client/api-client.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import type { PartFile } from '../cache/part-file.ts';
+import type { PartFile } from '../transfer/part-file.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';

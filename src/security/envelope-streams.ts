@@ -20,7 +20,7 @@ export function envelopeLength(plaintextLength: number): number {
 }
 
 /** Bytes that are decrypted at once. From 256 KiB on, fresh memory from the system costs more than AES itself. */
-const DECRYPT_LENGTH = 128 * 1024;
+export const DECRYPT_LENGTH = 128 * 1024;
 
 /** Encrypts `plaintext` as it comes. `iv` is for known answers only: every real envelope has a random one of its own. */
 export async function* encryptEnvelope(

@@ -51,7 +51,7 @@ async function readFully(file: FileHandle, buffer: Buffer, start: number, end: n
   const length = end - start;
   for (let filled = 0; filled < length;) {
     const { bytesRead } = await file.read(buffer, filled, length - filled, start + filled);
-    if (bytesRead === 0) throw new LoaderError('cache_unusable', 'A file of the cache was cut while it was read.');
+    if (bytesRead === 0) throw new LoaderError('cache_unusable', 'A file was cut while it was read.');
     filled += bytesRead;
   }
   return buffer.subarray(0, length);

@@ -2,7 +2,7 @@ import { open, rename, rm, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 
 /**
- * A file of the cache in the making. It has a name of its own until `publish` moves it, whole and synced, to its place;
+ * A file in the making. It has a name of its own until `publish` moves it, whole and synced, to its place;
  * every other end goes through `discard`. The handle stays readable until `close`, whatever became of the name.
  */
 export class PartFile {

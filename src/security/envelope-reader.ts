@@ -1,0 +1,68 @@
+import { createDecipheriv } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
+import { FILE_CHUNK_LENGTH, readFileChunks } from '../transfer/file-chunks.ts';
+import { BLOCK_LENGTH, DECRYPT_LENGTH } from './envelope-streams.ts';
+
+/**
+ * Reads an envelope on disk at random (docs/protocol.md section 3): any range of the plaintext costs that range of the
+ * file and one block before it, since a block is decrypted with nothing but the block before.
+ *
+ * The padding is not its business: `plaintextLength` comes from `preflightEnvelope`.
+ */
+export class EnvelopeReader {
+  readonly plaintextLength: number;
+  readonly #file: FileHandle;
+  readonly #aesKey: Buffer;
+
+  /** The caller closes `file`, and not while something is read. */
+  constructor(file: FileHandle, plaintextLength: number, aesKey: Buffer) {
+    this.#file = file;
+    this.plaintextLength = plaintextLength;
+    this.#aesKey = aesKey;
+  }
+
+  /**
+   * Decrypts the bytes from `start` to `end` (exclusive) of the plaintext as a stream. What it yields is the consumer's.
+   *
+   * @throws RangeError beyond the plaintext; LoaderError `cache_unusable` when the file ends before its end
+   */
+  async *stream(start: number, end: number): AsyncGenerator<Buffer, void, undefined> {
+    this.#assertRange(start, end);
+    if (start === end) return;
+    const firstBlock = Math.floor(start / BLOCK_LENGTH);
+    const endBlock = Math.ceil(end / BLOCK_LENGTH);
+    // In the file, block k lies behind the IV and k others: so this range begins with the block before the first.
+    const chunks = readFileChunks(
+      this.#file,
+      firstBlock * BLOCK_LENGTH,
+      (endBlock + 1) * BLOCK_LENGTH,
+      FILE_CHUNK_LENGTH,
+    );
+    let decipher: ReturnType<typeof createDecipheriv> | undefined;
+    let position = firstBlock * BLOCK_LENGTH;
+    for await (const chunk of chunks) {
+      let encrypted = chunk;
+      if (decipher === undefined) {
+        decipher = createDecipheriv('aes-256-cbc', this.#aesKey, chunk.subarray(0, BLOCK_LENGTH));
+        decipher.setAutoPadding(false);
+        encrypted = chunk.subarray(BLOCK_LENGTH);
+      }
+      for (let from = 0; from < encrypted.length; from += DECRYPT_LENGTH) {
+        const plaintext = decipher.update(encrypted.subarray(from, from + DECRYPT_LENGTH));
+        const isWhole = position >= start && position + plaintext.length <= end;
+        yield isWhole ? plaintext : plaintext.subarray(Math.max(0, start - position), end - position);
+        position += plaintext.length;
+      }
+    }
+  }
+
+  /** Decrypts a small range in one piece. @throws as `stream` does */
+  async read(start: number, end: number): Promise<Buffer> {
+    return Buffer.concat(await Array.fromAsync(this.stream(start, end)));
+  }
+
+  #assertRange(start: number, end: number): void {
+    if (start >= 0 && start <= end && end <= this.plaintextLength) return;
+    throw new RangeError(`${start} to ${end} is no range of ${this.plaintextLength} bytes`);
+  }
+}

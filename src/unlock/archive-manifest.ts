@@ -1,0 +1,121 @@
+import { createHash } from 'node:crypto';
+import type { LoaderError } from '../errors.ts';
+import { archiveError } from './archive-error.ts';
+
+/** One image as manifest.json of a `docker save` archive names it, by paths within the archive. */
+export interface ManifestImage {
+  readonly configPath: string;
+  readonly tags: readonly string[];
+  /** From the lowest to the highest. */
+  readonly layerPaths: readonly string[];
+}
+
+/** What an image's config tells: the config is the image, and its digest the image's ID. */
+export interface ImageConfig {
+  /** `sha256:` and the digest of the config's bytes. */
+  readonly id: string;
+  /** Digests of the uncompressed layers, from the lowest to the highest. */
+  readonly diffIds: readonly string[];
+  readonly architecture: string;
+  readonly os: string;
+  readonly variant: string | undefined;
+}
+
+export const MAX_MANIFEST_LENGTH = 8 * 1024 * 1024;
+export const MAX_CONFIG_LENGTH = 4 * 1024 * 1024;
+export const MAX_IMAGES = 1000;
+/** The engine's own limit lies near 128. */
+const MAX_LAYERS = 512;
+const MAX_TAGS = 100;
+const MAX_TEXT_LENGTH = 4096;
+
+/** Reads manifest.json. @throws LoaderError `archive_invalid` */
+export function parseManifest(json: Buffer): ManifestImage[] {
+  const items = parseJson(json, 'manifest.json');
+  if (!Array.isArray(items) || items.length === 0) throw archiveError('its manifest.json names no images');
+  if (items.length > MAX_IMAGES) {
+    throw archiveError(`its manifest.json names ${items.length} images; at most ${MAX_IMAGES} are taken`);
+  }
+  return items.map((item: unknown) => {
+    const { Config: config, RepoTags: tags, Layers: layers } = asRecord(item, 'manifest.json');
+    const isSound =
+      isText(config) && isTextList(layers ?? [], MAX_LAYERS) && isTextList(tags ?? [], MAX_TAGS);
+    if (!isSound) throw archiveError('its manifest.json has an image without a sound Config, RepoTags and Layers');
+    return {
+      configPath: archivePath(config),
+      tags: (tags ?? []) as string[],
+      layerPaths: ((layers ?? []) as string[]).map(archivePath),
+    };
+  });
+}
+
+/** Reads an image's config, whose path may tell its digest. @throws LoaderError `archive_invalid` */
+export function parseImageConfig(json: Buffer, configPath: string): ImageConfig {
+  const hex = createHash('sha256').update(json).digest('hex');
+  const expected = digestInPath(configPath);
+  if (expected !== undefined && expected !== hex) throw archiveError(`the image config ${configPath} does not match its digest`);
+  const config = asRecord(parseJson(json, configPath), configPath);
+  const rootfs = asRecord(config['rootfs'] ?? {}, configPath);
+  const diffIds = rootfs['diff_ids'] ?? [];
+  const isSound =
+    isTextList(diffIds, MAX_LAYERS) &&
+    diffIds.every((diffId) => /^sha256:[0-9a-f]{64}$/.test(diffId)) &&
+    isText(config['architecture']) &&
+    isText(config['os']);
+  if (!isSound) throw archiveError(`the image config ${configPath} has no sound architecture, os and rootfs.diff_ids`);
+  return {
+    id: `sha256:${hex}`,
+    diffIds,
+    architecture: config['architecture'] as string,
+    os: config['os'] as string,
+    variant: isText(config['variant']) ? config['variant'] : undefined,
+  };
+}
+
+/** The SHA-256, hex, that a path of an archive promises: `<hex>.json` and `blobs/sha256/<hex>` do. */
+export function digestInPath(path: string): string | undefined {
+  return /^(?:blobs\/sha256\/([0-9a-f]{64})|([0-9a-f]{64})\.json)$/.exec(path)?.slice(1).find((hex) => hex !== undefined);
+}
+
+/**
+ * A path within an archive in its one form, with neither `./` nor a `/` at its end.
+ *
+ * @throws LoaderError `archive_invalid` for one that leads out of the archive
+ */
+export function archivePath(path: string): string {
+  const segments: string[] = [];
+  for (const segment of path.split('/')) {
+    if (segment === '' || segment === '.') continue;
+    if (segment === '..' && segments.pop() === undefined) throw leadsOut();
+    if (segment !== '..') segments.push(segment);
+  }
+  if (path.startsWith('/') || path.includes('\0')) throw leadsOut();
+  return segments.join('/');
+}
+
+function leadsOut(): LoaderError {
+  return archiveError('a path in it leads out of the archive');
+}
+
+/** Strict in its UTF-8, too: a damaged block must not become a name. */
+function parseJson(json: Buffer, name: string): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(json));
+  } catch {
+    // JSON.parse quotes what it could not read: no cause.
+    throw archiveError(`${name} in it is no JSON`);
+  }
+}
+
+function asRecord(value: unknown, name: string): Readonly<Record<string, unknown>> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw archiveError(`${name} in it has not the form of docker save`);
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === 'string' && value !== '' && value.length <= MAX_TEXT_LENGTH;
+}
+
+function isTextList(value: unknown, maxLength: number): value is string[] {
+  return Array.isArray(value) && value.length <= maxLength && value.every(isText);
+}
