@@ -11,16 +11,19 @@ import { registerRequestBodyWatchdog } from './http/request-body-watchdog.ts';
 import { registerHealthRoutes } from './http/routes/health-routes.ts';
 import { registerLoadRoutes } from './http/routes/load-routes.ts';
 import { registerLoginRoutes } from './http/routes/login-routes.ts';
+import { registerUnlockRoutes } from './http/routes/unlock-routes.ts';
 import { registerUploadRoutes } from './http/routes/upload-routes.ts';
 import { FORMATS } from './http/validation.ts';
 import type { Logger } from './logger.ts';
 import type { DownloadService } from './resources/download-service.ts';
 import type { UploadService } from './resources/upload-service.ts';
+import type { UnlockService } from './unlock/unlock-service.ts';
 
 export interface AppServices {
   readonly apiClient: ApiClient;
   readonly downloads: DownloadService;
   readonly uploads: UploadService;
+  readonly unlocks: UnlockService;
   readonly activeWork: ActiveWork;
 }
 
@@ -68,6 +71,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   registerLoginRoutes(app, services);
   registerLoadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
   registerUploadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
+  registerUnlockRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
   registerMethodNotAllowed(app, methodsByUrl);
   return app;
 }

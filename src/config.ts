@@ -1,5 +1,8 @@
 import { createPublicKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { parseDockerHost, type DockerHost, type DockerTls } from './docker/docker-host.ts';
+import { systemErrorCode } from './errors.ts';
 import { LOG_LEVELS, type LogLevel } from './logger.ts';
 
 /** All that can be set from outside, read once at the start. */
@@ -8,6 +11,12 @@ export interface Config {
   readonly port: number;
   readonly resourceApiUrl: string;
   readonly modelCacheDir: string;
+  readonly stateDir: string;
+  readonly imagesPath: string;
+  readonly apiVersion: string;
+  readonly serviceImages: readonly string[];
+  readonly dockerHost: DockerHost;
+  readonly unlockParallelism: number;
   readonly resourceKey: string | undefined;
   readonly keyTemplates: { readonly hardware: string; readonly api: string };
   readonly hardwareId: string | undefined;
@@ -15,6 +24,8 @@ export interface Config {
   readonly apiKeys: readonly string[];
   readonly upstreamTimeoutMs: number;
   readonly stallTimeoutMs: number;
+  readonly engineTimeoutMs: number;
+  readonly engineStallTimeoutMs: number;
   readonly clientStallTimeoutMs: number;
   readonly shutdownTimeoutMs: number;
   readonly logLevel: LogLevel;
@@ -27,6 +38,17 @@ export const VARIABLES = {
   PORT: { fallback: '8080', about: 'port to listen on; 0 takes a free one' },
   RESOURCE_API_URL: { fallback: 'https://api.azaion.com', about: 'base URL of the Resource API' },
   MODEL_CACHE_DIR: { fallback: 'models', about: 'folder of the big parts on disk' },
+  STATE_DIR: { fallback: 'state', about: 'folder of what must be known after a restart: the receipt of the unlock' },
+  IMAGES_PATH: { fallback: '/opt/azaion/images.enc', about: 'the encrypted archive of Docker images' },
+  SERVICE_IMAGES: {
+    fallback: undefined,
+    about: 'comma-separated repositories that are loaded when each has the tag API_VERSION; unset, the receipt tells',
+  },
+  API_VERSION: { fallback: 'latest', about: 'tag of the service images' },
+  DOCKER_HOST: { fallback: 'unix:///var/run/docker.sock', about: 'the Docker engine; also tcp://host:port' },
+  DOCKER_TLS_VERIFY: { fallback: undefined, about: 'if set, tcp:// is TLS, with the certificates of DOCKER_CERT_PATH' },
+  DOCKER_CERT_PATH: { fallback: undefined, about: 'folder with ca.pem, cert.pem and key.pem' },
+  UNLOCK_PARALLELISM: { fallback: '3', about: 'images that are loaded into the engine at once, 1 to 16' },
   RESOURCE_KEY: {
     fallback: undefined,
     about: 'the secret of the fleet, unless cdn.yaml names it; or RESOURCE_KEY_FILE',
@@ -51,6 +73,11 @@ export const VARIABLES = {
   },
   UPSTREAM_TIMEOUT_MS: { fallback: '30000', about: 'for one call of the Resource API, in ms' },
   STALL_TIMEOUT_MS: { fallback: '30000', about: 'how long the CDN may move no byte, in ms' },
+  ENGINE_TIMEOUT_MS: { fallback: '30000', about: 'for one small question to the Docker engine, in ms' },
+  ENGINE_STALL_TIMEOUT_MS: {
+    fallback: '120000',
+    about: 'how long the Docker engine may neither take nor say anything while it loads an image, in ms',
+  },
   CLIENT_STALL_TIMEOUT_MS: { fallback: '120000', about: 'how long a client may move no byte of a body, in ms' },
   SHUTDOWN_TIMEOUT_MS: { fallback: '8000', about: 'for what is under way when the Loader is told to stop, in ms' },
   LOG_LEVEL: { fallback: 'info', about: `one of ${LOG_LEVELS.join(', ')}` },
@@ -82,6 +109,12 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     port: reader.integer('PORT', 0, 65_535),
     resourceApiUrl: reader.baseUrl('RESOURCE_API_URL'),
     modelCacheDir: reader.text('MODEL_CACHE_DIR'),
+    stateDir: reader.text('STATE_DIR'),
+    imagesPath: reader.text('IMAGES_PATH'),
+    apiVersion: reader.imageTag('API_VERSION'),
+    serviceImages: reader.serviceImages(),
+    dockerHost: reader.dockerHost(),
+    unlockParallelism: reader.integer('UNLOCK_PARALLELISM', 1, 16),
     resourceKey: reader.secret('RESOURCE_KEY'),
     keyTemplates: Object.freeze({
       hardware: reader.template('KEY_TEMPLATE_HARDWARE', ['hardware']),
@@ -92,6 +125,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     apiKeys: reader.apiKeys(),
     upstreamTimeoutMs: reader.milliseconds('UPSTREAM_TIMEOUT_MS'),
     stallTimeoutMs: reader.milliseconds('STALL_TIMEOUT_MS'),
+    engineTimeoutMs: reader.milliseconds('ENGINE_TIMEOUT_MS'),
+    engineStallTimeoutMs: reader.milliseconds('ENGINE_STALL_TIMEOUT_MS'),
     clientStallTimeoutMs: reader.milliseconds('CLIENT_STALL_TIMEOUT_MS'),
     shutdownTimeoutMs: reader.milliseconds('SHUTDOWN_TIMEOUT_MS'),
     logLevel: reader.logLevel(),
@@ -174,7 +209,7 @@ class EnvironmentReader {
       if (content !== '') return content;
       this.problems.push(`${fileVariable}: the file that it names is empty`);
     } catch (error) {
-      const reason = error instanceof Error && 'code' in error ? String(error.code) : 'unknown reason';
+      const reason = systemErrorCode(error) ?? 'unknown reason';
       // Without the path: it may be the secret itself, set under the wrong name.
       this.problems.push(`${fileVariable}: the file that it names can't be read (${reason})`);
     }
@@ -196,10 +231,7 @@ class EnvironmentReader {
   apiKeys(): readonly string[] {
     const text = this.secret('API_KEY');
     if (text === undefined) return Object.freeze([]);
-    const keys = text
-      .split(',')
-      .map((key) => key.trim())
-      .filter((key) => key !== '');
+    const keys = splitList(text);
     // Set, but without a key, it would leave every route open.
     if (keys.length === 0 || !keys.every((key) => /^[\x21-\x7e]+$/.test(key))) {
       this.problems.push('API_KEY must be at least one key of visible ASCII characters, several separated by commas');
@@ -207,10 +239,70 @@ class EnvironmentReader {
     return Object.freeze(keys);
   }
 
+  imageTag(name: VariableName): string {
+    const text = this.text(name);
+    if (!/^\w[\w.-]{0,127}$/.test(text)) this.problems.push(`${name} must be a tag of Docker images, not "${text}"`);
+    return text;
+  }
+
+  serviceImages(): readonly string[] {
+    const repositories = splitList(this.optionalText('SERVICE_IMAGES') ?? '');
+    const wrong = repositories.filter((repository) => !REPOSITORY.test(repository));
+    if (wrong.length > 0) {
+      this.problems.push(
+        `SERVICE_IMAGES must be repositories without tags, separated by commas, not "${wrong.join(', ')}"`,
+      );
+    }
+    return Object.freeze(repositories);
+  }
+
+  dockerHost(): DockerHost {
+    const tls = this.#dockerTls();
+    try {
+      return Object.freeze(parseDockerHost(this.text('DOCKER_HOST'), tls));
+    } catch (error) {
+      this.problems.push(`DOCKER_HOST ${error instanceof Error ? error.message : String(error)}`);
+      return { kind: 'unix', socketPath: '' };
+    }
+  }
+
+  /** As docker has it: any value of DOCKER_TLS_VERIFY but an empty one counts. */
+  #dockerTls(): DockerTls | undefined {
+    if (this.optionalText('DOCKER_TLS_VERIFY') === undefined) return undefined;
+    const folder = this.optionalText('DOCKER_CERT_PATH');
+    if (folder === undefined) {
+      this.problems.push(
+        'DOCKER_TLS_VERIFY is set, but not DOCKER_CERT_PATH: the folder with ca.pem, cert.pem and key.pem',
+      );
+      return undefined;
+    }
+    const read = (name: string) => {
+      try {
+        return readFileSync(path.join(folder, name), 'utf8');
+      } catch (error) {
+        this.problems.push(
+          `DOCKER_CERT_PATH: ${name} can't be read there (${systemErrorCode(error) ?? 'unknown reason'})`,
+        );
+        return '';
+      }
+    };
+    return { ca: read('ca.pem'), cert: read('cert.pem'), key: read('key.pem') };
+  }
+
   #value(name: string): string | undefined {
     const value = this.#env[name];
     return value === '' ? undefined : value;
   }
+}
+
+/** A repository as Docker writes it: lower case, with a registry's name and port before it or not. */
+const REPOSITORY = /^(?:[\w.-]+(?::\d+)?\/)?[a-z0-9]+(?:[._\-/]+[a-z0-9]+)*$/;
+
+function splitList(text: string): string[] {
+  return text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '');
 }
 
 function isPublicKey(pem: string): boolean {

@@ -47,6 +47,22 @@ export const ERRORS = {
   resource_not_in_cdn: { status: 'route', meaning: 'neither cache nor CDN has a big part of that name' },
   envelope_invalid: { status: 'route', meaning: 'an envelope is damaged, or encrypted under another key' },
   cache_unusable: { status: 'route', meaning: 'the local cache could not be read or written, and was needed' },
+  // The unlock. Its failures are told by GET /unlock/status.
+  archive_not_found: { status: 404, meaning: 'no image archive at IMAGES_PATH, and its images are not loaded' },
+  archive_unreadable: { status: 'route', meaning: 'the image archive is there, but can not be read' },
+  archive_key_wrong: { status: 'route', meaning: 'the image archive is encrypted under another key fragment' },
+  archive_invalid: { status: 'route', meaning: 'the image archive is broken, cut, or not what docker save writes' },
+  archive_changed: { status: 'route', meaning: 'the image archive was replaced while it was unlocked: unlock again' },
+  key_fragment_invalid: { status: 'route', meaning: 'the Resource API has no key fragment for this user' },
+  unlock_cancelled: { status: 'route', meaning: 'the unlock was cancelled by DELETE /unlock, or the Loader stopped' },
+  // The Docker engine.
+  engine_unreachable: { status: 'route', meaning: 'no Docker engine listens at DOCKER_HOST' },
+  engine_forbidden: { status: 'route', meaning: "the Loader's user may not use the Docker engine's socket" },
+  engine_invalid_response: { status: 'route', meaning: 'what answers at DOCKER_HOST is no Docker engine' },
+  engine_error: { status: 'route', meaning: 'the Docker engine refused a request or an image' },
+  engine_disk_full: { status: 'route', meaning: 'the disk of the Docker engine is full' },
+  engine_stalled: { status: 'route', meaning: 'the Docker engine took and said nothing for ENGINE_STALL_TIMEOUT_MS' },
+  engine_image_missing: { status: 'route', meaning: 'the Docker engine reported success, but the image is not there' },
   // The client.
   client_stalled: { status: 'route', meaning: 'the client stopped sending or reading for CLIENT_STALL_TIMEOUT_MS' },
   client_closed: { status: 'route', meaning: 'the client closed the connection before its request was done' },

@@ -18,6 +18,7 @@ async function start(config: Config, logger: Logger): Promise<void> {
   };
   const shutdown = new Shutdown(
     [
+      { name: 'unlock', run: (deadline) => services.unlocks.stop(deadline) },
       { name: 'requests', run: finishRequests },
       { name: 'connections', run: () => services.close() },
     ],

@@ -4,6 +4,7 @@ import { ResourceApi } from './api-client/resource-api.ts';
 import type { AppServices } from './app.ts';
 import { BigPartCache } from './cache/big-part-cache.ts';
 import type { Config } from './config.ts';
+import { DockerEngine } from './docker/docker-engine.ts';
 import { HardwareFingerprint } from './hardware/hardware-fingerprint.ts';
 import { ActiveWork } from './http/active-work.ts';
 import type { Logger } from './logger.ts';
@@ -11,10 +12,13 @@ import { DownloadService } from './resources/download-service.ts';
 import { PublicationLock } from './resources/publication-lock.ts';
 import { SharedTransfers } from './resources/shared-transfers.ts';
 import { UploadService } from './resources/upload-service.ts';
+import { Presence } from './unlock/presence.ts';
+import { Receipt } from './unlock/receipt.ts';
+import { UnlockService } from './unlock/unlock-service.ts';
 
 export interface Services extends AppServices {
   readonly cache: BigPartCache;
-  /** Closes the connections upstream. For the end of the process. */
+  /** Closes the connections upstream and to the engine. For the end of the process. */
   close(): Promise<void>;
 }
 
@@ -33,15 +37,30 @@ export function createServices(config: Config, logger: Logger): Services {
   const cache = new BigPartCache(config.modelCacheDir, logger);
   const publicationLock = new PublicationLock();
   const transfers = new SharedTransfers();
+  const engine = new DockerEngine({ host: config.dockerHost, timeoutMs: config.engineTimeoutMs });
+  const receipt = new Receipt(config.stateDir);
   return {
     apiClient,
     cache,
     downloads: new DownloadService({ apiClient, cache, publicationLock, transfers, logger }),
     uploads: new UploadService({ apiClient, cache, publicationLock, logger }),
+    unlocks: new UnlockService({
+      apiClient,
+      presence: new Presence({ ...config, engine, receipt, archivePath: config.imagesPath }),
+      receipt,
+      job: {
+        path: config.imagesPath,
+        dockerHost: config.dockerHost,
+        engineTimeoutMs: config.engineTimeoutMs,
+        parallelism: config.unlockParallelism,
+        stallTimeoutMs: config.engineStallTimeoutMs,
+      },
+      logger,
+    }),
     activeWork: new ActiveWork(),
     close: async () => {
       apiClient.close();
-      await dispatcher.destroy();
+      await Promise.all([dispatcher.destroy(), engine.close()]);
     },
   };
 }

@@ -58,18 +58,19 @@ export class ApiClient {
 
   /**
    * Logs in: token, claims, hardware, keys, cdn.yaml. The new login counts when all of it succeeded; otherwise the
-   * earlier one stays as it was.
+   * earlier one stays as it was. Answers the new one.
    *
    * @throws LoaderError whose code tells the step that failed
    */
-  async login(email: string, password: string, signal: AbortSignal): Promise<void> {
+  async login(email: string, password: string, signal: AbortSignal): Promise<Login> {
     const attempt = ++this.#attempts;
     const login = await this.#createLogin(email, password, signal);
     // Of two at the same time, the one that was asked for later wins, whichever is ready first.
-    if (attempt < this.#attemptOfLogin) return;
+    if (attempt < this.#attemptOfLogin) return login;
     this.#login = login;
     this.#attemptOfLogin = attempt;
     this.#options.logger.info({ role: login.user.roleName }, 'Logged in');
+    return login;
   }
 
   /** Closes the connections. For the end of the process. */

@@ -80,9 +80,21 @@ export class ResourceApi {
       READ_RETRY,
       signal,
     );
-    if (answer.contentType.startsWith('text/html')) {
-      throw new LoaderError('api_invalid_response', 'The Resource API answered a web page; check RESOURCE_API_URL.');
-    }
+    assertNoWebPage(answer);
+    return answer.body;
+  }
+
+  /** Answers the key fragment's bytes as they are. @throws TokenRejectedError, LoaderError `key_fragment_invalid` */
+  async getKeyFragment(token: string, signal: AbortSignal): Promise<Buffer> {
+    const call: Call = { method: 'GET', path: 'binary-split/key-fragment', token };
+    const fetchOnce = async () => {
+      const answer = assertToken(await this.#call(call, signal));
+      if (answer.status === 404) throw noKeyFragment('has no key fragment for this user');
+      return assertSuccess(answer);
+    };
+    const answer = await retry(fetchOnce, READ_RETRY, signal);
+    assertNoWebPage(answer);
+    if (answer.body.length === 0) throw noKeyFragment('answered an empty key fragment');
     return answer.body;
   }
 
@@ -161,6 +173,15 @@ function assertSuccess(answer: Answer): Answer {
   const message = `The Resource API answered ${answer.status}.`;
   if ([502, 503, 504].includes(answer.status)) throw new UnavailableError('api_error', message);
   throw new LoaderError('api_error', message);
+}
+
+function assertNoWebPage(answer: Answer): void {
+  if (!answer.contentType.startsWith('text/html')) return;
+  throw new LoaderError('api_invalid_response', 'The Resource API answered a web page; check RESOURCE_API_URL.');
+}
+
+function noKeyFragment(what: string): LoaderError {
+  return new LoaderError('key_fragment_invalid', `The Resource API ${what}: ask its administrator for one.`);
 }
 
 function parseToken(body: Buffer): string {

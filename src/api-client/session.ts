@@ -50,6 +50,11 @@ export class Session {
     await this.#withToken(signal, (token) => this.#options.api.putResource(folder, fileName, content, token, signal));
   }
 
+  /** Fetches the secret of which the image archive's key is made. @throws LoaderError of ResourceApi, `token_refused` */
+  async fetchKeyFragment(signal: AbortSignal): Promise<Buffer> {
+    return await this.#withToken(signal, (token) => this.#options.api.getKeyFragment(token, signal));
+  }
+
   async #withToken<T>(signal: AbortSignal, call: (token: string) => Promise<T>): Promise<T> {
     const token = this.#token;
     try {

@@ -86,7 +86,8 @@ export class DockerEngine {
     const [info, version] = await Promise.all([this.#get('/info', signal), this.#get('/version', signal)]);
     const status = JSON.stringify(asRecord(info)['DriverStatus'] ?? '');
     const components = asRecord(version)['Components'];
-    const isPodman = Array.isArray(components) && components.some((part) => /podman/i.test(String(asRecord(part)['Name'])));
+    const isPodman =
+      Array.isArray(components) && components.some((part) => /podman/i.test(String(asRecord(part)['Name'])));
     const hasContainerdStore = status.includes('io.containerd.snapshotter');
     return { needsEveryLayer: isPodman || hasContainerdStore, identifiesByManifest: hasContainerdStore };
   }

@@ -18,13 +18,18 @@ export interface DockerTls {
 export function parseDockerHost(text: string, tls: DockerTls | undefined): DockerHost {
   if (text.startsWith('unix://')) {
     const socketPath = text.slice('unix://'.length);
-    if (!socketPath.startsWith('/')) throw new Error('must name a socket by its whole path, as in unix:///var/run/docker.sock');
+    if (!socketPath.startsWith('/'))
+      throw new Error('must name a socket by its whole path, as in unix:///var/run/docker.sock');
     return { kind: 'unix', socketPath };
   }
   const url = text.startsWith('tcp://') && URL.canParse(text) ? new URL(text) : undefined;
   const isBare = url !== undefined && url.hostname !== '' && ['', '/'].includes(url.pathname) && !/[?#@\s]/.test(text);
   if (!isBare) throw new Error(`must be unix:///path or tcp://host:port, not "${text}"`);
-  return { kind: 'tcp', host: `${url.hostname}:${url.port === '' ? (tls === undefined ? 2375 : 2376) : url.port}`, tls };
+  return {
+    kind: 'tcp',
+    host: `${url.hostname}:${url.port === '' ? (tls === undefined ? 2375 : 2376) : url.port}`,
+    tls,
+  };
 }
 
 /** The same as text, for messages. */

@@ -45,7 +45,9 @@ export class LoadReply {
     const message = parseLine(line);
     const detail = asRecord(message['errorDetail']);
     if (detail !== undefined || typeof message['error'] === 'string') {
-      this.#error ??= String(detail?.['message'] ?? message['error'] ?? 'no reason given');
+      this.#error ??= [detail?.['message'], message['error'], 'no reason given'].find(
+        (text) => typeof text === 'string',
+      );
       return;
     }
     const current = asRecord(message['progressDetail'])?.['current'];

@@ -47,11 +47,13 @@ export class EnvelopeReader {
         decipher.setAutoPadding(false);
         encrypted = chunk.subarray(BLOCK_LENGTH);
       }
-      for (let from = 0; from < encrypted.length; from += DECRYPT_LENGTH) {
-        const plaintext = decipher.update(encrypted.subarray(from, from + DECRYPT_LENGTH));
-        const isWhole = position >= start && position + plaintext.length <= end;
-        yield isWhole ? plaintext : plaintext.subarray(Math.max(0, start - position), end - position);
+      for (let offset = 0; offset < encrypted.length; offset += DECRYPT_LENGTH) {
+        const plaintext = decipher.update(encrypted.subarray(offset, offset + DECRYPT_LENGTH));
+        const from = Math.max(0, start - position);
+        const to = Math.min(plaintext.length, end - position);
+        // Before the chunk is given away: its consumer may release it.
         position += plaintext.length;
+        yield from === 0 && to === plaintext.length ? plaintext : plaintext.subarray(from, to);
       }
     }
   }

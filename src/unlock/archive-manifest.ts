@@ -38,8 +38,7 @@ export function parseManifest(json: Buffer): ManifestImage[] {
   }
   return items.map((item: unknown) => {
     const { Config: config, RepoTags: tags, Layers: layers } = asRecord(item, 'manifest.json');
-    const isSound =
-      isText(config) && isTextList(layers ?? [], MAX_LAYERS) && isTextList(tags ?? [], MAX_TAGS);
+    const isSound = isText(config) && isTextList(layers ?? [], MAX_LAYERS) && isTextList(tags ?? [], MAX_TAGS);
     if (!isSound) throw archiveError('its manifest.json has an image without a sound Config, RepoTags and Layers');
     return {
       configPath: archivePath(config),
@@ -53,7 +52,8 @@ export function parseManifest(json: Buffer): ManifestImage[] {
 export function parseImageConfig(json: Buffer, configPath: string): ImageConfig {
   const hex = createHash('sha256').update(json).digest('hex');
   const expected = digestInPath(configPath);
-  if (expected !== undefined && expected !== hex) throw archiveError(`the image config ${configPath} does not match its digest`);
+  if (expected !== undefined && expected !== hex)
+    throw archiveError(`the image config ${configPath} does not match its digest`);
   const config = asRecord(parseJson(json, configPath), configPath);
   const rootfs = asRecord(config['rootfs'] ?? {}, configPath);
   const diffIds = rootfs['diff_ids'] ?? [];
@@ -74,7 +74,7 @@ export function parseImageConfig(json: Buffer, configPath: string): ImageConfig 
 
 /** The SHA-256, hex, that a path of an archive promises: `<hex>.json` and `blobs/sha256/<hex>` do. */
 export function digestInPath(path: string): string | undefined {
-  return /^(?:blobs\/sha256\/([0-9a-f]{64})|([0-9a-f]{64})\.json)$/.exec(path)?.slice(1).find((hex) => hex !== undefined);
+  return /^blobs\/sha256\/([0-9a-f]{64})$/.exec(path)?.[1] ?? /^([0-9a-f]{64})\.json$/.exec(path)?.[1];
 }
 
 /**

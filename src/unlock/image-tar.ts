@@ -76,11 +76,7 @@ function createTail({ configJson, id, tags, layers }: PlannedLoad): Buffer {
 }
 
 function fileEntry(name: string, content: Buffer): Buffer[] {
-  return [
-    createTarHeader(name, content.length),
-    content,
-    Buffer.alloc(paddedLength(content.length) - content.length),
-  ];
+  return [createTarHeader(name, content.length), content, Buffer.alloc(paddedLength(content.length) - content.length)];
 }
 
 function layerPath(diffId: string): string {

@@ -80,6 +80,11 @@ export function wholeLoad(image: Pick<ArchiveImage, 'config' | 'configJson' | 't
   return { configJson, id: config.id, tags, layers, sentLayers: distinct(layers), after: undefined, isShared: false };
 }
 
+/** The same load with every layer that it has, which stands on nothing. */
+export function withEveryLayer(load: PlannedLoad): PlannedLoad {
+  return { ...load, sentLayers: distinct(load.layers), after: undefined };
+}
+
 /** Bytes of layers that a load sends. */
 export function sentLength(load: Pick<PlannedLoad, 'sentLayers'>): number {
   return load.sentLayers.reduce((total, { file }) => total + file.length, 0);

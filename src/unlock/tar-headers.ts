@@ -75,19 +75,10 @@ export class TarHeaderReader {
 
   /** Takes the data of the last header, where `take` asked for it. @throws LoaderError `archive_invalid` */
   takeMetadata(data: Buffer): void {
-    switch (this.#metadataType) {
-      case 'L':
-        this.#longName = readText(data);
-        break;
-      case 'K':
-        this.#longLinkName = readText(data);
-        break;
-      case 'g':
-        this.#globalRecords = new Map([...this.#globalRecords, ...parsePaxRecords(data)]);
-        break;
-      default:
-        this.#records = parsePaxRecords(data);
-    }
+    if (this.#metadataType === 'L') this.#longName = readText(data);
+    else if (this.#metadataType === 'K') this.#longLinkName = readText(data);
+    else if (this.#metadataType === 'x') this.#records = parsePaxRecords(data);
+    else this.#globalRecords = new Map([...this.#globalRecords, ...parsePaxRecords(data)]);
   }
 
   #joinEntry(block: Buffer, type: TarEntryType, lengthOfHeader: number): TarEntry {
@@ -98,7 +89,8 @@ export class TarHeaderReader {
     const name = record('path') ?? this.#longName ?? readName(block);
     const linkName = record('linkpath') ?? this.#longLinkName ?? readText(block.subarray(157, 257));
     const size = record('size');
-    if (size !== undefined && !/^\d{1,15}$/.test(size)) throw archiveError('a PAX header in it has a size that is no number');
+    if (size !== undefined && !/^\d{1,15}$/.test(size))
+      throw archiveError('a PAX header in it has a size that is no number');
     this.#longName = undefined;
     this.#longLinkName = undefined;
     this.#records = new Map();
@@ -184,4 +176,3 @@ function parsePaxRecords(data: Buffer): Map<string, string> {
   }
   return records;
 }
-

@@ -78,7 +78,7 @@ export async function listTar(archive: EnvelopeReader, signal: AbortSignal): Pro
 class ReadWindow {
   readonly #archive: EnvelopeReader;
   #start = 0;
-  #bytes = Buffer.alloc(0);
+  #bytes: Buffer = Buffer.alloc(0);
 
   constructor(archive: EnvelopeReader) {
     this.#archive = archive;

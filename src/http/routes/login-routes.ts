@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import { abortWhenClientLeaves } from '../client-abort.ts';
 
 export interface LoginRoutesOptions {
-  readonly apiClient: { login(email: string, password: string, signal: AbortSignal): Promise<void> };
+  readonly apiClient: { login(email: string, password: string, signal: AbortSignal): Promise<unknown> };
 }
 
 interface LoginBody {

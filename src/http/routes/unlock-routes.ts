@@ -1,0 +1,39 @@
+import type { FastifyInstance } from 'fastify';
+import type { UnlockService } from '../../unlock/unlock-service.ts';
+import { abortWhenClientLeaves } from '../client-abort.ts';
+import { sendEvents } from '../send-events.ts';
+
+export interface UnlockRoutesOptions {
+  readonly unlocks: UnlockService;
+  readonly clientStallTimeoutMs: number;
+}
+
+interface UnlockBody {
+  readonly email: string;
+  readonly password: string;
+}
+
+const UNLOCK_BODY = {
+  type: 'object',
+  required: ['email', 'password'],
+  properties: { email: { type: 'string' }, password: { type: 'string' } },
+} as const;
+
+/** POST and DELETE /unlock, GET /unlock/status, GET /unlock/events: the original's words for the state of the unlock. */
+export function registerUnlockRoutes(
+  app: FastifyInstance,
+  { unlocks, clientStallTimeoutMs }: UnlockRoutesOptions,
+): void {
+  app.post<{ Body: UnlockBody }>('/unlock', { schema: { body: UNLOCK_BODY } }, async ({ body }) => ({
+    state: await unlocks.start(body.email, body.password),
+  }));
+
+  app.delete('/unlock', async () => ({ state: await unlocks.cancel() }));
+
+  app.get('/unlock/status', () => unlocks.status);
+
+  app.get('/unlock/events', async (_request, reply) => {
+    const abort = abortWhenClientLeaves(reply);
+    await sendEvents(reply, 'status', unlocks.watch(abort.signal), { stallTimeoutMs: clientStallTimeoutMs, abort });
+  });
+}

@@ -1,0 +1,55 @@
+import type { DockerEngine } from '../docker/docker-engine.ts';
+import { hasErrorCode } from '../errors.ts';
+import type { LoadedArchive } from './archive-loader.ts';
+import { isSameArchive, readArchiveIdentity } from './open-archive.ts';
+import type { Receipt } from './receipt.ts';
+
+export interface PresenceOptions {
+  readonly engine: DockerEngine;
+  readonly receipt: Receipt;
+  readonly archivePath: string;
+  /** Repositories whose `:apiVersion` must be there; where there are none, the receipt tells. */
+  readonly serviceImages: readonly string[];
+  readonly apiVersion: string;
+}
+
+/** Tells whether the release is loaded already, without the archive's key. */
+export class Presence {
+  readonly #options: PresenceOptions;
+
+  constructor(options: PresenceOptions) {
+    this.#options = options;
+  }
+
+  /** @throws LoaderError `engine_...`, `archive_unreadable` when it can't be told */
+  async isLoaded(signal: AbortSignal): Promise<boolean> {
+    const { engine, serviceImages, apiVersion, receipt } = this.#options;
+    if (serviceImages.length > 0) {
+      for (const repository of serviceImages) {
+        if ((await engine.inspectImage(`${repository}:${apiVersion}`, signal)) === undefined) return false;
+      }
+      return true;
+    }
+    const loaded = await receipt.read();
+    return loaded !== undefined && (await this.#isOfThisArchive(loaded)) && (await this.#isWhole(loaded, signal));
+  }
+
+  /** A receipt that no archive contradicts counts: many remove the archive when it is loaded. */
+  async #isOfThisArchive({ identity }: LoadedArchive): Promise<boolean> {
+    try {
+      return isSameArchive(identity, await readArchiveIdentity(this.#options.archivePath));
+    } catch (error) {
+      if (hasErrorCode(error, 'archive_not_found')) return true;
+      throw error;
+    }
+  }
+
+  async #isWhole({ images }: LoadedArchive, signal: AbortSignal): Promise<boolean> {
+    for (const { id, tags } of images) {
+      for (const name of tags.length === 0 ? [id] : tags) {
+        if ((await this.#options.engine.inspectImage(name, signal))?.id !== id) return false;
+      }
+    }
+    return true;
+  }
+}

@@ -1,0 +1,68 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { PartFile } from '../transfer/part-file.ts';
+import type { LoadedArchive } from './archive-loader.ts';
+
+const FILE_NAME = 'unlock-receipt.json';
+const VERSION = 1;
+const MAX_LENGTH = 4 * 1024 * 1024;
+
+/** What the last unlock brought into the engine, on disk: so that the next start knows without the archive's key. */
+export class Receipt {
+  readonly #folder: string;
+
+  /** @param folder STATE_DIR; it is made when the first receipt is written */
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** Undefined when there is none that can be read: then the unlock is done once more. */
+  async read(): Promise<LoadedArchive | undefined> {
+    try {
+      const text = await readFile(this.#path, 'utf8');
+      return text.length <= MAX_LENGTH ? parse(JSON.parse(text)) : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Writes it whole or not at all. @throws Error of the file system */
+  async write(loaded: LoadedArchive): Promise<void> {
+    await mkdir(this.#folder, { recursive: true });
+    const file = await PartFile.create(path.join(this.#folder, `.${FILE_NAME}.${randomUUID()}`));
+    try {
+      await file.write(Buffer.from(JSON.stringify({ version: VERSION, ...loaded })), 0);
+      await file.publish(this.#path);
+    } finally {
+      await file.close();
+      await file.discard();
+    }
+  }
+
+  get #path(): string {
+    return path.join(this.#folder, FILE_NAME);
+  }
+}
+
+function parse(value: unknown): LoadedArchive | undefined {
+  const receipt = value as Partial<LoadedArchive & { version: number }> | null;
+  const identity = receipt?.identity as Partial<LoadedArchive['identity']> | undefined;
+  const images: unknown = receipt?.images;
+  const isSound =
+    receipt?.version === VERSION &&
+    typeof identity?.length === 'number' &&
+    typeof identity.modifiedNs === 'string' &&
+    typeof identity.iv === 'string' &&
+    Array.isArray(images) &&
+    images.length > 0 &&
+    images.every(isImage);
+  return isSound ? (receipt as LoadedArchive) : undefined;
+}
+
+function isImage(value: unknown): boolean {
+  const image = value as { id?: unknown; tags?: unknown } | null;
+  return (
+    typeof image?.id === 'string' && Array.isArray(image.tags) && image.tags.every((tag) => typeof tag === 'string')
+  );
+}

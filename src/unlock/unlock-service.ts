@@ -1,0 +1,233 @@
+import type { ApiClient } from '../api-client/api-client.ts';
+import { LoaderError, type ErrorCode } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+import { deriveArchiveAesKey } from '../security/key-derivation.ts';
+import { abortReason } from '../transfer/stall-watchdog.ts';
+import type { LoadedArchive } from './archive-loader.ts';
+import type { LoadSnapshot } from './load-progress.ts';
+import { archiveExists, isSameArchive, readArchiveIdentity, type ArchiveIdentity } from './open-archive.ts';
+import type { Presence } from './presence.ts';
+import { ProgressMeter, type UnlockProgress } from './progress-meter.ts';
+import type { Receipt } from './receipt.ts';
+import { UnlockStateMachine, type UnlockRun, type UnlockState } from './unlock-state-machine.ts';
+import { UnlockWorker, type ThreadJob } from './unlock-worker.ts';
+
+export interface UnlockServiceOptions {
+  readonly apiClient: ApiClient;
+  readonly presence: Presence;
+  readonly receipt: Receipt;
+  readonly job: ThreadJob;
+  readonly logger: Logger;
+}
+
+export interface UnlockStatus {
+  readonly state: UnlockState;
+  /** For people; of the last run, when it failed. */
+  readonly error: string | null;
+  readonly code: ErrorCode | null;
+  readonly progress: UnlockProgress | null;
+}
+
+interface ActiveRun {
+  readonly cancel: AbortController;
+  /** Ends when every side effect has. It never fails. */
+  readonly ended: Promise<void>;
+}
+
+/**
+ * The unlock of the device's image archive, once per release: log in, fetch the key fragment, load what the engine lacks.
+ * It belongs to no request: whoever started it may leave.
+ */
+export class UnlockService {
+  readonly #options: UnlockServiceOptions;
+  readonly #machine = new UnlockStateMachine(() => {
+    this.#announce();
+  });
+  #starting: Promise<UnlockState> | undefined;
+  #active: ActiveRun | undefined;
+  #worker: UnlockWorker | undefined;
+  #meter = new ProgressMeter();
+  /** The archive that was found loaded last. */
+  #unlocked: ArchiveIdentity | undefined;
+  #isStopped = false;
+  #change = Promise.withResolvers<undefined>();
+
+  constructor(options: UnlockServiceOptions) {
+    this.#options = options;
+  }
+
+  get status(): UnlockStatus {
+    const { state, error } = this.#machine;
+    const progress = this.#meter.read(state === 'ready');
+    return { state, error: error?.message ?? null, code: error?.code ?? null, progress };
+  }
+
+  /**
+   * Starts a run, unless one is under way or this very archive is unlocked; answers the state then. Callers that come at
+   * the same time share the answer.
+   *
+   * @throws LoaderError `archive_not_found`, `archive_unreadable`, `shutting_down`
+   */
+  async start(email: string, password: string): Promise<UnlockState> {
+    this.#starting ??= this.#start(email, password).finally(() => {
+      this.#starting = undefined;
+    });
+    return await this.#starting;
+  }
+
+  /** Ends the run that is under way, if there is one, and answers the state when all its side effects have stopped. */
+  async cancel(): Promise<UnlockState> {
+    await this.#starting?.catch(() => undefined);
+    await this.#cancel(new LoaderError('unlock_cancelled', 'The unlock was cancelled.'));
+    return this.#machine.state;
+  }
+
+  /** The same for the end of the process. When `deadline` aborts, even what can't be taken back is broken off. */
+  async stop(deadline: AbortSignal): Promise<void> {
+    this.#isStopped = true;
+    await this.#starting?.catch(() => undefined);
+    const terminate = () => void this.#worker?.terminate();
+    deadline.addEventListener('abort', terminate, { once: true });
+    await this.#cancel(new LoaderError('unlock_cancelled', 'The Loader stopped before all was loaded: unlock again.'));
+    deadline.removeEventListener('abort', terminate);
+    // Those who watch are not to wait for a run that never begins.
+    this.#announce();
+  }
+
+  /** Yields the status now and whenever it changes; ends after that of a finished run, and when the Loader stops. */
+  async *watch(signal: AbortSignal): AsyncGenerator<UnlockStatus, void, undefined> {
+    const { promise: aborted, resolve: onAbort } = Promise.withResolvers<undefined>();
+    const listener = () => {
+      onAbort(undefined);
+    };
+    signal.addEventListener('abort', listener, { once: true });
+    try {
+      while (!signal.aborted) {
+        const { status } = this;
+        const change = this.#change.promise;
+        yield status;
+        if (status.state === 'ready' || status.state === 'error' || this.#isStopped) return;
+        await Promise.race([change, aborted]);
+      }
+    } finally {
+      signal.removeEventListener('abort', listener);
+    }
+  }
+
+  async #start(email: string, password: string): Promise<UnlockState> {
+    const { job } = this.#options;
+    if (this.#isStopped)
+      throw new LoaderError('shutting_down', 'The Loader is stopping; ask again when it has started.');
+    if (this.#machine.isRunning) return this.#machine.state;
+    const exists = await archiveExists(job.path);
+    if (this.#machine.state === 'ready' && !(exists && (await this.#isNewArchive()))) return 'ready';
+    if (exists) {
+      this.#begin(email, password);
+    } else {
+      if (!(await this.#isLoadedWithoutArchive())) {
+        throw new LoaderError('archive_not_found', 'Encrypted archive not found');
+      }
+      this.#machine.settle();
+    }
+    return this.#machine.state;
+  }
+
+  async #isNewArchive(): Promise<boolean> {
+    const present = await readArchiveIdentity(this.#options.job.path);
+    return this.#unlocked !== undefined && !isSameArchive(present, this.#unlocked);
+  }
+
+  async #isLoadedWithoutArchive(): Promise<boolean> {
+    try {
+      return await this.#options.presence.isLoaded(new AbortController().signal);
+    } catch (error) {
+      // The archive is not there in any case; that the engine can't be asked either is for the log.
+      this.#options.logger.warn({ err: error }, 'Whether the images are loaded could not be told');
+      return false;
+    }
+  }
+
+  #begin(email: string, password: string): void {
+    const run = this.#machine.claim();
+    if (run === undefined) return;
+    this.#meter = new ProgressMeter();
+    const cancel = new AbortController();
+    const ended = this.#run(run, email, password, cancel.signal).finally(() => {
+      this.#active = undefined;
+    });
+    this.#active = { cancel, ended };
+  }
+
+  async #run(run: UnlockRun, email: string, password: string, signal: AbortSignal): Promise<void> {
+    const { logger, presence, job } = this.#options;
+    const startedAt = performance.now();
+    try {
+      if (await presence.isLoaded(signal)) {
+        this.#unlocked = await readArchiveIdentity(job.path);
+        logger.info('The images of the archive are loaded already');
+      } else {
+        const loaded = await this.#load(run, email, password, signal);
+        this.#unlocked = loaded.identity;
+        await this.#writeReceipt(loaded);
+        logger.info({ images: loaded.images.length, ms: Math.round(performance.now() - startedAt) }, 'Unlocked');
+      }
+      run.advance('ready');
+    } catch (error) {
+      const known = signal.aborted ? abortReason(signal) : error;
+      const failure = known instanceof LoaderError ? known : internalError(known);
+      logger.error({ err: failure, code: failure.code }, 'The unlock failed');
+      run.fail(failure);
+    }
+  }
+
+  async #load(run: UnlockRun, email: string, password: string, signal: AbortSignal): Promise<LoadedArchive> {
+    const { apiClient, job } = this.#options;
+    // Before the login, so that the thread has started when it is needed.
+    const worker = new UnlockWorker(job);
+    this.#worker = worker;
+    try {
+      const login = await apiClient.login(email, password, signal);
+      run.advance('downloading_key');
+      const aesKey = deriveArchiveAesKey(await login.session.fetchKeyFragment(signal));
+      run.advance('decrypting');
+      const listener = {
+        onLoading: () => {
+          run.advance('loading_images');
+        },
+        onProgress: (snapshot: LoadSnapshot) => {
+          this.#meter.take(snapshot);
+          this.#announce();
+        },
+      };
+      return await worker.load(aesKey, listener, signal);
+    } finally {
+      await worker.terminate();
+      this.#worker = undefined;
+    }
+  }
+
+  /** Without it the next start does some work again; the images are loaded all the same. */
+  async #writeReceipt(loaded: LoadedArchive): Promise<void> {
+    const { receipt, logger } = this.#options;
+    try {
+      await receipt.write(loaded);
+    } catch (error) {
+      logger.warn({ err: error }, 'STATE_DIR is not writable: the next start will look through the archive again');
+    }
+  }
+
+  async #cancel(reason: LoaderError): Promise<void> {
+    this.#active?.cancel.abort(reason);
+    await this.#active?.ended;
+  }
+
+  #announce(): void {
+    const { resolve } = this.#change;
+    this.#change = Promise.withResolvers<undefined>();
+    resolve(undefined);
+  }
+}
+
+function internalError(cause: unknown): LoaderError {
+  return new LoaderError('internal_error', 'Internal error; the log of the Loader tells more.', { cause });
+}
