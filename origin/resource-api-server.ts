@@ -33,6 +33,8 @@ export type CallCounts = Map<string, number>;
  */
 export class ResourceApiServer {
   readonly calls: CallCounts = new Map();
+  /** What the image archive's key is made of; a new release may have another. */
+  keyFragment: Buffer;
   readonly #options: ResourceApiServerOptions;
   readonly #app: FastifyInstance;
   #url = '';
@@ -41,6 +43,7 @@ export class ResourceApiServer {
 
   constructor(options: ResourceApiServerOptions) {
     this.#options = options;
+    this.keyFragment = options.keyFragment;
     this.#app = fastify({ logger: false, forceCloseConnections: true });
   }
 
@@ -67,7 +70,7 @@ export class ResourceApiServer {
     app.post('/resources/*', async (request, reply) => this.#put(request, reply));
     app.get('/binary-split/key-fragment', async (request, reply) => {
       if (this.#authenticate(request) === undefined) return await reply.code(401).send();
-      return await reply.type('application/octet-stream').send(this.#options.keyFragment);
+      return await reply.type('application/octet-stream').send(this.keyFragment);
     });
     this.#url = await app.listen({ host: '127.0.0.1', port: 0 });
   }

@@ -1,0 +1,122 @@
+import { createServer, request, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { rmSync } from 'node:fs';
+
+/** What becomes of one load into the engine. */
+export type LoadFault =
+  | { readonly kind: 'pass' }
+  /** Nothing of the body is read, and nothing said. */
+  | { readonly kind: 'never-read' }
+  /** Not before it is resumed does the engine get more than these bytes. */
+  | { readonly kind: 'hold'; readonly afterBytes: number; readonly until: Promise<unknown> }
+  /** The connection breaks after so many bytes of the body. */
+  | { readonly kind: 'cut'; readonly afterBytes: number }
+  /** Answered before the body was read. */
+  | { readonly kind: 'early'; readonly status: number; readonly body: string }
+  /** The body is read and thrown away, and this said. */
+  | { readonly kind: 'reply'; readonly body: string; readonly end: 'clean' | 'cut' | 'never' };
+
+/** Stands before an engine, on a Unix socket of its own; counts its loads, and hurts those that `fault` chooses. */
+export class EngineProxy {
+  /** Called for each load, with its number in order of arrival, from 0. */
+  fault: (index: number) => LoadFault = () => ({ kind: 'pass' });
+  /** Bytes of body that each load brought until now. */
+  readonly loads: number[] = [];
+  readonly #socketPath: string;
+  readonly #engineSocketPath: string;
+  readonly #server: Server;
+
+  private constructor(socketPath: string, engineHost: string) {
+    this.#socketPath = socketPath;
+    this.#engineSocketPath = engineHost.slice('unix://'.length);
+    this.#server = createServer((incoming, outgoing) => {
+      this.#handle(incoming, outgoing);
+    });
+  }
+
+  static async start(socketPath: string, engineHost: string): Promise<EngineProxy> {
+    const proxy = new EngineProxy(socketPath, engineHost);
+    await new Promise<void>((resolve) => proxy.#server.listen(socketPath, resolve));
+    return proxy;
+  }
+
+  /** As in DOCKER_HOST. */
+  get host(): string {
+    return `unix://${this.#socketPath}`;
+  }
+
+  /** No more faults, and no memory of loads. */
+  reset(): void {
+    this.fault = () => ({ kind: 'pass' });
+    this.loads.length = 0;
+  }
+
+  async stop(): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+    rmSync(this.#socketPath, { force: true });
+  }
+
+  #handle(incoming: IncomingMessage, outgoing: ServerResponse): void {
+    incoming.on('error', () => outgoing.destroy());
+    if (incoming.method !== 'POST' || !/\/images\/load/.test(incoming.url ?? '')) {
+      this.#forward(incoming, outgoing, { kind: 'pass' });
+      return;
+    }
+    const index = this.loads.push(0) - 1;
+    const fault = this.fault(index);
+    // Not before somebody reads: a body that nobody reads must stay where it is.
+    const count = () => {
+      incoming.on('data', (chunk: Buffer) => (this.loads[index] = (this.loads[index] ?? 0) + chunk.length));
+    };
+    if (fault.kind === 'never-read') return;
+    if (fault.kind === 'early') {
+      outgoing.writeHead(fault.status, { 'content-type': 'application/json' }).end(fault.body);
+    } else if (fault.kind === 'reply') {
+      count();
+      incoming.on('end', () => {
+        outgoing.writeHead(200, { 'content-type': 'application/json' });
+        outgoing.write(fault.body);
+        if (fault.end === 'clean') outgoing.end();
+        else if (fault.end === 'cut') setTimeout(() => outgoing.destroy(), 20);
+      });
+    } else {
+      count();
+      this.#forward(incoming, outgoing, fault);
+    }
+  }
+
+  #forward(incoming: IncomingMessage, outgoing: ServerResponse, fault: LoadFault): void {
+    const { method, url, headers } = incoming;
+    const upstream = request({ socketPath: this.#engineSocketPath, method, path: url, headers });
+    upstream.on('error', () => outgoing.destroy());
+    outgoing.on('close', () => upstream.destroy());
+    upstream.on('response', (answer) => {
+      outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
+      answer.on('error', () => outgoing.destroy());
+      answer.pipe(outgoing);
+    });
+    let passed = 0;
+    let hold: 'before' | 'during' | 'after' = 'before';
+    incoming.on('data', (chunk: Buffer) => {
+      passed += chunk.length;
+      if (fault.kind === 'cut' && passed > fault.afterBytes) {
+        upstream.destroy();
+        incoming.destroy();
+        return;
+      }
+      if (!upstream.write(chunk)) incoming.pause();
+      if (fault.kind === 'hold' && passed > fault.afterBytes && hold === 'before') {
+        hold = 'during';
+        incoming.pause();
+        void fault.until.then(() => {
+          hold = 'after';
+          incoming.resume();
+        });
+      }
+    });
+    upstream.on('drain', () => {
+      if (hold !== 'during') incoming.resume();
+    });
+    incoming.on('end', () => upstream.end());
+  }
+}

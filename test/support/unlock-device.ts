@@ -1,0 +1,219 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { Origin } from '../../origin/origin.ts';
+import { sealEnvelope } from '../../src/security/envelope-streams.ts';
+import { deriveArchiveAesKey } from '../../src/security/key-derivation.ts';
+import { DockerCli } from './docker-cli.ts';
+import { EngineProxy } from './engine-proxy.ts';
+import { FaultProxy } from './fault-proxy.ts';
+import type { Image } from './image-maker.ts';
+import { LoaderProcess, type JsonAnswer } from './loader-process.ts';
+import { noteSecrets } from './test-environment.ts';
+
+export interface UnlockStatus {
+  readonly state: string;
+  readonly error: string | null;
+  readonly code: string | null;
+  readonly progress: {
+    readonly bytesDone: number;
+    readonly bytesTotal: number;
+    readonly imagesDone: number;
+    readonly imagesTotal: number;
+    readonly currentImages: readonly string[];
+    readonly percent: number;
+    readonly bytesPerSecond: number;
+    readonly secondsLeft: number | null;
+  } | null;
+}
+
+/** How long the engine may be silent in these tests, in ms: short, so that they are. */
+export const ENGINE_STALL_TIMEOUT_MS = 1000;
+const WAIT_MS = 60_000;
+
+/**
+ * A device that is to be unlocked: Loader process, stand-in Resource API behind a proxy that can hurt, and a proxy before
+ * the test's own Docker engine.
+ */
+export class UnlockDevice {
+  readonly origin: Origin;
+  readonly apiProxy: FaultProxy;
+  readonly engineProxy: EngineProxy;
+  /** The engine itself, past the proxy. */
+  readonly docker: DockerCli;
+  readonly folder: string;
+  readonly email = 'operator@example.com';
+  readonly password: string;
+  loader!: LoaderProcess;
+  readonly #env: Readonly<Record<string, string>>;
+
+  private constructor(parts: {
+    origin: Origin;
+    apiProxy: FaultProxy;
+    engineProxy: EngineProxy;
+    docker: DockerCli;
+    folder: string;
+    password: string;
+    env: Readonly<Record<string, string>>;
+  }) {
+    this.origin = parts.origin;
+    this.apiProxy = parts.apiProxy;
+    this.engineProxy = parts.engineProxy;
+    this.docker = parts.docker;
+    this.folder = parts.folder;
+    this.password = parts.password;
+    this.#env = parts.env;
+  }
+
+  /** `engineHost` is that of an engine which no other test uses. */
+  static async start(engineHost: string, env: Readonly<Record<string, string>> = {}): Promise<UnlockDevice> {
+    const folder = await mkdtemp(path.join(tmpdir(), 'loader-test-'));
+    const password = `password-${randomBytes(12).toString('hex')}`;
+    const origin = await Origin.start({
+      folder: path.join(folder, 'origin'),
+      users: [{ email: 'operator@example.com', password, role: 'Operator' }],
+    });
+    noteSecrets(password, origin.keyFragment.toString('hex'), origin.keyFragment.toString('base64'), origin.jwtSecret);
+    const apiProxy = await FaultProxy.start(origin.api.url);
+    const engineProxy = await EngineProxy.start(path.join(folder, 'engine.sock'), engineHost);
+    const device = new UnlockDevice({
+      origin,
+      apiProxy,
+      engineProxy,
+      docker: new DockerCli(engineHost),
+      folder,
+      password,
+      env: {
+        RESOURCE_API_URL: apiProxy.url,
+        MODEL_CACHE_DIR: path.join(folder, 'models'),
+        STATE_DIR: path.join(folder, 'state'),
+        IMAGES_PATH: path.join(folder, 'images', 'images.enc'),
+        DOCKER_HOST: engineProxy.host,
+        UPSTREAM_TIMEOUT_MS: '1500',
+        ENGINE_TIMEOUT_MS: '3000',
+        ENGINE_STALL_TIMEOUT_MS: String(ENGINE_STALL_TIMEOUT_MS),
+        ...env,
+      },
+    });
+    await device.startLoader();
+    return device;
+  }
+
+  get archivePath(): string {
+    return path.join(this.folder, 'images', 'images.enc');
+  }
+
+  get receiptPath(): string {
+    return path.join(this.folder, 'state', 'unlock-receipt.json');
+  }
+
+  async startLoader(env: Readonly<Record<string, string>> = {}): Promise<void> {
+    this.loader = await LoaderProcess.start({ env: { ...this.#env, ...env } });
+  }
+
+  /** Puts an archive in place, at once, as an update would. It is sealed under the origin's key fragment. */
+  async putArchive(tar: Buffer, keyFragment = this.origin.api.keyFragment): Promise<void> {
+    await this.putEnvelope(sealEnvelope(tar, deriveArchiveAesKey(keyFragment)));
+  }
+
+  /** The same of bytes as they are. */
+  async putEnvelope(envelope: Buffer): Promise<void> {
+    const folder = path.dirname(this.archivePath);
+    await mkdir(folder, { recursive: true });
+    await writeFile(`${this.archivePath}.new`, envelope);
+    await rename(`${this.archivePath}.new`, this.archivePath);
+  }
+
+  async post(password = this.password): Promise<JsonAnswer> {
+    return await this.loader.postForJson('/unlock', { email: this.email, password });
+  }
+
+  async status(): Promise<UnlockStatus> {
+    const response = await fetch(`${this.loader.url}/unlock/status`);
+    return (await response.json()) as UnlockStatus;
+  }
+
+  /** Starts a run and waits for its end. */
+  async unlock(password?: string): Promise<UnlockStatus> {
+    const answer = await this.post(password);
+    assert.equal(answer.status, 200, JSON.stringify(answer.body));
+    return await this.ended();
+  }
+
+  /** Every status of the run that is under way, the last one included. */
+  async events(): Promise<UnlockStatus[]> {
+    const response = await fetch(`${this.loader.url}/unlock/events`, { signal: AbortSignal.timeout(WAIT_MS) });
+    const text = await response.text();
+    return [...text.matchAll(/^data: (.*)$/gm)].map((match) => JSON.parse(match[1] ?? '') as UnlockStatus);
+  }
+
+  async ended(): Promise<UnlockStatus> {
+    const last = (await this.events()).at(-1);
+    assert.ok(last !== undefined, 'the events ended without one');
+    return last;
+  }
+
+  /** Polls until the run is in `state`. */
+  async inState(...states: readonly string[]): Promise<UnlockStatus> {
+    for (const deadline = Date.now() + WAIT_MS; Date.now() < deadline;) {
+      const status = await this.status();
+      if (states.includes(status.state)) return status;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    throw new Error(`it did not come to ${states.join(' or ')}`);
+  }
+
+  /** The images are there, each under its ID and all of its tags, and nothing else is. */
+  async assertLoaded(images: readonly Image[]): Promise<void> {
+    for (const image of images) {
+      for (const name of [image.id, ...image.tags]) {
+        assert.equal((await this.docker.inspect(name))?.Id, image.id, `${name} is not what was packed`);
+      }
+    }
+    const ids = [...new Set(images.map(({ id }) => id))].sort();
+    assert.deepEqual(await this.docker.imageIds(), ids);
+  }
+
+  /** Nothing was left beside the archive, and nothing of ours in the state folder but the receipt. */
+  async assertTidy(): Promise<void> {
+    assert.deepEqual(await readdir(path.dirname(this.archivePath)), ['images.enc']);
+    const state = await readdir(path.dirname(this.receiptPath)).catch(() => []);
+    assert.deepEqual(
+      state.filter((name) => name !== 'unlock-receipt.json'),
+      [],
+    );
+  }
+
+  /** Waits until the engine has an image. */
+  async loadedAnything(): Promise<void> {
+    for (const deadline = Date.now() + WAIT_MS; Date.now() < deadline;) {
+      if ((await this.docker.imageIds()).length > 0) return;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    throw new Error('no image was loaded');
+  }
+
+  async damageReceipt(): Promise<void> {
+    const receipt = await readFile(this.receiptPath);
+    await writeFile(this.receiptPath, receipt.subarray(0, receipt.length / 2));
+  }
+
+  /** As at first: no images, no receipt, no faults. */
+  async clear(): Promise<void> {
+    this.engineProxy.reset();
+    this.apiProxy.reset();
+    await this.docker.removeAll();
+    await rm(path.dirname(this.receiptPath), { recursive: true, force: true });
+  }
+
+  async stop(): Promise<void> {
+    await this.loader.stop('SIGKILL');
+    await this.docker.close();
+    await this.engineProxy.stop();
+    await this.apiProxy.stop();
+    await this.origin.stop();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
