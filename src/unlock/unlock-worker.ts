@@ -50,7 +50,11 @@ export class UnlockWorker {
       workerData: job,
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MIB },
     });
-    this.#exited = new Promise((resolve) => this.#worker.once('exit', () => { resolve(); }));
+    this.#exited = new Promise((resolve) =>
+      this.#worker.once('exit', () => {
+        resolve();
+      }),
+    );
     this.#worker.on('error', () => undefined); // `load` tells, where it runs.
   }
 

@@ -117,6 +117,12 @@ export class LoaderProcess {
     return targets.filter((target) => target.startsWith(folder));
   }
 
+  /** The most resident memory that it ever had, in bytes (proc(5), VmHWM). */
+  peakMemory(): number {
+    const kibibytes = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.pid}/status`, 'utf8'))?.[1];
+    return Number(kibibytes) * 1024;
+  }
+
   async openSockets(): Promise<number> {
     return (await this.#descriptors()).filter((target) => target.startsWith('socket:')).length;
   }
