@@ -109,8 +109,10 @@ export class UnlockDevice {
     return path.join(this.folder, 'state', 'unlock-receipt.json');
   }
 
-  async startLoader(env: Readonly<Record<string, string>> = {}): Promise<void> {
-    this.loader = await LoaderProcess.start({ env: { ...this.#env, ...env } });
+  /** `uid` is the user to run as. */
+  async startLoader(env: Readonly<Record<string, string>> = {}, uid?: number): Promise<void> {
+    const loaderEnv = { ...this.#env, ...env };
+    this.loader = await LoaderProcess.start({ env: loaderEnv, ...(uid === undefined ? {} : { uid }) });
   }
 
   /** Puts an archive in place, at once, as an update would. It is sealed under the origin's key fragment. */
