@@ -27,9 +27,9 @@ WORKDIR /app
 COPY --from=dependencies /build/node_modules node_modules
 COPY --from=build /build/dist dist
 COPY package.json ./
-# The cache, as MODEL_CACHE_DIR names it by default. A volume keeps it over new versions of the image.
-RUN install -d -o node -g node models
-VOLUME /app/models
+# MODEL_CACHE_DIR and STATE_DIR, as they are named by default. Volumes keep them over new versions of the image.
+RUN install -d -o node -g node models state
+VOLUME ["/app/models", "/app/state"]
 ENV NODE_ENV=production HOST=0.0.0.0
 EXPOSE 8080
 USER node

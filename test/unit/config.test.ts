@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { generateKeyPairSync } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -14,6 +14,11 @@ const PEM = generateKeyPairSync('ec', {
 }).publicKey.trim();
 
 const folder = mkdtempSync(path.join(tmpdir(), 'loader-config-'));
+const certificates = path.join(folder, 'certificates');
+mkdirSync(certificates);
+for (const name of ['ca.pem', 'cert.pem', 'key.pem']) {
+  writeFileSync(path.join(certificates, name), `text of ${name}`);
+}
 after(() => {
   rmSync(folder, { recursive: true, force: true });
 });
@@ -25,6 +30,12 @@ describe('the configuration', () => {
       port: 8080,
       resourceApiUrl: 'https://api.azaion.com',
       modelCacheDir: 'models',
+      stateDir: 'state',
+      imagesPath: '/opt/azaion/images.enc',
+      apiVersion: 'latest',
+      serviceImages: [],
+      dockerHost: { kind: 'unix', socketPath: '/var/run/docker.sock' },
+      unlockParallelism: 3,
       resourceKey: undefined,
       keyTemplates: {
         hardware: 'azaion-loader/hardware/v1/{hardware}',
@@ -35,6 +46,8 @@ describe('the configuration', () => {
       apiKeys: [],
       upstreamTimeoutMs: 30_000,
       stallTimeoutMs: 30_000,
+      engineTimeoutMs: 30_000,
+      engineStallTimeoutMs: 120_000,
       clientStallTimeoutMs: 120_000,
       shutdownTimeoutMs: 8000,
       logLevel: 'info',
@@ -53,6 +66,14 @@ describe('the configuration', () => {
       PORT: '0',
       RESOURCE_API_URL: 'http://127.0.0.1:9/base/',
       MODEL_CACHE_DIR: '/var/models',
+      STATE_DIR: '/var/state',
+      IMAGES_PATH: '/srv/images.enc',
+      SERVICE_IMAGES: 'azaion/api, registry.example.com:5000/azaion/worker_2 ,nginx,',
+      API_VERSION: '1.2.3-rc_4',
+      DOCKER_HOST: 'tcp://engine.local',
+      DOCKER_TLS_VERIFY: '1',
+      DOCKER_CERT_PATH: certificates,
+      UNLOCK_PARALLELISM: '16',
       RESOURCE_KEY: 'fleet',
       KEY_TEMPLATE_HARDWARE: '<{hardware}>',
       KEY_TEMPLATE_API: '{email}{password}{hardware_hash}',
@@ -61,6 +82,8 @@ describe('the configuration', () => {
       API_KEY: ' one, two ,three,',
       UPSTREAM_TIMEOUT_MS: '1',
       STALL_TIMEOUT_MS: '2',
+      ENGINE_TIMEOUT_MS: '4',
+      ENGINE_STALL_TIMEOUT_MS: '5',
       CLIENT_STALL_TIMEOUT_MS: '3',
       SHUTDOWN_TIMEOUT_MS: '2147483647',
       LOG_LEVEL: 'trace',
@@ -71,6 +94,16 @@ describe('the configuration', () => {
       port: 0,
       resourceApiUrl: 'http://127.0.0.1:9/base',
       modelCacheDir: '/var/models',
+      stateDir: '/var/state',
+      imagesPath: '/srv/images.enc',
+      apiVersion: '1.2.3-rc_4',
+      serviceImages: ['azaion/api', 'registry.example.com:5000/azaion/worker_2', 'nginx'],
+      dockerHost: {
+        kind: 'tcp',
+        host: 'engine.local:2376',
+        tls: { ca: 'text of ca.pem', cert: 'text of cert.pem', key: 'text of key.pem' },
+      },
+      unlockParallelism: 16,
       resourceKey: 'fleet',
       keyTemplates: { hardware: '<{hardware}>', api: '{email}{password}{hardware_hash}' },
       hardwareId: 'device 7',
@@ -78,6 +111,8 @@ describe('the configuration', () => {
       apiKeys: ['one', 'two', 'three'],
       upstreamTimeoutMs: 1,
       stallTimeoutMs: 2,
+      engineTimeoutMs: 4,
+      engineStallTimeoutMs: 5,
       clientStallTimeoutMs: 3,
       shutdownTimeoutMs: 2_147_483_647,
       logLevel: 'trace',
@@ -106,7 +141,14 @@ describe('the configuration', () => {
       UPSTREAM_TIMEOUT_MS: '0',
       STALL_TIMEOUT_MS: '0',
       CLIENT_STALL_TIMEOUT_MS: '0',
+      ENGINE_TIMEOUT_MS: '0',
+      ENGINE_STALL_TIMEOUT_MS: '0',
       SHUTDOWN_TIMEOUT_MS: '0',
+      API_VERSION: '.x',
+      SERVICE_IMAGES: 'azaion/api:1',
+      DOCKER_HOST: 'npipe:////./pipe/docker',
+      DOCKER_TLS_VERIFY: '1',
+      UNLOCK_PARALLELISM: '0',
       LOG_LEVEL: 'loud',
       API_KEY: 'a b',
       RESOURCE_KEY_FILE: path.join(folder, 'absent'),
@@ -120,7 +162,14 @@ describe('the configuration', () => {
       'UPSTREAM_TIMEOUT_MS',
       'STALL_TIMEOUT_MS',
       'CLIENT_STALL_TIMEOUT_MS',
+      'ENGINE_TIMEOUT_MS',
+      'ENGINE_STALL_TIMEOUT_MS',
       'SHUTDOWN_TIMEOUT_MS',
+      'API_VERSION',
+      'SERVICE_IMAGES',
+      'DOCKER_HOST',
+      'DOCKER_TLS_VERIFY',
+      'UNLOCK_PARALLELISM',
       'LOG_LEVEL',
       'API_KEY',
       'RESOURCE_KEY_FILE',
@@ -128,7 +177,7 @@ describe('the configuration', () => {
     ]) {
       assert.equal(problems.filter((problem) => new RegExp(`^${name}\\b`).test(problem)).length, 1, name);
     }
-    assert.equal(problems.length, 12);
+    assert.equal(problems.length, 19);
   });
 
   it('has its problems in the message of the error', () => {
@@ -155,6 +204,23 @@ describe('a wrong value', () => {
     STALL_TIMEOUT_MS: ['0', '-1', '1.5', '30s', '2147483648'],
     CLIENT_STALL_TIMEOUT_MS: ['0', '-1', '1.5', '30s', '2147483648'],
     SHUTDOWN_TIMEOUT_MS: ['0', '-1', '1.5', '30s', '2147483648'],
+    ENGINE_TIMEOUT_MS: ['0', '1.5', '2147483648'],
+    ENGINE_STALL_TIMEOUT_MS: ['0', '1.5', '2147483648'],
+    UNLOCK_PARALLELISM: ['0', '17', '1.5', 'all'],
+    API_VERSION: ['.1', '-1', 'a b', 'a/b', 'a'.repeat(129)],
+    SERVICE_IMAGES: ['azaion/api:1', 'Azaion/api', 'azaion//api/', 'a b'],
+    DOCKER_HOST: [
+      'unix://relative.sock',
+      '/var/run/docker.sock',
+      'npipe:////./pipe/docker_engine',
+      'ssh://device',
+      'tcp://',
+      'tcp://host:port',
+      'tcp://host:1/path',
+      'tcp://user@host:1',
+      'fd://',
+    ],
+    DOCKER_TLS_VERIFY: ['1'],
     LOG_LEVEL: ['INFO', 'verbose', 'info ', 'toString'],
     API_KEY: ['a b', 'one,t\two', 'one,two\nthree'],
     JWT_PUBLIC_KEY: ['text', '-----BEGIN CERTIFICATE-----', '-----BEGIN RSA PUBLIC KEY-----'],
@@ -168,6 +234,14 @@ describe('a wrong value', () => {
       });
     }
   }
+
+  it('of DOCKER_CERT_PATH is told with each file that it lacks', () => {
+    const problems = problemsOf({ DOCKER_TLS_VERIFY: '1', DOCKER_CERT_PATH: path.join(folder, 'absent') });
+    assert.deepEqual(
+      problems.map((problem) => /^DOCKER_CERT_PATH: (\w+\.pem) can't be read there \(ENOENT\)$/.exec(problem)?.[1]),
+      ['ca.pem', 'cert.pem', 'key.pem'],
+    );
+  });
 
   it('of KEY_TEMPLATE_API is told with the placeholders that it lacks', () => {
     assert.match(problemsOf({ KEY_TEMPLATE_API: '{password}' }).join(), /lacks \{email\}, \{hardware_hash\}$/);
