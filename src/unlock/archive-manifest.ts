@@ -10,6 +10,9 @@ export interface ManifestImage {
   readonly layerPaths: readonly string[];
 }
 
+/** The images of an archive, in the order of its manifest.json. */
+export type ArchiveManifest = readonly ManifestImage[];
+
 /** What an image's config tells: the config is the image, and its digest the image's ID. */
 export interface ImageConfig {
   /** `sha256:` and the digest of the config's bytes. */
@@ -30,7 +33,7 @@ const MAX_TAGS = 100;
 const MAX_TEXT_LENGTH = 4096;
 
 /** Reads manifest.json. @throws LoaderError `archive_invalid` */
-export function parseManifest(json: Buffer): ManifestImage[] {
+export function parseManifest(json: Buffer): ArchiveManifest {
   const items = parseJson(json, 'manifest.json');
   if (!Array.isArray(items) || items.length === 0) throw archiveError('its manifest.json names no images');
   if (items.length > MAX_IMAGES) {

@@ -2,7 +2,7 @@ import type { DockerEngine, LoadBody } from '../docker/docker-engine.ts';
 import { LoaderError } from '../errors.ts';
 import { abortReason } from '../transfer/stall-watchdog.ts';
 
-export interface FeedOptions {
+export interface EngineFeedOptions {
   /** How long the engine may neither take a byte nor say one, in ms. */
   readonly stallTimeoutMs: number;
   /** Bytes of a layer's file that the engine has registered so far. */
@@ -12,7 +12,7 @@ export interface FeedOptions {
 }
 
 /** What the body's maker tells its feed while the body is taken. */
-export interface FeedControl {
+export interface EngineFeedControl {
   /** Aborts when the load has failed, whoever failed: nobody waits for it any more. */
   readonly signal: AbortSignal;
   /** Waits for what is not the engine's business; that time is not counted against it. `wait` heeds `signal` itself. */
@@ -27,8 +27,8 @@ export interface FeedControl {
  */
 export async function feedEngine(
   engine: DockerEngine,
-  createBody: (control: FeedControl) => LoadBody,
-  { stallTimeoutMs, onLayerProgress, signal }: FeedOptions,
+  createBody: (control: EngineFeedControl) => LoadBody,
+  { stallTimeoutMs, onLayerProgress, signal }: EngineFeedOptions,
 ): Promise<void> {
   signal.throwIfAborted();
   const abort = new AbortController();
@@ -45,7 +45,7 @@ export async function feedEngine(
       ),
     );
   });
-  const control: FeedControl = {
+  const control: EngineFeedControl = {
     signal: abort.signal,
     pause: async (wait) => {
       watchdog.stop();

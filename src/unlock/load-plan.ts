@@ -26,6 +26,9 @@ export interface PlannedLoad {
   readonly isShared: boolean;
 }
 
+/** In the order in which the loads are to begin. */
+export type LoadPlan = readonly PlannedLoad[];
+
 /** Label of the images that hold shared layers while an unlock runs. */
 export const SHARED_LAYERS_LABEL = 'com.azaion.loader.shared-layers';
 
@@ -36,7 +39,7 @@ export const SHARED_LAYERS_LABEL = 'com.azaion.loader.shared-layers';
  * of the images is just that. All that stand on it may be sent beside it, and end after it. The order is that in which
  * they are to begin: what others wait for, then the largest.
  */
-export function planLoads(images: readonly ArchiveImage[], engine: EngineInventory): PlannedLoad[] {
+export function planLoads(images: readonly ArchiveImage[], engine: EngineInventory): LoadPlan {
   if (engine.needsEveryLayer) return images.map(wholeLoad).toSorted(largestFirst);
   const planned = new Map<string, PlannedLoad>();
   const users = countUsers(images);

@@ -2,9 +2,9 @@ import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import { hasErrorCode, LoaderError, toError } from '../errors.ts';
 import type { EnvelopeReader } from '../security/envelope-reader.ts';
 import { findImage } from './engine-images.ts';
-import { feedEngine, type FeedControl } from './engine-feed.ts';
+import { feedEngine, type EngineFeedControl } from './engine-feed.ts';
 import { ImageTar } from './image-tar.ts';
-import { sentLength, withEveryLayer, type PlannedLoad } from './load-plan.ts';
+import { sentLength, withEveryLayer, type LoadPlan, type PlannedLoad } from './load-plan.ts';
 import type { LoadProgress } from './load-progress.ts';
 import { Semaphore } from './semaphore.ts';
 
@@ -44,7 +44,7 @@ export class LoadRun {
   }
 
   /** Returns, or throws the first failure, when nothing is under way any more. `loads` are in the order of the plan. */
-  async run(loads: readonly PlannedLoad[]): Promise<void> {
+  async run(loads: LoadPlan): Promise<void> {
     const { signal } = this.#options;
     const onAbort = () => {
       this.#stop.abort(signal.reason);
@@ -94,7 +94,7 @@ export class LoadRun {
   async #feed(load: PlannedLoad, sent: PlannedLoad, slot: Slot): Promise<void> {
     const { archive, engine, progress, stallTimeoutMs, signal, traits } = this.#options;
     const tar = new ImageTar(sent);
-    const createBody = (control: FeedControl) => ({
+    const createBody = (control: EngineFeedControl) => ({
       length: tar.length,
       chunks: tar.chunks({
         archive,
