@@ -5,7 +5,13 @@ import { deriveArchiveAesKey } from '../security/key-derivation.ts';
 import { abortReason } from '../transfer/stall-watchdog.ts';
 import type { LoadedArchive } from './archive-loader.ts';
 import type { LoadSnapshot } from './load-progress.ts';
-import { archiveExists, isSameArchive, readArchiveIdentity, type ArchiveIdentity } from './open-archive.ts';
+import {
+  archiveExists,
+  isSameArchive,
+  openArchive,
+  readArchiveIdentity,
+  type ArchiveIdentity,
+} from './open-archive.ts';
 import type { Presence } from './presence.ts';
 import { ProgressMeter, type UnlockProgress } from './progress-meter.ts';
 import type { Receipt } from './receipt.ts';
@@ -190,6 +196,8 @@ export class UnlockService {
       run.advance('downloading_key');
       const aesKey = deriveArchiveAesKey(await login.session.fetchKeyFragment(signal));
       run.advance('decrypting');
+      // A wrong key or a broken end is told at once, while the thread is still starting.
+      await (await openArchive(job.path, aesKey)).close();
       const listener = {
         onLoading: () => {
           run.advance('loading_images');
