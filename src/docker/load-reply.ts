@@ -23,7 +23,9 @@ export class LoadReply {
   take(bytes: Uint8Array): void {
     const lines = (this.#rest + this.#decoder.decode(bytes, { stream: true })).split('\n');
     this.#rest = lines.pop() ?? '';
-    if (this.#rest.length > MAX_LINE_LENGTH) throw new Error('it has a line without an end');
+    for (const line of [...lines, this.#rest]) {
+      if (line.length > MAX_LINE_LENGTH) throw new Error('it has a line without an end');
+    }
     for (const line of lines) this.#takeLine(line);
   }
 
@@ -70,5 +72,6 @@ function parseLine(line: string): Readonly<Record<string, unknown>> {
 }
 
 function asRecord(value: unknown): Readonly<Record<string, unknown>> | undefined {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
+  const isRecord = typeof value === 'object' && value !== null && !Array.isArray(value);
+  return isRecord ? (value as Record<string, unknown>) : undefined;
 }

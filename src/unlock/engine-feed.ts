@@ -48,37 +48,39 @@ export async function feedEngine(
   const control: EngineFeedControl = {
     signal: abort.signal,
     pause: async (wait) => {
-      watchdog.stop();
+      watchdog.sleep();
       const value = await wait;
-      watchdog.start();
+      // Its load may have failed meanwhile; then nobody would stop it any more.
+      if (!abort.signal.aborted) watchdog.wake();
       return value;
     },
   };
   const body = createBody(control);
   const watchedChunks = async function* () {
     for await (const chunk of body.chunks) {
-      watchdog.start();
+      watchdog.pat();
       yield chunk;
     }
     isSent = true;
-    watchdog.start();
+    watchdog.pat();
   };
   try {
     const listener = {
       onLayerProgress: (layerId: string, current: number) => {
-        watchdog.start();
+        watchdog.pat();
         onLayerProgress(layerId, current);
       },
     };
     await engine.load({ length: body.length, chunks: watchedChunks() }, listener, abort.signal);
   } finally {
-    watchdog.stop();
+    watchdog.sleep();
     signal.removeEventListener('abort', onAbort);
     // The body may still wait for something; nobody reads it now.
     abort.abort(new Error('the load is over'));
   }
 }
 
+/** Barks when it was not patted for a time, unless it sleeps. */
 class Watchdog {
   readonly #timeoutMs: number;
   readonly #onStall: () => void;
@@ -87,15 +89,19 @@ class Watchdog {
   constructor(timeoutMs: number, onStall: () => void) {
     this.#timeoutMs = timeoutMs;
     this.#onStall = onStall;
-    this.start();
+    this.wake();
+  }
+
+  wake(): void {
+    this.#timer ??= setTimeout(this.#onStall, this.#timeoutMs);
   }
 
   /** Gives the engine its whole time again. */
-  start(): void {
-    this.#timer = this.#timer?.refresh() ?? setTimeout(this.#onStall, this.#timeoutMs);
+  pat(): void {
+    this.#timer?.refresh();
   }
 
-  stop(): void {
+  sleep(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
   }

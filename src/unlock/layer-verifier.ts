@@ -1,5 +1,4 @@
 import { createHash, type Hash } from 'node:crypto';
-import { once } from 'node:events';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
@@ -15,12 +14,17 @@ export class LayerVerifier {
   readonly #hash: Hash = createHash('sha256');
   readonly #decompressor: Writable | undefined;
   readonly #decompressed: Promise<void> | undefined;
+  /** Ends the wait for a decompressor that has failed: it takes nothing more, and says nothing more. */
+  #stopWaiting: () => void = () => undefined;
 
   constructor(layer: ArchiveLayer) {
     this.#layer = layer;
     if (layer.sha256 !== undefined || layer.compression === 'none') return;
     const decompressor = layer.compression === 'gzip' ? createGunzip() : createZstdDecompress();
     this.#decompressor = decompressor;
+    decompressor.once('close', () => {
+      this.#stopWaiting();
+    });
     this.#decompressed = pipeline(decompressor, async (plain: AsyncIterable<Buffer>) => {
       for await (const chunk of plain) this.#hash.update(chunk);
     });
@@ -34,11 +38,13 @@ export class LayerVerifier {
       return;
     }
     if (this.#decompressor.destroyed) return;
-    const taken = Promise.withResolvers<undefined>();
-    this.#decompressor.write(bytes, () => {
-      taken.resolve(undefined);
-    });
-    await Promise.race([taken.promise, once(this.#decompressor, 'close')]);
+    const { promise: taken, resolve } = Promise.withResolvers<undefined>();
+    const stopWaiting = () => {
+      resolve(undefined);
+    };
+    this.#stopWaiting = stopWaiting;
+    this.#decompressor.write(bytes, stopWaiting);
+    await taken;
   }
 
   /** To be called after the last byte. @throws LoaderError `archive_invalid` */

@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
 import { PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope-preflight.ts';
@@ -104,7 +105,8 @@ export async function archiveExists(path: string): Promise<boolean> {
 
 async function openFile(path: string): Promise<FileHandle> {
   try {
-    return await open(path, 'r');
+    // Or it would wait for ever at a pipe with a name.
+    return await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if (isMissing(error)) throw new LoaderError('archive_not_found', 'Encrypted archive not found', { cause: error });
     throw unreadable(path, error);

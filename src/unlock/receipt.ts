@@ -1,5 +1,4 @@
-import { randomUUID } from 'node:crypto';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { PartFile } from '../transfer/part-file.ts';
 import type { LoadedArchive } from './archive-loader.ts';
@@ -30,7 +29,10 @@ export class Receipt {
   /** Writes it whole or not at all. @throws Error of the file system */
   async write(loaded: LoadedArchive): Promise<void> {
     await mkdir(this.#folder, { recursive: true });
-    const file = await PartFile.create(path.join(this.#folder, `.${FILE_NAME}.${randomUUID()}`));
+    // Of one name, so that what a killed Loader left behind is found.
+    const partPath = path.join(this.#folder, `.${FILE_NAME}.part`);
+    await rm(partPath, { force: true });
+    const file = await PartFile.create(partPath);
     try {
       await file.write(Buffer.from(JSON.stringify({ version: VERSION, ...loaded })), 0);
       await file.publish(this.#path);

@@ -82,7 +82,10 @@ export class TarHeaderReader {
   }
 
   #joinEntry(block: Buffer, type: TarEntryType, lengthOfHeader: number): TarEntry {
-    const record = (key: string) => this.#records.get(key) ?? this.#globalRecords.get(key);
+    const record = (key: string) => {
+      const value = this.#records.get(key) ?? this.#globalRecords.get(key);
+      return value === '' ? undefined : value; // Empty, it takes back what stood before.
+    };
     if ([...this.#records.keys()].some((key) => key.startsWith('GNU.sparse.'))) {
       throw archiveError('a file in it is sparse, which docker save never writes');
     }
@@ -165,9 +168,10 @@ function parsePaxRecords(data: Buffer): Map<string, string> {
   const records = new Map<string, string>();
   for (let start = 0; start < data.length;) {
     const space = data.indexOf(0x20, start);
-    const length = Number(data.toString('latin1', start, space === -1 ? start : space));
+    const digits = data.toString('latin1', start, space === -1 ? start : space);
+    const length = /^\d{1,7}$/.test(digits) ? Number(digits) : 0;
     const end = start + length;
-    const isWhole = Number.isInteger(length) && length > 0 && end <= data.length && data[end - 1] === 0x0a;
+    const isWhole = length > 0 && end <= data.length && data[end - 1] === 0x0a;
     const record = isWhole ? data.toString('utf8', space + 1, end - 1) : '';
     const equals = record.indexOf('=');
     if (equals < 1) throw archiveError('a PAX header in it is malformed');

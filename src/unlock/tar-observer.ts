@@ -1,7 +1,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { archiveError } from './archive-error.ts';
 import { digestInPath, MAX_MANIFEST_LENGTH, parseImageConfig, parseManifest } from './archive-manifest.ts';
-import { compressionOf, type Compression } from './compression.ts';
+import { compressionOf, COMPRESSION_MAGIC_LENGTH, type Compression } from './compression.ts';
 import type { WantedImage } from './engine-images.ts';
 import { paddedLength, TAR_BLOCK_LENGTH, TarHeaderReader } from './tar-headers.ts';
 import { TarListing } from './tar-listing.ts';
@@ -50,14 +50,16 @@ export class TarObserver {
     const manifest = this.#listing.find('manifest.json');
     const json = manifest && this.#files.get(manifest.start)?.content;
     if (json === undefined) throw archiveError('it has no manifest.json: docker save writes one');
-    return parseManifest(json).map(({ configPath, tags, layerPaths }) => {
+    const images = new Map<string, WantedImage>();
+    for (const { configPath, tags, layerPaths } of parseManifest(json)) {
       const configJson = this.#observed(configPath).content;
       if (configJson === undefined) throw archiveError(`${configPath} in it is too long for an image config`);
       const { id, diffIds } = parseImageConfig(configJson, configPath);
       if (layerPaths.length !== diffIds.length) throw archiveError(`its manifest.json and ${configPath} disagree`);
       for (const [index, path] of layerPaths.entries()) this.#assertLayer(path, diffIds[index] ?? '');
-      return { id, tags, diffIds };
-    });
+      images.set(id, { id, tags: [...new Set([...(images.get(id)?.tags ?? []), ...tags])], diffIds });
+    }
+    return [...images.values()];
   }
 
   /** Consumes some bytes; answers the others. */
@@ -111,19 +113,26 @@ export class TarObserver {
     if (file === undefined) return bytes;
     const data = bytes.subarray(0, file.left);
     file.hash.update(data);
-    if (file.first.length < 4) file.first = Buffer.concat([file.first, data.subarray(0, 4)]);
-    // JSON begins with a brace or bracket; layers, which are long, don't.
-    if (file.kept !== undefined && /^[{[]/.test(file.first.toString('latin1'))) {
-      this.#keptLength += data.length;
-      if (this.#keptLength > MAX_KEPT_LENGTH) throw archiveError('its images are too many');
-      file.kept.push(Buffer.from(data));
-    } else {
-      file.kept = undefined;
+    if (file.first.length < COMPRESSION_MAGIC_LENGTH) {
+      file.first = Buffer.concat([file.first, data.subarray(0, COMPRESSION_MAGIC_LENGTH)]);
     }
+    if (file.kept !== undefined) this.#keep(file.kept, data);
     file.left -= data.length;
     this.#position += data.length;
     this.#endFileIfDone(this.#position - file.start);
     return bytes.subarray(data.length);
+  }
+
+  /** Keeps what may be JSON, of which no byte is zero; of a layer, the first block has such. */
+  #keep(kept: Buffer[], data: Buffer): void {
+    if (data.includes(0)) {
+      this.#keptLength -= kept.reduce((total, { length }) => total + length, 0);
+      if (this.#file !== undefined) this.#file.kept = undefined;
+      return;
+    }
+    this.#keptLength += data.length;
+    if (this.#keptLength > MAX_KEPT_LENGTH) throw archiveError('its images are too many');
+    kept.push(Buffer.from(data));
   }
 
   #endFileIfDone(length: number): void {

@@ -11,19 +11,24 @@ const MAX_LINES = 400;
  * Imports point downwards, or stay within a room.
  */
 const FLOORS: readonly (readonly string[])[] = [
-  ['main'],
+  ['main', 'cli'],
   ['services'],
   ['app'],
   ['http'],
   ['tasks'],
   ['unlock', 'resources'],
   ['api-client'],
-  ['docker', 'cdn', 'hardware', 'security', 'cache', 'config'],
+  ['config'],
+  ['docker', 'cdn', 'hardware', 'security', 'cache'],
   // The ground floor: everybody may use it. Its first half rests on the second.
   ['shutdown', 'transfer'],
   ['logger'],
   ['errors'],
 ];
+
+/** They are run, and nobody imports them. */
+const ENTRY_FILES: readonly string[] = ['src/cli/loader.ts', 'src/main.ts'];
+const THREAD_FILES: readonly string[] = ['src/unlock/unlock-thread.ts'];
 
 /** Files of several equal functions, which are named after what these are about. */
 const NAMED_AFTER_THEIR_THEME: readonly string[] = [
@@ -127,9 +132,16 @@ describe('the house', () => {
     }
   });
 
-  it('has one place that reads the configuration: the composition', () => {
+  it('has one place that reads the configuration: the composition, and the entry of the command', () => {
     const readers = sources.filter((source) => source.imports.includes('src/config.ts')).map((source) => source.name);
-    assert.deepEqual(readers, ['src/main.ts', 'src/services.ts']);
+    assert.deepEqual(readers.sort(), [...ENTRY_FILES, 'src/services.ts']);
+  });
+
+  it('has entry files of processes and threads that nobody imports', () => {
+    for (const { name, imports } of sources) {
+      for (const entry of [...ENTRY_FILES, ...THREAD_FILES])
+        assert.ok(!imports.includes(entry), `${name} imports ${entry}`);
+    }
   });
 
   it('has one reader of the environment: config.ts', () => {
@@ -154,7 +166,7 @@ describe('a source file', () => {
     it(`is named in kebab-case after one of its exports, or is a known exception: ${name}`, () => {
       const base = path.basename(name, '.ts');
       assert.match(base, /^[a-z0-9]+(-[a-z0-9]+)*$/);
-      if (name === 'src/main.ts') return; // The one file that is run, not imported.
+      if ([...ENTRY_FILES, ...THREAD_FILES].includes(name)) return;
       // Both ways, so that the list of exceptions gets no longer than it must be.
       const isException = NAMED_AFTER_THEIR_THEME.includes(name);
       assert.equal(isNamedAfterAnExport(base, exportsOf(text)), !isException, exportsOf(text).join(', '));

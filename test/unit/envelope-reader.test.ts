@@ -107,7 +107,7 @@ describe('a range of an envelope', () => {
     }
   });
 
-  it('is refused beyond the plaintext and backwards', async () => {
+  it('is refused beyond the plaintext and backwards, with both and the length named', async () => {
     const wrong = [
       [-1, 5],
       [-16, -1],
@@ -120,15 +120,10 @@ describe('a range of an envelope', () => {
       [0, Number.NaN],
     ] as const;
     for (const [start, end] of wrong) {
-      await assert.rejects(reader.read(start, end), RangeError, `${start} to ${end}`);
-      await assert.rejects(reader.stream(start, end).next(), RangeError, `${start} to ${end}`);
+      const refusal = { name: 'RangeError', message: `${start} to ${end} is no range of ${LENGTH} bytes` };
+      await assert.rejects(reader.read(start, end), refusal);
+      await assert.rejects(reader.stream(start, end).next(), refusal);
     }
-  });
-
-  it('names the range and the length when it is refused', async () => {
-    await assert.rejects(reader.read(3, LENGTH + 9), {
-      message: `3 to ${LENGTH + 9} is no range of ${LENGTH} bytes`,
-    });
   });
 });
 

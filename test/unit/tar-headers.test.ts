@@ -157,7 +157,12 @@ describe('the PAX records before a header', () => {
     }
   });
 
-  for (const size of ['', '-1', '1.5', '0x10', '1e3', ' 1', '1000000000000000', 'many']) {
+  it('may be taken back by an empty value', () => {
+    const bytes = tarEntry({ name: 'a', content: '12345', pax: { size: '', path: '' } });
+    assert.deepEqual(readEntries(bytes)[0], { name: 'a', type: 'file', length: 5, linkName: '' });
+  });
+
+  for (const size of ['-1', '1.5', '0x10', '1e3', ' 1', '1000000000000000', 'many']) {
     it(`are refused with the size "${size}"`, () => {
       assert.throws(() => readEntry({ name: 'a', pax: { size } }), INVALID);
     });
@@ -165,16 +170,18 @@ describe('the PAX records before a header', () => {
 
   it('count for all that follows when they are global, but what stands before an entry counts more', () => {
     const tar = Buffer.concat([
-      paxHeader('13 comment=x\n14 path=global\n', 'g'),
+      paxHeader('13 comment=x\n15 path=global\n', 'g'),
       tarEntry({ name: 'a' }),
       tarEntry({ name: 'b', nameStyle: 'pax' }),
       tarEntry({ name: 'c', nameStyle: 'gnu' }),
-      paxHeader('13 path=later\n', 'g'),
-      tarEntry({ name: 'd', claimedSize: 0 }),
+      paxHeader('13 comment=y\n', 'g'),
+      tarEntry({ name: 'd' }),
+      paxHeader('14 path=later\n', 'g'),
+      tarEntry({ name: 'e' }),
     ]);
     assert.deepEqual(
       readEntries(tar).map(({ name }) => name),
-      ['global', 'b', 'global', 'later'],
+      ['global', 'b', 'global', 'global', 'later'],
     );
   });
 
@@ -204,14 +211,15 @@ describe('the PAX records before a header', () => {
   for (const body of [
     'x',
     '9 path=a',
+    '9 path=ab',
     '8 path=a\n',
-    '10 path=a\n',
+    '11 path=a\n',
     '99 path=a\n',
     '-9 path=a\n',
     '0 path=a\n',
     '9.5 path=a\n',
     '7 path\n',
-    '4 =a\n',
+    '5 =a\n',
     ' path=a\n',
     '\n\n\n\n',
     '9 path=a\n\n',
@@ -266,7 +274,12 @@ describe('the size in a header', () => {
     });
   }
 
-  for (const hex of ['ff'.repeat(12), `80000000${'ff'.repeat(8)}`, '800000000020000000000000', `81${'00'.repeat(11)}`]) {
+  for (const hex of [
+    'ff'.repeat(12),
+    `80000000${'ff'.repeat(8)}`,
+    '800000000020000000000000',
+    `81${'00'.repeat(11)}`,
+  ]) {
     it(`is refused when it is binary and impossible: ${hex}`, () => {
       const header = withField(tarEntry({ name: 'a' }), 124, Buffer.from(hex, 'hex'));
       assert.throws(() => new TarHeaderReader().take(header), INVALID);
@@ -328,7 +341,8 @@ describe('the checksum', () => {
       assert.equal(isTarHeader(block), false);
     }
     const header = tarEntry({ name: 'a' });
-    for (let length = 0; length < TAR_BLOCK_LENGTH; length++) assert.equal(isTarHeader(header.subarray(0, length)), false);
+    for (let length = 0; length < TAR_BLOCK_LENGTH; length++)
+      assert.equal(isTarHeader(header.subarray(0, length)), false);
     assert.equal(isTarHeader(Buffer.alloc(TAR_BLOCK_LENGTH)), false);
     assert.equal(isTarHeader(Buffer.alloc(TAR_BLOCK_LENGTH, '{"a":1}')), false);
     assert.equal(isTarHeader(header), true);

@@ -7,7 +7,7 @@ import { EnvelopeReader } from '../../src/security/envelope-reader.ts';
 import { sealEnvelope } from '../../src/security/envelope-streams.ts';
 import { listTar, TarListing } from '../../src/unlock/tar-listing.ts';
 import { seededBytes } from '../support/image-maker.ts';
-import { TAR_END, tarArchive, tarEntry, type TarEntry } from '../support/tar-entry.ts';
+import { TAR_END, tarArchive, type TarEntry } from '../support/tar-entry.ts';
 
 const KEY = Buffer.alloc(32, 'k');
 const BLOCK = 512;
@@ -86,10 +86,18 @@ describe('the files of a listing', () => {
       { name: 'b', content: big },
       { name: 'c', content: '2' },
       // A long name whose data and entry lie on both sides of the end of a read.
-      { name: `${'n'.repeat(3000)}`, content: '3', nameStyle: 'pax' },
+      { name: 'n'.repeat(3000), content: '3', nameStyle: 'pax' },
+      { name: 'e', content: '4', pax: { comment: 'x'.repeat(100_000) } },
       ...Array.from({ length: 40 }, (_, at) => ({ name: `d${at}`, content: String(at), nameStyle: 'gnu' as const })),
     ]);
-    assert.deepEqual(await contentsOf(tar, ['a', 'c', 'n'.repeat(3000), 'd0', 'd39']), ['1', '2', '3', '0', '39']);
+    assert.deepEqual(await contentsOf(tar, ['a', 'c', 'n'.repeat(3000), 'e', 'd0', 'd39']), [
+      '1',
+      '2',
+      '3',
+      '4',
+      '0',
+      '39',
+    ]);
   });
 
   it('are found under the one form of their names', async () => {
@@ -245,11 +253,13 @@ describe('a tar', () => {
       { name: 'a', content: '1' },
       Buffer.alloc(BLOCK),
       { name: 'b', content: '2' },
-      TAR_END,
+      Buffer.alloc(BLOCK),
       { name: 'c', content: '3' },
+      TAR_END,
+      { name: 'd', content: '4' },
       Buffer.alloc(BLOCK, 'garbage'),
     ]);
-    assert.deepEqual(await contentsOf(tar, ['a', 'b', 'c']), ['1', '2', undefined]);
+    assert.deepEqual(await contentsOf(tar, ['a', 'b', 'c', 'd']), ['1', '2', '3', undefined]);
   });
 
   it('is refused when an entry claims more than there is', async () => {
@@ -287,7 +297,7 @@ describe('a tar', () => {
     assert.ok(bytes < 50_000, `${bytes} bytes were read`);
   });
 
-  it('may have 100,000 entries and no more', async () => {
+  it('may have 100,000 entries and no more', () => {
     const listing = new TarListing();
     const entry = { type: 'file', length: 0, linkName: '' } as const;
     for (let at = 0; at < 100_000; at++) listing.add({ ...entry, name: `f${at}` }, at);
@@ -295,8 +305,5 @@ describe('a tar', () => {
     assert.throws(() => {
       listing.add({ ...entry, name: 'one more' }, 0);
     }, INVALID);
-    const many = tarEntry({ name: 'a' });
-    const tar = Buffer.concat([...Array.from({ length: 2000 }, () => many), TAR_END]);
-    await listTar((await seal(tar))(), NEVER);
   });
 });
