@@ -6,6 +6,8 @@ export const NGINX = '/usr/sbin/nginx';
 export const AWS = '/usr/bin/aws';
 export const CURL = '/usr/bin/curl';
 export const OPENSSL = '/usr/bin/openssl';
+/** Comes with the engine, from some versions of Debian on in a package of its own; who uses it does without, too. */
+export const DOCKER = '/usr/bin/docker';
 
 const PACKAGES = { [NGINX]: 'nginx-light', [AWS]: 'awscli', [CURL]: 'curl', [OPENSSL]: 'openssl' };
 

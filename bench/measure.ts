@@ -1,14 +1,15 @@
 /**
  * Runs each contender once to warm up, which does not count, and then `rounds` times: round by round, so that a noisy
- * minute of the machine falls on all of them.
+ * minute of the machine falls on all of them. `isWarm` leaves the first out.
  */
 export async function interleave<Name extends string, Sample>(
   contenders: Readonly<Record<Name, () => Promise<Sample>>>,
   rounds: number,
+  { isWarm = false }: { readonly isWarm?: boolean } = {},
 ): Promise<Record<Name, Sample[]>> {
   const names = Object.keys(contenders) as Name[];
   const samples = Object.fromEntries(names.map((name) => [name, [] as Sample[]])) as Record<Name, Sample[]>;
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = isWarm ? 1 : 0; round <= rounds; round++) {
     for (const name of names) {
       const sample = await contenders[name]();
       if (round > 0) samples[name].push(sample);

@@ -1,26 +1,40 @@
 import { parseArgs } from 'node:util';
 
 /** The sections of the bench, by the letter that `--only` takes. */
-export const SECTION_LETTERS = ['a', 'b', 'c', 'd', 'e', 'f'] as const;
+export const SECTION_LETTERS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'] as const;
 export type SectionLetter = (typeof SECTION_LETTERS)[number];
 
 export interface BenchOptions {
   readonly sections: readonly SectionLetter[];
   readonly rounds: number;
+  /** Of the image archive, in 10^6. */
+  readonly archiveMb: number;
 }
 
-export const USAGE = `npm run bench [-- --only a,b] [--rounds N]
+/** The targets of the unlock are meant for this one. */
+const DEFAULT_ARCHIVE_MB = 1770;
+const MIN_ARCHIVE_MB = 10;
 
-  --only    sections to run, of ${SECTION_LETTERS.join(', ')}; all of them unless given
-  --rounds  timed rounds, of which the median counts; 5 unless given`;
+export const USAGE = `npm run bench [-- --only a,b] [--rounds N] [--archive-mb N]
+
+  --only        sections to run, of ${SECTION_LETTERS.join(', ')}; all of them unless given
+  --rounds      timed rounds, of which the median counts; 5 unless given
+  --archive-mb  size of the image archive that is unlocked; ${DEFAULT_ARCHIVE_MB} unless given`;
 
 /** @throws Error that tells which option is wrong */
 export function parseOptions(args: readonly string[]): BenchOptions {
-  const { values } = parseArgs({ args: [...args], options: { only: { type: 'string' }, rounds: { type: 'string' } } });
+  const { values } = parseArgs({
+    args: [...args],
+    options: { only: { type: 'string' }, rounds: { type: 'string' }, 'archive-mb': { type: 'string' } },
+  });
   const rounds = Number(values.rounds ?? '5');
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error('--rounds must be a whole number from 1 on');
+  const archiveMb = Number(values['archive-mb'] ?? DEFAULT_ARCHIVE_MB);
+  if (!Number.isInteger(archiveMb) || archiveMb < MIN_ARCHIVE_MB) {
+    throw new Error(`--archive-mb must be a whole number from ${MIN_ARCHIVE_MB} on`);
+  }
   const letters = values.only?.split(',') ?? [...SECTION_LETTERS];
   const unknown = letters.filter((letter) => SECTION_LETTERS.every((known) => known !== letter));
   if (unknown.length > 0) throw new Error(`--only knows no section "${unknown.join(', ')}"`);
-  return { sections: SECTION_LETTERS.filter((letter) => letters.includes(letter)), rounds };
+  return { sections: SECTION_LETTERS.filter((letter) => letters.includes(letter)), rounds, archiveMb };
 }

@@ -5,7 +5,9 @@ import { coldLoad } from './sections/cold-load.ts';
 import { firstByte } from './sections/first-byte.ts';
 import { health } from './sections/health.ts';
 import { memory } from './sections/memory.ts';
-import type { Section } from './sections/section.ts';
+import { MB, type Section } from './sections/section.ts';
+import { unlockCost } from './sections/unlock-cost.ts';
+import { unlockTime } from './sections/unlock-time.ts';
 import { upload } from './sections/upload.ts';
 import { warmLoad } from './sections/warm-load.ts';
 import { Stage } from './stage.ts';
@@ -24,6 +26,8 @@ const SECTIONS: Readonly<Record<SectionLetter, Section>> = {
   d: firstByte,
   e: memory,
   f: health,
+  g: unlockTime,
+  h: unlockCost,
 };
 
 async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> {
@@ -41,7 +45,7 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> 
     for (const letter of options.sections) {
       const { title, run } = SECTIONS[letter];
       console.log(`\n(${letter}) ${title}`);
-      await run({ stage, table, rounds: options.rounds });
+      await run({ stage, table, rounds: options.rounds, archiveLength: options.archiveMb * MB });
     }
   } finally {
     await stage.stop();

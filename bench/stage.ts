@@ -15,6 +15,7 @@ import { BLOCK_LENGTH } from '../src/security/envelope-streams.ts';
 import { SERVICES_FOLDER, startRgw, stopRgw, type S3Service } from '../test/support/services.ts';
 import { LoaderUnderTest } from './loader-under-test.ts';
 import { writeRandomFile } from './random-file.ts';
+import { UnlockStage } from './unlock-stage.ts';
 
 /** A resource that was uploaded through the Loader. */
 export interface BenchResource {
@@ -54,6 +55,7 @@ export class Stage {
   readonly #resources = new Map<number, BenchResource>();
   readonly #ciphertexts = new Map<string, Ciphertext>();
   #loader: LoaderUnderTest | undefined;
+  #unlockStage: UnlockStage | undefined;
 
   private constructor(parts: {
     s3: S3Service;
@@ -103,9 +105,10 @@ export class Stage {
     return new Stage({ s3, signal, origin, s3Client, login: apiClient.currentLogin(), closeClients });
   }
 
-  /** Stops the S3 server of any bench and removes all that it wrote. */
+  /** Stops the servers of any bench and removes all that it wrote. */
   static async clear(): Promise<void> {
     await stopRgw(RGW_NAME).catch(() => undefined); // It may never have been started.
+    await UnlockStage.clear();
     await rm(path.join(SERVICES_FOLDER, 'bench'), { recursive: true, force: true });
   }
 
@@ -129,6 +132,17 @@ export class Stage {
     });
     await this.#loader.login(DEMO_USER.email, DEMO_USER.password);
     return this.#loader;
+  }
+
+  /** What an unlock needs, started when it is asked for the first time. Needs root. */
+  async unlockStage(): Promise<UnlockStage> {
+    this.#unlockStage ??= await UnlockStage.start({
+      folder: path.join(this.folder, 'unlock'),
+      s3: this.s3,
+      hardware: HARDWARE,
+      signal: this.signal,
+    });
+    return this.#unlockStage;
   }
 
   /** The resource of `length` bytes, made and uploaded when it is asked for the first time. */
@@ -211,6 +225,7 @@ export class Stage {
   }
 
   async stop(): Promise<void> {
+    await this.#unlockStage?.stop();
     await this.#loader?.stop();
     await this.#closeClients();
     await this.#origin.stop();

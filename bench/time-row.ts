@@ -3,8 +3,8 @@ import type { Row } from './table.ts';
 
 export interface TimeComparison {
   readonly what: string;
-  /** Bytes of plaintext that each run moves. */
-  readonly bytes: number;
+  /** Bytes of plaintext that each run moves; left out where they do not all move the same. */
+  readonly bytes?: number;
   readonly loaderMs: readonly number[];
   readonly peerMs: readonly number[];
   /** `rate`: how many times the peer's rate at least. `time`: how much of the peer's time at most. */
@@ -26,9 +26,10 @@ export function timeRow({ what, bytes, loaderMs, peerMs, target }: TimeCompariso
 }
 
 /** Median, smallest and largest time, and the median's rate; MB are 10^6 bytes. */
-function formatTimes(timesMs: readonly number[], bytes: number): string {
+export function formatTimes(timesMs: readonly number[], bytes?: number): string {
   const seconds = (ms: number) => (ms / 1000).toFixed(3);
   const middle = median(timesMs);
   const spread = `${seconds(Math.min(...timesMs))}-${seconds(Math.max(...timesMs))}`;
-  return `${seconds(middle)} s (${spread}) ${(bytes / 1e3 / middle).toFixed(0)} MB/s`;
+  const rate = bytes === undefined ? '' : ` ${(bytes / 1e3 / middle).toFixed(0)} MB/s`;
+  return `${seconds(middle)} s (${spread})${rate}`;
 }

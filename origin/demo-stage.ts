@@ -2,21 +2,29 @@ import { rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import type { DemoEngine } from './demo-engine.ts';
 import { LoaderChild } from './loader-child.ts';
 import { Origin } from './origin.ts';
 
-/** All that a demo starts and must end: a temporary folder, the stand-in upstream in this process, a Loader. */
+/**
+ * All that a demo starts and must end: a temporary folder, the stand-in upstream in this process, a Loader, images in the
+ * Docker engine.
+ */
 export class DemoStage {
   readonly folder: string;
   readonly modelPath: string;
   readonly cacheFolder: string;
+  readonly archivePath: string;
   #origin: Origin | undefined;
   #loader: LoaderChild | undefined;
+  #engine: DemoEngine | undefined;
+  #loaderUrl = '';
 
   private constructor(folder: string) {
     this.folder = folder;
     this.modelPath = path.join(folder, 'model.bin');
     this.cacheFolder = path.join(folder, 'models');
+    this.archivePath = path.join(folder, 'images.enc');
   }
 
   static async create(): Promise<DemoStage> {
@@ -34,16 +42,38 @@ export class DemoStage {
     return this.#origin;
   }
 
-  /** Starts the Loader and answers its base URL. It runs on this machine's real hardware string. */
+  /** For the Loaders that are started from now on. What they bring into it is removed at the end. */
+  useEngine(engine: DemoEngine): void {
+    this.#engine = engine;
+  }
+
+  /** Starts the Loader, in place of one that ran; answers its base URL. It has this machine's real hardware string. */
   async startLoader(signal: AbortSignal): Promise<string> {
+    await this.#loader?.stop();
+    const { PATH, DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH } = process.env;
     this.#loader = new LoaderChild({
-      PATH: process.env['PATH'],
+      PATH,
+      // Without an engine, they may be what no Loader starts with.
+      ...(this.#engine === undefined ? {} : { DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH }),
       HOST: '127.0.0.1',
       PORT: '0',
       RESOURCE_API_URL: this.#origin?.api.url,
       MODEL_CACHE_DIR: this.cacheFolder,
+      STATE_DIR: path.join(this.folder, 'state'),
+      IMAGES_PATH: this.archivePath,
     });
-    return await this.#loader.listening(signal);
+    this.#loaderUrl = await this.#loader.listening(signal);
+    return this.#loaderUrl;
+  }
+
+  /** Of the Loader that was started last. */
+  get loaderUrl(): string {
+    return this.#loaderUrl;
+  }
+
+  /** What the Resource API gives to those who unlock. */
+  get keyFragment(): Buffer {
+    return this.#origin?.keyFragment ?? Buffer.alloc(0);
   }
 
   /** Of the Loader, if it was started. */
@@ -62,10 +92,12 @@ export class DemoStage {
     if (result !== undefined) throw new Error(`the Loader ended by itself (${result})`);
   }
 
-  /** Ends everything and removes its files. */
+  /** Ends everything and removes its files and images. */
   async clear(): Promise<void> {
     await this.#loader?.stop();
     await this.#origin?.stop();
     await rm(this.folder, { recursive: true, force: true });
+    // Last: of all this, an engine is the likeliest to fail.
+    await this.#engine?.clear();
   }
 }

@@ -12,27 +12,22 @@ const MODEL_LENGTH = 64_000_000;
 const CHUNK_LENGTH = 1_000_000;
 
 /**
- * The demo itself: start, log in, upload, load cold and warm, compare. Answers the Loader's base URL.
+ * The demo's first part: start, log in, upload, load cold and warm, compare.
  *
  * @throws Error of the step that failed, or the reason of `signal`
  */
-export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signal: AbortSignal): Promise<string> {
-  const step: StepPrinter['step'] = async (title, work) => {
-    signal.throwIfAborted();
-    await printer.step(title, work);
-  };
+export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signal: AbortSignal): Promise<void> {
+  const step: StepPrinter['step'] = (title, work) => printer.step(title, work, signal);
   const digests: string[] = [];
-  let url = '';
 
   await step('Start Resource API and S3 store', async () => {
     const origin = await stage.startOrigin();
     return { note: `${origin.api.url}, ${origin.s3Endpoint}` };
   });
   await step('Start the Loader', async () => {
-    url = await stage.startLoader(signal);
-    return { note: url };
+    return { note: await stage.startLoader(signal) };
   });
-  const client = new LoaderClient(url, signal);
+  const client = new LoaderClient(stage.loaderUrl, signal);
   await step('Log in with a wrong password', async () => {
     const answer = await client.login(DEMO_USER.email, randomBytes(8).toString('hex'));
     if (answer.status !== 401) throw new Error(`the Loader answered ${answer.status} in place of 401`);
@@ -72,7 +67,6 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
     }
     return Promise.resolve({ note: 'made = loaded cold = loaded warm', details: [made] });
   });
-  return url;
 }
 
 /** Answers the SHA-256 of what came. */

@@ -1,12 +1,14 @@
 import { parseArgs } from 'node:util';
+import { DemoEngine } from './demo-engine.ts';
 import { DemoStage } from './demo-stage.ts';
 import { DEMO_RESOURCE, runDemoSteps } from './demo-steps.ts';
+import { runUnlockSteps } from './demo-unlock-steps.ts';
 import { DEMO_USER } from './origin.ts';
 import { StepPrinter } from './step-printer.ts';
 
 /**
- * `npm run demo`: a model goes up and comes back, through a real Loader and stand-ins for all that it has upstream.
- * With `-- --keep`, all of it stays up until Ctrl-C.
+ * `npm run demo`: a model goes up and comes back, through a real Loader and stand-ins for all that it has upstream; and
+ * where there is a Docker engine, images are packed and unlocked into it. With `-- --keep`, all of it stays up until Ctrl-C.
  */
 
 /** The signals that end a demo, with the exit codes that shells give them. */
@@ -44,9 +46,17 @@ async function main(printer: StepPrinter): Promise<number> {
   const stage = await DemoStage.create();
   let exitCode = 0;
   try {
-    const url = await runDemoSteps(stage, printer, interrupt.signal);
+    const engine = await DemoEngine.find(interrupt.signal);
+    if (typeof engine !== 'string') stage.useEngine(engine);
+    await runDemoSteps(stage, printer, interrupt.signal);
+    if (typeof engine === 'string') {
+      printer.line(`\n  ${printer.bold('No images are unlocked.')} ${engine}\n`);
+    } else {
+      printer.line(`\n  ${printer.bold(`A release of three images goes into the Docker engine at ${engine.name}`)}\n`);
+      await runUnlockSteps(stage, engine, printer, interrupt.signal);
+    }
     if (keep) {
-      printThingsToTry(printer, stage, url);
+      printThingsToTry(printer, stage, typeof engine !== 'string');
       await stage.stayUp(interrupt.signal);
       printer.line('\n');
     }
@@ -54,7 +64,7 @@ async function main(printer: StepPrinter): Promise<number> {
     exitCode = reportFailure(printer, stage, interrupt.signal.aborted ? interrupt.signal.reason : error);
   }
   try {
-    await printer.step('Stop everything, remove its files', async () => {
+    await printer.step('Stop everything, remove all of it', async () => {
       await stage.clear();
       return {};
     });
@@ -66,7 +76,8 @@ async function main(printer: StepPrinter): Promise<number> {
   return exitCode;
 }
 
-function printThingsToTry(printer: StepPrinter, stage: DemoStage, url: string): void {
+function printThingsToTry(printer: StepPrinter, stage: DemoStage, isUnlocked: boolean): void {
+  const url = stage.loaderUrl;
   const json = `-H 'Content-Type: application/json'`;
   const login = JSON.stringify({ email: DEMO_USER.email, password: DEMO_USER.password });
   const { filename, folder } = DEMO_RESOURCE;
@@ -77,6 +88,13 @@ function printThingsToTry(printer: StepPrinter, stage: DemoStage, url: string): 
     `curl ${json} -d '${login}' ${url}/login`,
     `curl ${json} -d '${JSON.stringify(DEMO_RESOURCE)}' ${url}/load/${filename} | sha256sum`,
     `curl -F ${shellQuote(file)} -F 'folder=${folder}' ${url}/upload/another-model`,
+    ...(isUnlocked
+      ? [
+          `curl ${json} -d '${login}' ${url}/unlock`,
+          `curl ${url}/unlock/status`,
+          `curl --no-buffer ${url}/unlock/events`,
+        ]
+      : []),
   ];
   printer.line(`\n  ${printer.bold('It is all still running.')} Try, in another terminal:\n`);
   for (const command of commands) printer.line(`${command}\n`);

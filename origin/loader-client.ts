@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { openAsBlob } from 'node:fs';
+import type { UnlockStatus } from '../src/unlock/unlock-service.ts';
 
 export interface LoaderAnswer {
   readonly status: number;
@@ -55,6 +56,29 @@ export class LoaderClient {
       length += chunk.length;
     }
     return { sha256: hash.digest('hex'), length };
+  }
+
+  /** Starts an unlock. @throws Error when it was refused */
+  async startUnlock(email: string, password: string): Promise<void> {
+    const response = await this.#postJson('/unlock', { email, password });
+    await assertOk(response);
+    await response.arrayBuffer();
+  }
+
+  /** The states of the unlock, from the present one to that in which it ends. */
+  async *watchUnlock(): AsyncGenerator<UnlockStatus, void, undefined> {
+    const response = await fetch(`${this.#url}/unlock/events`, { signal: this.#signal });
+    await assertOk(response);
+    const decoder = new TextDecoder();
+    let rest = '';
+    for await (const bytes of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+      const events = (rest + decoder.decode(bytes, { stream: true })).split('\n\n');
+      rest = events.pop() ?? '';
+      for (const event of events) {
+        const data = /^data: (.*)$/m.exec(event)?.[1];
+        if (data !== undefined) yield JSON.parse(data) as UnlockStatus;
+      }
+    }
   }
 
   async #postJson(route: string, body: unknown): Promise<Response> {

@@ -10,6 +10,9 @@ export interface StepResult {
   readonly details?: readonly string[];
 }
 
+/** Shows how far a step is, behind its title, on a terminal; elsewhere it does nothing. */
+export type ShowProgress = (text: string) => void;
+
 type Style = Parameters<typeof styleText>[0];
 
 const TITLE_WIDTH = 34;
@@ -32,12 +35,19 @@ export class StepPrinter {
     this.#hasColors = output.isTTY && (env['NO_COLOR'] ?? '') === '';
   }
 
-  /** Runs `work` and prints how it went. @throws what `work` throws, after its line */
-  async step(title: string, work: () => Promise<StepResult>): Promise<void> {
-    if (this.#output.isTTY) this.#output.write(this.dim(`  · ${title} ...`));
+  /**
+   * Runs `work` and prints how it went.
+   *
+   * @throws what `work` throws, after its line; the reason of `signal` without one, when it has aborted already
+   */
+  async step(title: string, work: (show: ShowProgress) => Promise<StepResult>, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
+    this.#showStep(title, '...');
     const start = performance.now();
     try {
-      const result = await work();
+      const result = await work((text) => {
+        this.#showStep(title.padEnd(TITLE_WIDTH), text);
+      });
       const seconds = (performance.now() - start) / 1000;
       const rate = result.bytes === undefined ? '' : `${(result.bytes / 1e6 / seconds).toFixed(0)} MB/s`;
       this.#endStep(this.#style('green', '✓'), title, seconds, rate, result.note ?? '');
@@ -62,6 +72,13 @@ export class StepPrinter {
 
   red(text: string): string {
     return this.#style('red', text);
+  }
+
+  #showStep(title: string, text: string): void {
+    if (!this.#output.isTTY) return;
+    // A line that wraps could not be taken back.
+    const line = `  · ${title} ${text}`.slice(0, this.#output.columns - 1);
+    this.#output.write(`${REWIND_LINE}${this.dim(line)}`);
   }
 
   #endStep(mark: string, title: string, seconds: number, rate: string, note: string): void {

@@ -32,6 +32,9 @@ export interface Config {
   readonly logFile: string | undefined;
 }
 
+/** The part of it that has to do with the engine. */
+export type EngineConfig = Pick<Config, 'dockerHost' | 'engineTimeoutMs' | 'engineStallTimeoutMs'>;
+
 /** Every variable, with its default as text and what it is for. The README shows this table; a test compares the two. */
 export const VARIABLES = {
   HOST: { fallback: '127.0.0.1', about: 'address to listen on; the image sets 0.0.0.0' },
@@ -113,7 +116,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     imagesPath: reader.text('IMAGES_PATH'),
     apiVersion: reader.imageTag('API_VERSION'),
     serviceImages: reader.serviceImages(),
-    dockerHost: reader.dockerHost(),
+    ...readEngineConfig(reader),
     unlockParallelism: reader.integer('UNLOCK_PARALLELISM', 1, 16),
     resourceKey: reader.secret('RESOURCE_KEY'),
     keyTemplates: Object.freeze({
@@ -125,8 +128,6 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     apiKeys: reader.apiKeys(),
     upstreamTimeoutMs: reader.milliseconds('UPSTREAM_TIMEOUT_MS'),
     stallTimeoutMs: reader.milliseconds('STALL_TIMEOUT_MS'),
-    engineTimeoutMs: reader.milliseconds('ENGINE_TIMEOUT_MS'),
-    engineStallTimeoutMs: reader.milliseconds('ENGINE_STALL_TIMEOUT_MS'),
     clientStallTimeoutMs: reader.milliseconds('CLIENT_STALL_TIMEOUT_MS'),
     shutdownTimeoutMs: reader.milliseconds('SHUTDOWN_TIMEOUT_MS'),
     logLevel: reader.logLevel(),
@@ -134,6 +135,22 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
   };
   if (reader.problems.length > 0) throw new ConfigError(reader.problems);
   return Object.freeze(config);
+}
+
+/** Reads what a command that only uses the engine needs; other variables may be wrong. @throws ConfigError */
+export function loadEngineConfig(env: Readonly<Record<string, string | undefined>> = process.env): EngineConfig {
+  const reader = new EnvironmentReader(env);
+  const config = readEngineConfig(reader);
+  if (reader.problems.length > 0) throw new ConfigError(reader.problems);
+  return Object.freeze(config);
+}
+
+function readEngineConfig(reader: EnvironmentReader): EngineConfig {
+  return {
+    dockerHost: reader.dockerHost(),
+    engineTimeoutMs: reader.milliseconds('ENGINE_TIMEOUT_MS'),
+    engineStallTimeoutMs: reader.milliseconds('ENGINE_STALL_TIMEOUT_MS'),
+  };
 }
 
 /** Reads variables one by one and notes every problem, so that all can be told at once. */
@@ -295,8 +312,9 @@ class EnvironmentReader {
   }
 }
 
-/** A repository as Docker writes it: lower case, with a registry's name and port before it or not. */
-const REPOSITORY = /^(?:[\w.-]+(?::\d+)?\/)?[a-z0-9]+(?:[._\-/]+[a-z0-9]+)*$/;
+/** A repository as Docker writes it, in lower case; before it may stand a registry, with a dot, a port or as localhost. */
+const REPOSITORY =
+  /^(?:(?:localhost|[\w-]+(?:\.[\w-]+)+|[\w-]+(?=:\d))(?::\d+)?\/)?[a-z0-9]+(?:(?:[._]|__|-+|\/)[a-z0-9]+)*$/;
 
 function splitList(text: string): string[] {
   return text

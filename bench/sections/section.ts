@@ -6,6 +6,8 @@ export interface SectionContext {
   readonly table: Table;
   /** Timed rounds, of which the median counts. */
   readonly rounds: number;
+  /** Bytes of the image archive that is unlocked, about. */
+  readonly archiveLength: number;
 }
 
 export interface Section {
@@ -19,7 +21,17 @@ export const TIMED_LENGTH = 300 * MB;
 /** The one that would show whether anything grows with size. */
 export const LARGE_LENGTH = 2000 * MB;
 
+/** An archive of another size: to warm up with, and to show whether anything grows. */
+export const SMALL_ARCHIVE_LENGTH = 300 * MB;
+
 /** What is measured must be right first. */
 export function assertDigest(what: string, actual: string, expected: string): void {
   if (actual !== expected) throw new Error(`${what} is not the content that was uploaded`);
+}
+
+/** A private Docker engine needs root: without it, this says so, and the section is left out. */
+export function canRunEngine(): boolean {
+  if (process.getuid?.() === 0) return true;
+  console.log('Skipped: a private Docker engine needs root.');
+  return false;
 }

@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
-import { Agent, request, type Dispatcher } from 'undici';
+import { Agent, errors, request, type Dispatcher } from 'undici';
 import { LoaderError, systemErrorCode } from '../errors.ts';
+import { watchForStalls } from '../transfer/stall-watchdog.ts';
 import { describeDockerHost, type DockerHost } from './docker-host.ts';
 import { LoadReply, type LoadReplyListener } from './load-reply.ts';
 
@@ -32,6 +33,14 @@ export interface LoadBody {
   readonly chunks: AsyncIterable<Buffer>;
 }
 
+export interface ExportOptions {
+  /** How long the engine may take before the first byte, in ms: engines write the whole tar to their disk before it. */
+  readonly prepareTimeoutMs: number;
+  /** How long it may send nothing from then on, in ms. */
+  readonly stallTimeoutMs: number;
+  readonly signal: AbortSignal;
+}
+
 interface Answer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
@@ -45,7 +54,7 @@ const MAX_ANSWER_LENGTH = 16 * 1024 * 1024;
 const NO_SPACE = /no space left on device|disk quota exceeded/i;
 
 /**
- * The calls of the Docker Engine API that an unlock needs.
+ * The calls of the Docker Engine API that are needed to pack and to unlock images.
  *
  * Common failures: LoaderError `engine_unreachable`, `engine_forbidden`, `engine_invalid_response`, `engine_error`,
  * `engine_stalled`. Messages name the socket and what to do.
@@ -162,12 +171,56 @@ export class DockerEngine {
     if (reply.error !== undefined) throw engineError(reply.error);
   }
 
+  /**
+   * Streams the tar of images, each by a tag or ID, as `docker save` writes it. An engine that fails on its way may end it
+   * as if it were whole: read what it holds.
+   *
+   * @throws LoaderError, or the reason of `signal`
+   */
+  async *exportImages(names: readonly string[], options: ExportOptions): AsyncGenerator<Buffer, void, undefined> {
+    const { prepareTimeoutMs, stallTimeoutMs, signal } = options;
+    const query = names.map((name) => `names=${encodeURIComponent(name)}`).join('&');
+    const source = await this.#startExport(`/images/get?${query}`, prepareTimeoutMs, signal);
+    const stalled = () => this.#silent(stallTimeoutMs);
+    try {
+      yield* watchForStalls(source, { timeoutMs: stallTimeoutMs, stalled, signal });
+    } catch (error) {
+      signal.throwIfAborted();
+      throw error instanceof LoaderError ? error : this.#connectionError(error);
+    }
+  }
+
   async close(): Promise<void> {
     await this.#dispatcher.destroy();
   }
 
   get #name(): string {
     return describeDockerHost(this.#options.host);
+  }
+
+  async #startExport(path: string, timeoutMs: number, signal: AbortSignal): Promise<Readable> {
+    const silence = new AbortController();
+    const timer = setTimeout(() => {
+      silence.abort(this.#silent(timeoutMs));
+    }, timeoutMs);
+    try {
+      const response = await request(`${this.#origin}${await this.#versionPath(signal)}${path}`, {
+        dispatcher: this.#dispatcher,
+        method: 'GET',
+        signal: AbortSignal.any([signal, silence.signal]),
+        headersTimeout: 0,
+        bodyTimeout: 0,
+      });
+      if (response.statusCode === 200) return response.body;
+      this.#assertSuccess(await readAnswer(response));
+      throw this.#notAnEngine();
+    } catch (error) {
+      signal.throwIfAborted();
+      silence.signal.throwIfAborted();
+      throw error instanceof LoaderError ? error : this.#connectionError(error);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async #get(path: string, signal: AbortSignal): Promise<unknown> {
@@ -195,6 +248,7 @@ export class DockerEngine {
       );
     } catch (error) {
       signal.throwIfAborted();
+      if (error instanceof LoaderError) throw error;
       if (timeout.aborted) {
         throw new LoaderError(
           'engine_stalled',
@@ -229,12 +283,19 @@ export class DockerEngine {
         options,
       );
     }
-    // HPE_*: what answers speaks no HTTP.
-    if (code.startsWith('HPE_')) return this.#notAnEngine(error);
+    // What answers speaks no HTTP.
+    if (error instanceof errors.HTTPParserError) return this.#notAnEngine(error);
     return new LoaderError(
       'engine_unreachable',
       `The connection to the Docker engine at ${this.#name} failed (${code}): see whether it runs.`,
       options,
+    );
+  }
+
+  #silent(timeoutMs: number): LoaderError {
+    return new LoaderError(
+      'engine_stalled',
+      `The Docker engine at ${this.#name} sent nothing for ${timeoutMs} ms: restart it; if it is only slow, set a higher ENGINE_STALL_TIMEOUT_MS.`,
     );
   }
 
@@ -260,7 +321,12 @@ async function readAnswer({ statusCode, headers, body }: Dispatcher.ResponseData
   let length = 0;
   for await (const chunk of body as AsyncIterable<Buffer>) {
     length += chunk.length;
-    if (length > MAX_ANSWER_LENGTH) throw new Error('the answer is too long');
+    if (length > MAX_ANSWER_LENGTH) {
+      throw new LoaderError(
+        'engine_invalid_response',
+        'The Docker engine answered more than 16 MiB: see whether it is one.',
+      );
+    }
     chunks.push(chunk);
   }
   const text = Buffer.concat(chunks).toString('utf8');

@@ -1,5 +1,9 @@
-import { open, rename, rm, type FileHandle } from 'node:fs/promises';
+import { link, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
+import { systemErrorCode } from '../errors.ts';
+
+/** What file systems without hard links, such as FAT, answer to `link`. */
+const NO_LINKS: readonly string[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'];
 
 /**
  * A file in the making. It has a name of its own until `publish` moves it, whole and synced, to its place;
@@ -15,8 +19,9 @@ export class PartFile {
     this.#path = filePath;
   }
 
-  static async create(filePath: string): Promise<PartFile> {
-    return new PartFile(await open(filePath, 'wx+', 0o600), filePath);
+  /** `mode` is that of the file when it is published; the umask is taken off. */
+  static async create(filePath: string, mode = 0o600): Promise<PartFile> {
+    return new PartFile(await open(filePath, 'wx+', mode), filePath);
   }
 
   /** Writes all of `bytes` from byte `position` on. They must stay as they are until then. */
@@ -40,6 +45,20 @@ export class PartFile {
     await syncFolder(path.dirname(target));
   }
 
+  /** The same, but never in place of another file. @throws Error `EEXIST` when `target` is there; it stays as it is */
+  async publishNew(target: string): Promise<void> {
+    await this.sync();
+    if (await tryLink(this.#path, target)) {
+      await rm(this.#path);
+    } else {
+      // An empty file that is ours holds the name until this one takes its place.
+      await (await open(target, 'wx')).close();
+      await rename(this.#path, target);
+    }
+    this.#named = false;
+    await syncFolder(path.dirname(target));
+  }
+
   async discard(): Promise<void> {
     if (!this.#named) return;
     this.#named = false;
@@ -48,6 +67,17 @@ export class PartFile {
 
   async close(): Promise<void> {
     await this.handle.close();
+  }
+}
+
+/** False on file systems without hard links. */
+async function tryLink(existing: string, target: string): Promise<boolean> {
+  try {
+    await link(existing, target);
+    return true;
+  } catch (error) {
+    if (NO_LINKS.includes(systemErrorCode(error) ?? '')) return false;
+    throw error;
   }
 }
 

@@ -11,8 +11,8 @@ import {
   seededBytes,
   type ArchiveOptions,
   type Image,
-} from '../support/image-maker.ts';
-import { tarArchive, type TarEntry } from '../support/tar-entry.ts';
+} from '../../origin/image-maker.ts';
+import { tarArchive, type TarEntry } from '../../origin/tar-entry.ts';
 import { DOCKER_HOST, DOCKER_SKIP } from '../support/test-environment.ts';
 
 /** What Docker 20.10 loads, and all later ones. */

@@ -3,7 +3,7 @@ import { chmod, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { saveImages } from '../support/image-maker.ts';
+import { saveImages } from '../../origin/image-maker.ts';
 import { startDockerd, stopDockerd } from '../support/services.ts';
 import { DOCKER_SKIP } from '../support/test-environment.ts';
 import { testImages } from '../support/test-images.ts';

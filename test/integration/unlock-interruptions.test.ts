@@ -5,7 +5,7 @@ import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { saveImages } from '../support/image-maker.ts';
+import { saveImages } from '../../origin/image-maker.ts';
 import { SERVICES_FOLDER, startDockerd, stopDockerd } from '../support/services.ts';
 import { DOCKER_SKIP } from '../support/test-environment.ts';
 import { testImages } from '../support/test-images.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFile, rm } from 'node:fs/promises';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { saveImages, type ArchiveOptions } from '../support/image-maker.ts';
+import { saveImages, type ArchiveOptions } from '../../origin/image-maker.ts';
 import { startDockerd, stopDockerd } from '../support/services.ts';
 import { DOCKER_SKIP } from '../support/test-environment.ts';
 import { testImages } from '../support/test-images.ts';

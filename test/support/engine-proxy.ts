@@ -58,7 +58,7 @@ export class EngineProxy {
 
   #handle(incoming: IncomingMessage, outgoing: ServerResponse): void {
     incoming.on('error', () => outgoing.destroy());
-    if (incoming.method !== 'POST' || !/\/images\/load/.test(incoming.url ?? '')) {
+    if (incoming.method !== 'POST' || !(incoming.url ?? '').includes('/images/load')) {
       this.#forward(incoming, outgoing, { kind: 'pass' });
       return;
     }

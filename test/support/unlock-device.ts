@@ -9,7 +9,7 @@ import { deriveArchiveAesKey } from '../../src/security/key-derivation.ts';
 import { DockerCli } from './docker-cli.ts';
 import { EngineProxy } from './engine-proxy.ts';
 import { FaultProxy } from './fault-proxy.ts';
-import type { Image } from './image-maker.ts';
+import type { Image } from '../../origin/image-maker.ts';
 import { LoaderProcess, type JsonAnswer } from './loader-process.ts';
 import { noteSecrets } from './test-environment.ts';
 

@@ -7,12 +7,23 @@ import { buildApp } from '../../src/app.ts';
 import { loadConfig } from '../../src/config.ts';
 import { createLogger } from '../../src/logger.ts';
 import { createServices } from '../../src/services.ts';
+import { registeredRoutes } from '../support/registered-routes.ts';
 
 const KEYS = ['first-key', 'second-key'];
 /** The routes that need no key, as the contract has them. */
 const OPEN_ROUTES = new Set(['GET /health', 'HEAD /health']);
 /** The contract's routes: the list below is read from the application, and must hold at least these. */
-const KNOWN_ROUTES = ['GET /health', 'GET /status', 'POST /login', 'POST /load/:filename', 'POST /upload/:filename'];
+const KNOWN_ROUTES = [
+  'GET /health',
+  'GET /status',
+  'POST /login',
+  'POST /load/:filename',
+  'POST /upload/:filename',
+  'POST /unlock',
+  'DELETE /unlock',
+  'GET /unlock/status',
+  'GET /unlock/events',
+];
 
 /** The whole application, over services that have an upstream where nobody listens. */
 async function buildTestApp(apiKeys: readonly string[]): Promise<FastifyInstance> {
@@ -36,7 +47,9 @@ async function ask(app: FastifyInstance, method: string, path: string, authoriza
   const asked = request({ host: '127.0.0.1', port, method, path, headers, agent: false }, (response) => {
     let body = '';
     response.setEncoding('utf8').on('data', (text: string) => (body += text));
-    response.on('end', () => {
+    // Events have no end while nothing happens.
+    if (response.headers['content-type'] === 'text/event-stream') asked.destroy();
+    response.on('close', () => {
       resolve({ status: response.statusCode ?? 0, headers: response.headers, body });
     });
   });
@@ -46,10 +59,7 @@ async function ask(app: FastifyInstance, method: string, path: string, authoriza
 
 /** `METHOD /path` of every route that is registered, read from the router. */
 function listRoutes(app: FastifyInstance): string[] {
-  const routes = app.printRoutes({ commonPrefix: false }).matchAll(/(\/\S*) \(([A-Z, ]+)\)/g);
-  return [...routes].flatMap(([, url, methods]) =>
-    (methods ?? '').split(', ').map((method) => `${method} ${url ?? ''}`),
-  );
+  return registeredRoutes(app).map(({ method, path }) => `${method} ${path}`);
 }
 
 describe('with API_KEY set', () => {
@@ -84,7 +94,7 @@ describe('with API_KEY set', () => {
     }
     assert.deepEqual(
       guarded.sort(),
-      [...KNOWN_ROUTES, 'HEAD /status'].filter((route) => !OPEN_ROUTES.has(route)).sort(),
+      [...KNOWN_ROUTES, 'HEAD /status', 'HEAD /unlock/status'].filter((route) => !OPEN_ROUTES.has(route)).sort(),
     );
   });
 

@@ -16,8 +16,8 @@ import {
   seededBytes,
   type ArchiveOptions,
   type Image,
-} from '../support/image-maker.ts';
-import { tarArchive, type TarEntry } from '../support/tar-entry.ts';
+} from '../../origin/image-maker.ts';
+import { tarArchive, type TarEntry } from '../../origin/tar-entry.ts';
 
 const KEY = Buffer.alloc(32, 'k');
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };

@@ -9,7 +9,7 @@ import {
   parseImageConfig,
   parseManifest,
 } from '../../src/unlock/archive-manifest.ts';
-import { makeImage, makeLayer } from '../support/image-maker.ts';
+import { makeImage, makeLayer } from '../../origin/image-maker.ts';
 
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
 const HEX = 'a1'.repeat(32);

@@ -7,8 +7,8 @@ import { constants, gzipSync, zstdCompressSync } from 'node:zlib';
 import { sealEnvelope } from '../../src/security/envelope-streams.ts';
 import { CompressedArchive } from '../../src/unlock/compressed-archive.ts';
 import { openArchive, type OpenArchive } from '../../src/unlock/open-archive.ts';
-import { archiveEntries, makeImage, makeLayer, saveImages, seededBytes } from '../support/image-maker.ts';
-import { TAR_END, tarArchive } from '../support/tar-entry.ts';
+import { archiveEntries, makeImage, makeLayer, saveImages, seededBytes } from '../../origin/image-maker.ts';
+import { TAR_END, tarArchive } from '../../origin/tar-entry.ts';
 
 const KEY = Buffer.alloc(32, 'k');
 const NEVER = new AbortController().signal;

@@ -9,7 +9,7 @@ import { readArchiveIndex, type ArchiveImage } from '../../src/unlock/archive-in
 import { ImageTar, type ImageTarOptions } from '../../src/unlock/image-tar.ts';
 import { planLoads, wholeLoad, type PlannedLoad } from '../../src/unlock/load-plan.ts';
 import { listTar } from '../../src/unlock/tar-listing.ts';
-import { makeImage, makeLayer, saveImages, seededBytes, type ArchiveOptions } from '../support/image-maker.ts';
+import { makeImage, makeLayer, saveImages, seededBytes, type ArchiveOptions } from '../../origin/image-maker.ts';
 
 const KEY = Buffer.alloc(32, 'k');
 const NEVER = new AbortController().signal;

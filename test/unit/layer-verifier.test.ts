@@ -6,7 +6,7 @@ import { releaseChunk } from '../../src/transfer/release-chunk.ts';
 import type { ArchiveLayer } from '../../src/unlock/archive-index.ts';
 import { compressionOf } from '../../src/unlock/compression.ts';
 import { LayerVerifier } from '../../src/unlock/layer-verifier.ts';
-import { makeLayer, seededBytes } from '../support/image-maker.ts';
+import { makeLayer, seededBytes } from '../../origin/image-maker.ts';
 
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
 const plain = makeLayer({ 'model.bin': seededBytes('model', 300_000), zeros: Buffer.alloc(200_000) });

@@ -18,8 +18,8 @@ import {
   type ArchiveIdentity,
   type OpenArchive,
 } from '../../src/unlock/open-archive.ts';
-import { makeImage, makeLayer, saveImages } from '../support/image-maker.ts';
-import { tarArchive } from '../support/tar-entry.ts';
+import { makeImage, makeLayer, saveImages } from '../../origin/image-maker.ts';
+import { tarArchive } from '../../origin/tar-entry.ts';
 
 const KEY = Buffer.alloc(32, 'k');
 const IV = Buffer.alloc(16, 7);

@@ -8,6 +8,7 @@ import { loadConfig, SECRET_VARIABLES, VARIABLES } from '../../src/config.ts';
 import { ERRORS } from '../../src/errors.ts';
 import { createLogger } from '../../src/logger.ts';
 import { createServices } from '../../src/services.ts';
+import { registeredRoutes } from '../support/registered-routes.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 const README = read('README.md');
@@ -109,7 +110,7 @@ describe('Routes of the README', () => {
       documented.set(routePath, [...(documented.get(routePath) ?? []), method]);
     }
     // Each path also has a route for the methods that it refuses, so these tell no methods.
-    const paths = pathsOf(app);
+    const paths = [...new Set(registeredRoutes(app).map((route) => route.path))];
     assert.deepEqual(paths.map((routePath) => routePath.replace(/:(\w+)/g, '{$1}')).sort(), [
       ...[...documented.keys()].sort(),
     ]);
@@ -198,17 +199,4 @@ function anchors(markdown: string): string[] {
       .replace(/[^\w\- ]/g, '')
       .replaceAll(' ', '-'),
   );
-}
-
-/** Every path that has a route. Fastify prints them as a tree, in which a path stands under the one that it goes on. */
-function pathsOf(app: FastifyInstance): string[] {
-  const paths: string[] = [];
-  const above: string[] = [];
-  for (const line of app.printRoutes({ commonPrefix: false }).split('\n')) {
-    const [, indent = '', segment = '', methods] = /^([│ ]*)[├└]── (\S+)( \()?/.exec(line) ?? [];
-    if (segment === '') continue;
-    above.splice(indent.length / 4, Infinity, segment);
-    if (methods !== undefined) paths.push(above.join(''));
-  }
-  return paths;
 }

@@ -8,7 +8,7 @@ import {
   TarHeaderReader,
   type TarEntry,
 } from '../../src/unlock/tar-headers.ts';
-import { tarEntry, type TarEntry as MadeEntry } from '../support/tar-entry.ts';
+import { tarEntry, type TarEntry as MadeEntry } from '../../origin/tar-entry.ts';
 
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
 const GIB = 1024 ** 3;

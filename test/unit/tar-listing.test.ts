@@ -6,8 +6,8 @@ import { after, before, describe, it } from 'node:test';
 import { EnvelopeReader } from '../../src/security/envelope-reader.ts';
 import { sealEnvelope } from '../../src/security/envelope-streams.ts';
 import { listTar, TarListing } from '../../src/unlock/tar-listing.ts';
-import { seededBytes } from '../support/image-maker.ts';
-import { TAR_END, tarArchive, type TarEntry } from '../support/tar-entry.ts';
+import { seededBytes } from '../../origin/image-maker.ts';
+import { TAR_END, tarArchive, type TarEntry } from '../../origin/tar-entry.ts';
 
 const KEY = Buffer.alloc(32, 'k');
 const BLOCK = 512;

@@ -9,8 +9,8 @@ import {
   saveImages,
   seededBytes,
   type ArchiveOptions,
-} from '../support/image-maker.ts';
-import { TAR_END, tarArchive, type TarEntry } from '../support/tar-entry.ts';
+} from '../../origin/image-maker.ts';
+import { TAR_END, tarArchive, type TarEntry } from '../../origin/tar-entry.ts';
 
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
 const WHOLE = Infinity;

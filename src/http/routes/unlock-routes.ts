@@ -32,7 +32,7 @@ export function registerUnlockRoutes(
 
   app.get('/unlock/status', () => unlocks.status);
 
-  app.get('/unlock/events', async (_request, reply) => {
+  app.get('/unlock/events', { exposeHeadRoute: false }, async (_request, reply) => {
     const abort = abortWhenClientLeaves(reply);
     await sendEvents(reply, 'status', unlocks.watch(abort.signal), { stallTimeoutMs: clientStallTimeoutMs, abort });
   });

@@ -1,0 +1,9 @@
+/** A failure of a command, as a sentence for people that says what to do. It holds no secret. */
+export class CliError extends Error {
+  override readonly name: string = 'CliError';
+}
+
+/** The command was called in a way that it does not know. */
+export class UsageError extends CliError {
+  override readonly name = 'UsageError';
+}
