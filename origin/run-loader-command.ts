@@ -1,0 +1,35 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import path from 'node:path';
+import { text } from 'node:stream/consumers';
+
+const COMMAND = path.resolve(import.meta.dirname, '../src/cli/loader.ts');
+
+/** Runs the `loader` command in a folder and answers what it printed. @throws Error when it failed, or the reason of `signal` */
+export async function runLoaderCommand(
+  args: readonly string[],
+  options: { readonly cwd: string; readonly signal: AbortSignal },
+): Promise<string> {
+  const { cwd, signal } = options;
+  signal.throwIfAborted();
+  const child = spawn(process.execPath, [COMMAND, ...args], {
+    cwd,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // A process group of its own: Ctrl-C in the terminal is for the parent.
+    detached: true,
+  });
+  const onAbort = () => child.kill('SIGTERM');
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    const [stdout, stderr, [code]] = await Promise.all([
+      text(child.stdout),
+      text(child.stderr),
+      once(child, 'exit') as Promise<[number | null]>,
+    ]);
+    signal.throwIfAborted();
+    if (code !== 0) throw new Error(`loader ${args[0] ?? ''} failed: ${stderr.trim()}`);
+    return stdout;
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
