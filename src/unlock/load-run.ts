@@ -33,6 +33,8 @@ export class LoadRun {
   readonly #options: LoadRunOptions;
   readonly #slots: Semaphore;
   readonly #openLoads: Semaphore;
+  /** Held while layers are sent, one load at a time: what others wait for would come later beside them. */
+  readonly #lane = new Semaphore(1);
   readonly #outcomes = new Map<PlannedLoad, Promise<void>>();
   /** Aborts at the first failure: nothing new begins then, and what is under way comes to its end. */
   readonly #stop = new AbortController();
@@ -67,12 +69,13 @@ export class LoadRun {
   async #runLoad(load: PlannedLoad): Promise<void> {
     const { progress } = this.#options;
     await this.#openLoads.acquire(this.#stop.signal);
-    const slot = new Slot(this.#slots);
+    const places = { slot: new Place(this.#slots), lane: new Place(this.#lane) };
     try {
-      await slot.take(this.#stop.signal);
+      await places.slot.take(this.#stop.signal);
+      await places.lane.take(this.#stop.signal);
       progress.begin(load);
       try {
-        await this.#feed(load, load, slot);
+        await this.#feed(load, load, places);
       } catch (error) {
         const isPartial = load.sentLayers.length < withEveryLayer(load).sentLayers.length;
         const isRefused = hasErrorCode(error, 'engine_error', 'engine_image_missing');
@@ -80,18 +83,21 @@ export class LoadRun {
         if (!isPartial || !isRefused || this.#stop.signal.aborted) throw error;
         // A layer that was left out is not there after all: somebody removed it, or the engine wants every layer.
         const whole = withEveryLayer(load);
+        places.lane.leave();
+        await places.lane.take(this.#stop.signal);
         progress.repeat(load, sentLength(whole));
-        await this.#feed(load, whole, slot);
+        await this.#feed(load, whole, places);
       }
       progress.end(load);
     } finally {
-      slot.leave();
+      places.lane.leave();
+      places.slot.leave();
       this.#openLoads.release();
     }
   }
 
   /** Sends `sent`, which is `load` or more of it, and looks whether the image is there then. */
-  async #feed(load: PlannedLoad, sent: PlannedLoad, slot: Slot): Promise<void> {
+  async #feed(load: PlannedLoad, sent: PlannedLoad, { slot, lane }: Places): Promise<void> {
     const { archive, engine, progress, stallTimeoutMs, signal, traits } = this.#options;
     const tar = new ImageTar(sent);
     const createBody = (control: EngineFeedControl) => ({
@@ -103,6 +109,7 @@ export class LoadRun {
           progress.sent(load, length);
         },
         beforeEnd: async () => {
+          lane.leave();
           if (sent.after !== undefined) await control.pause(this.#waitFor(sent.after, slot, control.signal));
         },
       }),
@@ -123,15 +130,20 @@ export class LoadRun {
   }
 
   /** Gives the slot to others until the load that is to come first has ended. */
-  async #waitFor(first: PlannedLoad, slot: Slot, signal: AbortSignal): Promise<void> {
+  async #waitFor(first: PlannedLoad, slot: Place, signal: AbortSignal): Promise<void> {
     slot.leave();
     await this.#outcomes.get(first);
     await slot.take(signal);
   }
 }
 
+interface Places {
+  readonly slot: Place;
+  readonly lane: Place;
+}
+
 /** One place of a semaphore, which is taken or not. */
-class Slot {
+class Place {
   readonly #semaphore: Semaphore;
   #isTaken = false;
 
