@@ -105,6 +105,16 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
     assert.ok(sent >= layerBytes && sent < layerBytes + 100_000, `${sent} bytes were sent of ${layerBytes}`);
   });
 
+  it('sends whole images to an engine that wants every layer', async () => {
+    device.engineProxy.info = { DriverStatus: [['driver-type', 'io.containerd.snapshotter.v1']] };
+    assert.equal((await device.unlock()).state, 'ready');
+    await device.assertLoaded(images);
+    assert.equal(device.engineProxy.loads.length, images.length);
+    const sent = device.engineProxy.loads.reduce((sum, bytes) => sum + bytes, 0);
+    const layerBytes = images.flatMap(({ layers }) => layers).reduce((sum, layer) => sum + layer.length, 0);
+    assert.ok(sent >= layerBytes, `${sent} bytes were sent of ${layerBytes}`);
+  });
+
   it('sends only the image that is missing', async () => {
     await device.unlock();
     await device.docker.remove('azaion-test/worker:1');

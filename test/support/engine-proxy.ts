@@ -1,5 +1,6 @@
 import { createServer, request, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { rmSync } from 'node:fs';
+import { text } from 'node:stream/consumers';
 
 /** What becomes of one load into the engine. */
 export type LoadFault =
@@ -19,6 +20,8 @@ export type LoadFault =
 export class EngineProxy {
   /** Called for each load, with its number in order of arrival, from 0. */
   fault: (index: number) => LoadFault = () => ({ kind: 'pass' });
+  /** Fields that are changed in the engine's answer to GET /info. */
+  info: Readonly<Record<string, unknown>> = {};
   /** Bytes of body that each load brought until now. */
   readonly loads: number[] = [];
   readonly #socketPath: string;
@@ -47,6 +50,7 @@ export class EngineProxy {
   /** No more faults, and no memory of loads. */
   reset(): void {
     this.fault = () => ({ kind: 'pass' });
+    this.info = {};
     this.loads.length = 0;
   }
 
@@ -91,6 +95,12 @@ export class EngineProxy {
     upstream.on('error', () => outgoing.destroy());
     outgoing.on('close', () => upstream.destroy());
     upstream.on('response', (answer) => {
+      if ((url ?? '').endsWith("/info")) {
+        void text(answer).then((json) => {
+          outgoing.end(JSON.stringify({ ...(JSON.parse(json) as object), ...this.info }));
+        });
+        return;
+      }
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
       answer.on('error', () => outgoing.destroy());
       answer.pipe(outgoing);
