@@ -13,12 +13,12 @@ async function start(config: Config, logger: Logger): Promise<void> {
     deadline.addEventListener('abort', () => {
       app.server.closeAllConnections();
     });
-    await app.close();
+    // Together: from the beginning on, no new request is taken.
+    await Promise.all([app.close(), services.unlocks.stop(deadline)]);
     await services.activeWork.settled();
   };
   const shutdown = new Shutdown(
     [
-      { name: 'unlock', run: (deadline) => services.unlocks.stop(deadline) },
       { name: 'requests', run: finishRequests },
       { name: 'connections', run: () => services.close() },
     ],

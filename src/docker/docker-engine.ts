@@ -101,9 +101,12 @@ export class DockerEngine {
     return { needsEveryLayer: isPodman || hasContainerdStore, identifiesByManifest: hasContainerdStore };
   }
 
-  /** IDs of all images; with `label`, of those that have it. */
+  /** IDs of all images; with `label`, of those that have it and no tag. */
   async listImages(signal: AbortSignal, label?: string): Promise<string[]> {
-    const filters = label === undefined ? '' : `?filters=${encodeURIComponent(JSON.stringify({ label: [label] }))}`;
+    const filters =
+      label === undefined
+        ? ''
+        : `?filters=${encodeURIComponent(JSON.stringify({ label: [label], dangling: ['true'] }))}`;
     const images = await this.#get(`/images/json${filters}`, signal);
     if (!Array.isArray(images)) throw this.#notAnEngine();
     return images.map((image) => String(asRecord(image)['Id']));
@@ -111,6 +114,8 @@ export class DockerEngine {
 
   /** `name` is an ID or a tag. Undefined when there is no such image. */
   async inspectImage(name: string, signal: AbortSignal): Promise<EngineImage | undefined> {
+    // No image has such a name, and a URL would lead elsewhere.
+    if (name.split('/').some((segment) => ['', '.', '..'].includes(segment))) return undefined;
     const answer = await this.#versioned('GET', `/images/${encodePath(name)}/json`, signal);
     if (answer.status === 404) return undefined;
     const image = asRecord(this.#assertSuccess(answer).json);

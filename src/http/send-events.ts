@@ -26,6 +26,8 @@ export async function sendEvents(
   const response = reply.raw;
   response.writeHead(200, {
     'content-type': 'text/event-stream',
+    // Kept alive, it would hold up the end of the process.
+    connection: 'close',
     'cache-control': 'no-store',
     'x-accel-buffering': 'no',
   });

@@ -65,7 +65,9 @@ async function loadImages(archive: OpenArchive, options: ArchiveLoaderOptions): 
 
   const missing: ArchiveImage[] = [];
   for (const image of images) {
-    if ((await findImage(engine, wantedImage(image), traits, signal)) === undefined) missing.push(image);
+    // By manifest, one can't tell whether an image that is there is of this release.
+    const isThere = !traits.identifiesByManifest && (await findImage(engine, wantedImage(image), traits, signal));
+    if (isThere === false || isThere === undefined) missing.push(image);
   }
   if (missing.length > 0) {
     options.onLoading();
@@ -125,7 +127,10 @@ async function loadWhole(
   };
   await feedEngine(
     engine,
-    (control) => ({ length: undefined, chunks: whole.chunks({ onBytes, signal: control.signal }) }),
+    (control) => ({
+      length: undefined,
+      chunks: whole.chunks({ onBytes, onEnd: control.commit, signal: control.signal }),
+    }),
     { stallTimeoutMs, signal, onLayerProgress: () => undefined },
   );
   return await assertPresent(whole.images, traits, options);

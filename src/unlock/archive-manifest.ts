@@ -31,6 +31,8 @@ export const MAX_IMAGES = 1000;
 const MAX_LAYERS = 512;
 const MAX_TAGS = 100;
 const MAX_TEXT_LENGTH = 4096;
+/** A repository, with a registry before it or not, and a version (distribution/reference, the grammar of references). */
+const TAG = /^(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?\/)?[a-z0-9]+(?:(?:[._]|__|-+|\/)[a-z0-9]+)*:\w[\w.-]{0,127}$/;
 
 /** Reads manifest.json. @throws LoaderError `archive_invalid` */
 export function parseManifest(json: Buffer): ArchiveManifest {
@@ -39,10 +41,16 @@ export function parseManifest(json: Buffer): ArchiveManifest {
   if (items.length > MAX_IMAGES) {
     throw archiveError(`its manifest.json names ${items.length} images; at most ${MAX_IMAGES} are taken`);
   }
+  const known = new Map<string, string>();
   return items.map((item: unknown) => {
     const { Config: config, RepoTags: tags, Layers: layers } = asRecord(item, 'manifest.json');
     const isSound = isText(config) && isTextList(layers ?? [], MAX_LAYERS) && isTextList(tags ?? [], MAX_TAGS);
     if (!isSound) throw archiveError('its manifest.json has an image without a sound Config, RepoTags and Layers');
+    for (const tag of (tags ?? []) as string[]) {
+      if (!TAG.test(tag)) throw archiveError('its manifest.json has a tag that is none of Docker');
+      if ((known.get(tag) ?? config) !== config) throw archiveError(`its manifest.json gives ${tag} to two images`);
+      known.set(tag, config);
+    }
     return {
       configPath: archivePath(config),
       tags: (tags ?? []) as string[],

@@ -9,6 +9,8 @@ import { TarObserver } from './tar-observer.ts';
 export interface CompressedArchiveOptions {
   /** Bytes of the compressed archive that were read. */
   readonly onBytes: (length: number) => void;
+  /** Called before the end of the tar is given away: from then on, it can't be taken back. */
+  readonly onEnd: () => void;
   readonly signal: AbortSignal;
 }
 
@@ -32,7 +34,7 @@ export class CompressedArchive {
   }
 
   /** The tar, decompressed. @throws LoaderError `archive_invalid`, or the reason of the signal */
-  async *chunks({ onBytes, signal }: CompressedArchiveOptions): AsyncGenerator<Buffer, void, undefined> {
+  async *chunks({ onBytes, onEnd, signal }: CompressedArchiveOptions): AsyncGenerator<Buffer, void, undefined> {
     const observer = new TarObserver();
     const held: Buffer[] = [];
     for await (const chunk of this.#decompress(onBytes, signal)) {
@@ -47,6 +49,8 @@ export class CompressedArchive {
       }
     }
     this.#images = observer.end();
+    signal.throwIfAborted();
+    onEnd();
     yield* held;
   }
 

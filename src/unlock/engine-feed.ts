@@ -17,6 +17,8 @@ export interface EngineFeedControl {
   readonly signal: AbortSignal;
   /** Waits for what is not the engine's business; that time is not counted against it. `wait` heeds `signal` itself. */
   readonly pause: <T>(wait: Promise<T>) => Promise<T>;
+  /** To be called before the end is given away. From then on the load can't be taken back, and its reply is awaited. */
+  readonly commit: () => void;
 }
 
 /**
@@ -53,6 +55,9 @@ export async function feedEngine(
       // Its load may have failed meanwhile; then nobody would stop it any more.
       if (!abort.signal.aborted) watchdog.wake();
       return value;
+    },
+    commit: () => {
+      isSent = true;
     },
   };
   const body = createBody(control);

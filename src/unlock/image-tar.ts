@@ -6,7 +6,7 @@ import { createTarHeader, paddedLength, TAR_BLOCK_LENGTH } from './tar-headers.t
 
 export interface ImageTarOptions {
   readonly archive: EnvelopeReader;
-  /** Called between layers and end. Without the end, the engine makes no image of what it has got. */
+  /** Called between layers and end; the end follows when it returns. Without the end, the engine makes no image of what it has got. */
   readonly beforeEnd: () => Promise<void>;
   /** Bytes of layers that were taken. */
   readonly onBytes: (length: number) => void;

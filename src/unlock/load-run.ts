@@ -84,6 +84,8 @@ export class LoadRun {
         // A layer that was left out is not there after all: somebody removed it, or the engine wants every layer.
         const whole = withEveryLayer(load);
         places.lane.leave();
+        places.slot.leave();
+        await places.slot.take(this.#stop.signal);
         await places.lane.take(this.#stop.signal);
         progress.repeat(load, sentLength(whole));
         await this.#feed(load, whole, places);
@@ -111,6 +113,8 @@ export class LoadRun {
         beforeEnd: async () => {
           lane.leave();
           if (sent.after !== undefined) await control.pause(this.#waitFor(sent.after, slot, control.signal));
+          control.signal.throwIfAborted();
+          control.commit();
         },
       }),
     });

@@ -96,11 +96,12 @@ export async function assertUnchanged(path: string, opened: ArchiveIdentity): Pr
 /** Tells whether there is an archive at all. @throws LoaderError `archive_unreadable` when that can't be told */
 export async function archiveExists(path: string): Promise<boolean> {
   try {
-    return (await stat(path)).isFile();
+    if ((await stat(path)).isFile()) return true;
   } catch (error) {
     if (isMissing(error)) return false;
     throw unreadable(path, error);
   }
+  throw new LoaderError('archive_unreadable', `${path} is no file: put the image archive there, or set IMAGES_PATH.`);
 }
 
 async function openFile(path: string): Promise<FileHandle> {

@@ -28,10 +28,12 @@ export class Presence {
       for (const repository of serviceImages) {
         if ((await engine.inspectImage(`${repository}:${apiVersion}`, signal)) === undefined) return false;
       }
-      return true;
     }
     const loaded = await receipt.read();
-    return loaded !== undefined && (await this.#isOfThisArchive(loaded)) && (await this.#isWhole(loaded, signal));
+    if (loaded === undefined) return serviceImages.length > 0;
+    // Another release may have the same tags.
+    if (!(await this.#isOfThisArchive(loaded))) return false;
+    return serviceImages.length > 0 || (await this.#isWhole(loaded, signal));
   }
 
   /** A receipt that no archive contradicts counts: many remove the archive when it is loaded. */

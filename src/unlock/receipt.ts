@@ -1,4 +1,5 @@
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { mkdir, open, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { PartFile } from '../transfer/part-file.ts';
 import type { LoadedArchive } from './archive-loader.ts';
@@ -19,8 +20,11 @@ export class Receipt {
   /** Undefined when there is none that can be read: then the unlock is done once more. */
   async read(): Promise<LoadedArchive | undefined> {
     try {
-      const text = await readFile(this.#path, 'utf8');
-      return text.length <= MAX_LENGTH ? parse(JSON.parse(text)) : undefined;
+      // A pipe with a name would keep an open that waits.
+      await using file = await open(this.#path, constants.O_RDONLY | constants.O_NONBLOCK);
+      const facts = await file.stat();
+      if (!facts.isFile() || facts.size > MAX_LENGTH) return undefined;
+      return parse(JSON.parse(await file.readFile('utf8')));
     } catch {
       return undefined;
     }

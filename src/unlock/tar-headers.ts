@@ -9,6 +9,8 @@ export const TAR_BLOCK_LENGTH = 512;
 /** Long names and PAX records lie in entries of their own, which are read whole. */
 const MAX_METADATA_LENGTH = 1024 * 1024;
 const MAX_NAME_LENGTH = 4096;
+/** Of all such entries together. */
+const MAX_ALL_METADATA_LENGTH = 64 * 1024 * 1024;
 
 export type TarEntryType = 'file' | 'directory' | 'symlink' | 'hardlink' | 'other';
 
@@ -54,9 +56,10 @@ export function isTarHeader(block: Buffer): boolean {
 /** Follows the headers of one archive, block by block, and joins each entry with what was said about it before. */
 export class TarHeaderReader {
   #metadataType: string | undefined;
+  #allMetadataLength = 0;
   #longName: string | undefined;
   #longLinkName: string | undefined;
-  #globalRecords = new Map<string, string>();
+  readonly #globalRecords = new Map<string, string>();
   #records = new Map<string, string>();
 
   /** Takes the next header. @throws LoaderError `archive_invalid` */
@@ -67,6 +70,8 @@ export class TarHeaderReader {
     const length = readNumber(block.subarray(124, 136));
     if (METADATA_TYPES.includes(type)) {
       if (length > MAX_METADATA_LENGTH) throw archiveError('a name or PAX header in it has more than 1 MiB');
+      this.#allMetadataLength += TAR_BLOCK_LENGTH + length;
+      if (this.#allMetadataLength > MAX_ALL_METADATA_LENGTH) throw archiveError('it has too many long names');
       this.#metadataType = type;
       return { kind: 'metadata', length };
     }
@@ -78,7 +83,7 @@ export class TarHeaderReader {
     if (this.#metadataType === 'L') this.#longName = readText(data);
     else if (this.#metadataType === 'K') this.#longLinkName = readText(data);
     else if (this.#metadataType === 'x') this.#records = parsePaxRecords(data);
-    else this.#globalRecords = new Map([...this.#globalRecords, ...parsePaxRecords(data)]);
+    else for (const [key, value] of parsePaxRecords(data)) this.#globalRecords.set(key, value);
   }
 
   #joinEntry(block: Buffer, type: TarEntryType, lengthOfHeader: number): TarEntry {

@@ -12,6 +12,8 @@ export interface ArchiveFile {
 
 /** No release has so many; each costs a read. */
 const MAX_ENTRIES = 100_000;
+/** Of all names together, so that no archive exhausts the memory. */
+const MAX_NAMES_LENGTH = 16 * 1024 * 1024;
 /** Longer chains of links are circles. */
 const MAX_LINKS = 16;
 /** Headers of small files lie near each other: one read finds several. */
@@ -20,11 +22,14 @@ const WINDOW_LENGTH = 16 * 1024;
 /** The names in a tar and where their data lies, links followed. */
 export class TarListing {
   readonly #entries = new Map<string, ArchiveFile & Pick<TarEntry, 'type' | 'linkName'>>();
+  #namesLength = 0;
 
   /** Of several entries of one name the last counts, as when they are unpacked. @throws LoaderError `archive_invalid` */
   add(entry: TarEntry, start: number): void {
     if (this.#entries.size >= MAX_ENTRIES) throw archiveError(`it has more than ${MAX_ENTRIES} entries`);
     const { type, linkName, length } = entry;
+    this.#namesLength += entry.name.length + linkName.length;
+    if (this.#namesLength > MAX_NAMES_LENGTH) throw archiveError('its names are too long');
     this.#entries.set(archivePath(entry.name), { start, length, type, linkName });
   }
 

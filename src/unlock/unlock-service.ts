@@ -49,7 +49,7 @@ export class UnlockService {
   readonly #machine = new UnlockStateMachine(() => {
     this.#announce();
   });
-  #starting: Promise<UnlockState> | undefined;
+  #starting: { readonly abort: AbortController; readonly state: Promise<UnlockState> } | undefined;
   #active: ActiveRun | undefined;
   #worker: UnlockWorker | undefined;
   #meter = new ProgressMeter();
@@ -72,18 +72,22 @@ export class UnlockService {
    * Starts a run, unless one is under way or this very archive is unlocked; answers the state then. Callers that come at
    * the same time share the answer.
    *
-   * @throws LoaderError `archive_not_found`, `archive_unreadable`, `shutting_down`
+   * @throws LoaderError `archive_not_found`, `archive_unreadable`, `shutting_down`; `engine_...` where there is no archive
+   * and the engine can't be asked for its images
    */
   async start(email: string, password: string): Promise<UnlockState> {
-    this.#starting ??= this.#start(email, password).finally(() => {
-      this.#starting = undefined;
-    });
-    return await this.#starting;
+    if (this.#starting === undefined) {
+      const abort = new AbortController();
+      const state = this.#start(email, password, abort.signal).finally(() => {
+        this.#starting = undefined;
+      });
+      this.#starting = { abort, state };
+    }
+    return await this.#starting.state;
   }
 
   /** Ends the run that is under way, if there is one, and answers the state when all its side effects have stopped. */
   async cancel(): Promise<UnlockState> {
-    await this.#starting?.catch(() => undefined);
     await this.#cancel(new LoaderError('unlock_cancelled', 'The unlock was cancelled.'));
     return this.#machine.state;
   }
@@ -91,7 +95,6 @@ export class UnlockService {
   /** The same for the end of the process. When `deadline` aborts, even what can't be taken back is broken off. */
   async stop(deadline: AbortSignal): Promise<void> {
     this.#isStopped = true;
-    await this.#starting?.catch(() => undefined);
     const terminate = () => void this.#worker?.terminate();
     deadline.addEventListener('abort', terminate, { once: true });
     await this.#cancel(new LoaderError('unlock_cancelled', 'The Loader stopped before all was loaded: unlock again.'));
@@ -120,19 +123,21 @@ export class UnlockService {
     }
   }
 
-  async #start(email: string, password: string): Promise<UnlockState> {
+  async #start(email: string, password: string, signal: AbortSignal): Promise<UnlockState> {
     const { job } = this.#options;
     if (this.#isStopped)
       throw new LoaderError('shutting_down', 'The Loader is stopping; ask again when it has started.');
     if (this.#machine.isRunning) return this.#machine.state;
     const exists = await archiveExists(job.path);
     if (this.#machine.state === 'ready' && !(exists && (await this.#isNewArchive()))) return 'ready';
+    signal.throwIfAborted();
     if (exists) {
       this.#begin(email, password);
     } else {
-      if (!(await this.#isLoadedWithoutArchive())) {
+      if (!(await this.#options.presence.isLoaded(signal))) {
         throw new LoaderError('archive_not_found', 'Encrypted archive not found');
       }
+      this.#meter = new ProgressMeter();
       this.#machine.settle();
     }
     return this.#machine.state;
@@ -140,17 +145,7 @@ export class UnlockService {
 
   async #isNewArchive(): Promise<boolean> {
     const present = await readArchiveIdentity(this.#options.job.path);
-    return this.#unlocked !== undefined && !isSameArchive(present, this.#unlocked);
-  }
-
-  async #isLoadedWithoutArchive(): Promise<boolean> {
-    try {
-      return await this.#options.presence.isLoaded(new AbortController().signal);
-    } catch (error) {
-      // The archive is not there in any case; that the engine can't be asked either is for the log.
-      this.#options.logger.warn({ err: error }, 'Whether the images are loaded could not be told');
-      return false;
-    }
+    return this.#unlocked === undefined || !isSameArchive(present, this.#unlocked);
   }
 
   #begin(email: string, password: string): void {
@@ -220,11 +215,16 @@ export class UnlockService {
     try {
       await receipt.write(loaded);
     } catch (error) {
-      logger.warn({ err: error }, 'STATE_DIR is not writable: the next start will look through the archive again');
+      logger.warn(
+        { err: error },
+        "The receipt can't be written to STATE_DIR: the next start will look through the archive again",
+      );
     }
   }
 
   async #cancel(reason: LoaderError): Promise<void> {
+    this.#starting?.abort.abort(reason);
+    await this.#starting?.state.catch(() => undefined);
     this.#active?.cancel.abort(reason);
     await this.#active?.ended;
   }

@@ -1,8 +1,9 @@
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { DockerHost } from '../docker/docker-host.ts';
-import { LoaderError, type ErrorCode } from '../errors.ts';
+import { LoaderError, systemErrorCode, type ErrorCode } from '../errors.ts';
 import { abortReason } from '../transfer/stall-watchdog.ts';
+import { archiveError } from './archive-error.ts';
 import type { LoadedArchive } from './archive-loader.ts';
 import type { LoadSnapshot } from './load-progress.ts';
 
@@ -43,7 +44,9 @@ const MAX_HEAP_MIB = 256;
  */
 export class UnlockWorker {
   readonly #worker: Worker;
+  /** Never fails. From the start on, since the thread may die before it is given anything to do. */
   readonly #exited: Promise<void>;
+  #failure: LoaderError | undefined;
 
   constructor(job: ThreadJob) {
     this.#worker = new Worker(THREAD, {
@@ -55,7 +58,9 @@ export class UnlockWorker {
         resolve();
       }),
     );
-    this.#worker.on('error', () => undefined); // `load` tells, where it runs.
+    this.#worker.once('error', (error) => {
+      this.#failure = toThreadError(error);
+    });
   }
 
   /**
@@ -73,9 +78,8 @@ export class UnlockWorker {
       else if (message.kind === 'loaded') resolve(message.loaded);
       else reject(new LoaderError(message.code, message.message, { cause: new Error(message.reason) }));
     });
-    worker.once('error', reject);
-    worker.once('exit', () => {
-      reject(new Error('the worker thread of the unlock ended early'));
+    void this.#exited.then(() => {
+      reject(this.#failure ?? new Error('the worker thread of the unlock ended early'));
     });
     const onAbort = () => {
       const reason = abortReason(signal);
@@ -85,13 +89,10 @@ export class UnlockWorker {
     signal.addEventListener('abort', onAbort, { once: true });
     try {
       this.#order({ kind: 'begin', aesKey });
-      const loaded = await promise;
-      await this.#exited;
-      return loaded;
-    } catch (error) {
-      await this.#exited;
-      throw error;
+      return await promise;
     } finally {
+      // It has said its last word, when nothing was under way any more.
+      await this.terminate();
       signal.removeEventListener('abort', onAbort);
     }
   }
@@ -104,4 +105,10 @@ export class UnlockWorker {
   #order(order: ThreadOrder): void {
     this.#worker.postMessage(order);
   }
+}
+
+function toThreadError(error: unknown): LoaderError {
+  if (systemErrorCode(error) === 'ERR_WORKER_OUT_OF_MEMORY')
+    return archiveError('it needs more memory than any good one');
+  return new LoaderError('internal_error', 'Internal error; the log of the Loader tells more.', { cause: error });
 }

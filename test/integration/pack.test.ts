@@ -266,9 +266,12 @@ describe('loader pack, of a tar', () => {
   }
 
   it('lets no name in it command the terminal', async () => {
-    const { code, stdout } = await packTar(saveImages([makeImage({ tags: ['evil\u001b[2J:1'], layers: [base] })]));
-    assert.equal(code, 0);
-    assert.match(stdout, /evil\?\[2J:1/);
+    const { code, stdout, stderr } = await packTar(
+      saveImages([makeImage({ tags: ['evil\u001b[2J:1'], layers: [base] })]),
+    );
+    assert.equal(code, 1);
+    assert.match(stderr, /a tag that is none of Docker/);
+    assert.ok(!`${stdout}${stderr}`.includes('\u001b'));
   });
 
   it('tells what is wrong with a file that is not there, or a folder', async () => {

@@ -176,6 +176,33 @@ describe('an unlock of a bad archive', { skip: DOCKER_SKIP }, () => {
     await assertGoodOneFollows();
   });
 
+  it('refuses tags that are none, and one tag for two images', async () => {
+    for (const tag of [
+      '..',
+      '../containers',
+      'a/b',
+      'a b:1',
+      'a:b:c',
+      `a@sha256:${'0'.repeat(64)}`,
+      'A/B:1',
+      '\ud800:1',
+    ]) {
+      const named = manifest(([first, ...rest]) => [{ ...first, RepoTags: [tag] }, ...rest]);
+      await assertRefused(named, 'archive_invalid', /a tag that is none of Docker/);
+    }
+    const twice = manifest((items) => items.map((item) => ({ ...item, RepoTags: ['azaion-test/same:1'] })));
+    await assertRefused(twice, 'archive_invalid', /gives azaion-test\/same:1 to two images/);
+    await assertGoodOneFollows();
+  });
+
+  it('refuses names that are too long together', async () => {
+    const long = Array.from({ length: 5000 }, (_, index) =>
+      tarEntry({ name: `${index}/${'n'.repeat(4000)}`, nameStyle: 'gnu' }),
+    );
+    await assertRefused(seal(tarArchive([...long, ...entries])), 'archive_invalid', /names are too long/);
+    await assertGoodOneFollows();
+  });
+
   it('refuses 10,000 images, and a manifest that claims a gigabyte, without the memory for them', async () => {
     const many = manifest(([first]) => Array.from({ length: 10_000 }, () => first));
     await assertRefused(many, 'archive_invalid', /names 10000 images; at most 1000/);

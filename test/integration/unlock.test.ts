@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict';
-import { readFile, rm } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { saveImages, type ArchiveOptions } from '../../origin/image-maker.ts';
+import { promisify } from 'node:util';
+import { makeImage, saveImages, type ArchiveOptions } from '../../origin/image-maker.ts';
 import { startDockerd, stopDockerd } from '../support/services.ts';
 import { DOCKER_SKIP } from '../support/test-environment.ts';
-import { testImages } from '../support/test-images.ts';
+import { testImages, testLayer } from '../support/test-images.ts';
 import { UnlockDevice } from '../support/unlock-device.ts';
 
 const ENGINE = 'dockerd-unlock';
@@ -177,6 +182,80 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
     const { status, body } = await device.post();
     assert.deepEqual([status, body], [404, { detail: 'Encrypted archive not found', code: 'archive_not_found' }]);
     assert.equal((await device.status()).state, 'idle');
+  });
+
+  it('unlocks the archive that appears after it was ready without one', async () => {
+    await device.unlock();
+    await device.loader.stop();
+    await device.startLoader();
+    await rm(device.archivePath);
+    assert.deepEqual((await device.post()).body, { state: 'ready' });
+    const next = testImages('two');
+    await device.putArchive(saveImages(next));
+    assert.deepEqual((await device.post()).body, { state: 'authenticating' });
+    assert.equal((await device.ended()).state, 'ready');
+    for (const { id } of next) assert.equal((await device.docker.inspect(id))?.Id, id);
+  });
+
+  it('loads a new release whose images have the tags of SERVICE_IMAGES too', async () => {
+    await device.unlock();
+    const next = testImages('two');
+    await device.putArchive(saveImages(next));
+    await device.loader.stop();
+    await device.startLoader({ SERVICE_IMAGES: 'azaion-test/api', API_VERSION: '1' });
+    assert.equal((await device.unlock()).state, 'ready');
+    for (const { id } of next) assert.equal((await device.docker.inspect(id))?.Id, id);
+  });
+
+  it('removes no image of others, whatever label they have', async () => {
+    const other = makeImage({
+      tags: ['azaion-test/other:1'],
+      layers: [testLayer('other')],
+      config: { Labels: { 'com.azaion.loader.shared-layers': 'true' } },
+    });
+    await device.docker.load(saveImages([other]));
+    assert.equal((await device.unlock()).state, 'ready');
+    await device.assertLoaded([...images, other]);
+  });
+
+  it('says that the engine can not be asked where there is no archive', async () => {
+    await device.unlock();
+    await device.loader.stop();
+    await rm(device.archivePath);
+    await device.startLoader({ DOCKER_HOST: 'unix:///nowhere.sock' });
+    const { status, body } = await device.post();
+    assert.deepEqual([status, body.code], [500, 'engine_unreachable']);
+  });
+
+  it('is stopped by DELETE even while it asks the engine whether all is there', async () => {
+    await device.unlock();
+    await device.loader.stop();
+    await rm(device.archivePath);
+    const silent = path.join(device.folder, 'silent.sock');
+    const server = createServer(() => undefined);
+    await new Promise<void>((resolve) => server.listen(silent, resolve));
+    await device.startLoader({ DOCKER_HOST: `unix://${silent}`, ENGINE_TIMEOUT_MS: '30000' });
+    const asked = device.post();
+    await once(server, 'connection');
+    const startedAt = performance.now();
+    const answer = await fetch(`${device.loader.url}/unlock`, { method: 'DELETE' });
+    assert.deepEqual(await answer.json(), { state: 'idle' });
+    assert.equal((await asked).body.code, 'unlock_cancelled');
+    assert.ok(performance.now() - startedAt < 5000);
+    server.close();
+  });
+
+  it('is not held up by a pipe where the receipt is, nor taken in by a folder where the archive is', async () => {
+    await mkdir(path.dirname(device.receiptPath), { recursive: true });
+    await promisify(execFile)('mkfifo', [device.receiptPath]);
+    assert.equal((await device.unlock()).state, 'ready');
+    await device.loader.stop();
+    await device.startLoader();
+    await rm(device.archivePath);
+    await mkdir(device.archivePath);
+    const { status, body } = await device.post();
+    assert.deepEqual([status, body.code], [500, 'archive_unreadable']);
+    await rm(device.archivePath, { recursive: true });
   });
 
   it('goes by SERVICE_IMAGES and API_VERSION where they are set', async () => {

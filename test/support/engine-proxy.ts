@@ -25,6 +25,7 @@ export class EngineProxy {
   /** Bytes of body that each load brought until now. */
   readonly loads: number[] = [];
   readonly #socketPath: string;
+  #isReplying = Promise.withResolvers<undefined>();
   readonly #engineSocketPath: string;
   readonly #server: Server;
 
@@ -52,6 +53,12 @@ export class EngineProxy {
     this.fault = () => ({ kind: 'pass' });
     this.info = {};
     this.loads.length = 0;
+    this.#isReplying = Promise.withResolvers<undefined>();
+  }
+
+  /** Waits until a load was read to its end and a reply of a fault has begun. */
+  async replying(): Promise<void> {
+    await this.#isReplying.promise;
   }
 
   async stop(): Promise<void> {
@@ -80,6 +87,7 @@ export class EngineProxy {
       incoming.on('end', () => {
         outgoing.writeHead(200, { 'content-type': 'application/json' });
         outgoing.write(fault.body);
+        this.#isReplying.resolve(undefined);
         if (fault.end === 'clean') outgoing.end();
         else if (fault.end === 'cut') setTimeout(() => outgoing.destroy(), 20);
       });
@@ -95,7 +103,7 @@ export class EngineProxy {
     upstream.on('error', () => outgoing.destroy());
     outgoing.on('close', () => upstream.destroy());
     upstream.on('response', (answer) => {
-      if ((url ?? '').endsWith("/info")) {
+      if ((url ?? '').endsWith('/info')) {
         void text(answer).then((json) => {
           outgoing.end(JSON.stringify({ ...(JSON.parse(json) as object), ...this.info }));
         });

@@ -74,7 +74,7 @@ async function take(compressed: Buffer, signal = NEVER, onChunk: () => void = ()
     told += length;
   };
   try {
-    for await (const chunk of whole.chunks({ onBytes, signal })) {
+    for await (const chunk of whole.chunks({ onBytes, onEnd: () => undefined, signal })) {
       chunks.push(Buffer.from(chunk));
       onChunk();
     }
@@ -108,7 +108,7 @@ describe('an archive that is compressed as a whole', () => {
 
     it(`tells no images before all of it has streamed by (${name})`, async () => {
       const whole = new CompressedArchive(await seal(compress(tar)));
-      for await (const chunk of whole.chunks({ onBytes: () => undefined, signal: NEVER })) {
+      for await (const chunk of whole.chunks({ onBytes: () => undefined, onEnd: () => undefined, signal: NEVER })) {
         if (chunk.length > 0) assert.deepEqual(whole.images, []);
         break;
       }
@@ -204,7 +204,11 @@ describe('an archive that is compressed as a whole', () => {
 
     it(`may be left early, and its file can be closed then (${name})`, async () => {
       const open = await seal(compress(tar));
-      const chunks = new CompressedArchive(open).chunks({ onBytes: () => undefined, signal: NEVER });
+      const chunks = new CompressedArchive(open).chunks({
+        onBytes: () => undefined,
+        onEnd: () => undefined,
+        signal: NEVER,
+      });
       await chunks.next();
       await chunks.return();
       await open.close();
@@ -215,7 +219,11 @@ describe('an archive that is compressed as a whole', () => {
   it('fails with cache_unusable when its file ends early', async () => {
     const open = await seal(gzipSync(tar));
     await writeFile(path.join(folder, 'images.enc'), '');
-    const chunks = new CompressedArchive(open).chunks({ onBytes: () => undefined, signal: NEVER });
+    const chunks = new CompressedArchive(open).chunks({
+      onBytes: () => undefined,
+      onEnd: () => undefined,
+      signal: NEVER,
+    });
     await assert.rejects(Array.fromAsync(chunks), { name: 'LoaderError', code: 'cache_unusable' });
   });
 });

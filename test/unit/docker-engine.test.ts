@@ -195,7 +195,7 @@ describe('the traits of an engine', () => {
 });
 
 describe('the images of an engine', () => {
-  it('are listed by ID, with a label or all', async () => {
+  it('are listed by ID, all or those without a tag that have a label', async () => {
     const urls: string[] = [];
     const engine = await startEngine((request, response) => {
       urls.push(decodeURIComponent(request.url ?? ''));
@@ -203,7 +203,10 @@ describe('the images of an engine', () => {
     });
     assert.deepEqual(await engine.listImages(NEVER), ['sha256:a', 'sha256:b']);
     await engine.listImages(NEVER, 'com.example=x&y');
-    assert.deepEqual(urls, ['/v1.41/images/json', '/v1.41/images/json?filters={"label":["com.example=x&y"]}']);
+    assert.deepEqual(urls, [
+      '/v1.41/images/json',
+      '/v1.41/images/json?filters={"label":["com.example=x&y"],"dangling":["true"]}',
+    ]);
   });
 
   for (const answer of [null, {}, 'text']) {
