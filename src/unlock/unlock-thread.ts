@@ -1,3 +1,4 @@
+import { setPriority } from 'node:os';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { DockerEngine } from '../docker/docker-engine.ts';
 import { LoaderError, toError } from '../errors.ts';
@@ -12,8 +13,11 @@ import type { ThreadJob, ThreadMessage, ThreadOrder } from './unlock-worker.ts';
 
 /** Between two reports of progress, in ms. */
 const REPORT_EVERY_MS = 100;
+/** Of this thread alone, on Linux: the engine, the containers and our own event loop come first. */
+const NICENESS = 15;
 
 async function main(port: MessagePort, job: ThreadJob): Promise<void> {
+  stepBack();
   const cancel = new AbortController();
   const key = Promise.withResolvers<Buffer>();
   port.on('message', (order: ThreadOrder) => {
@@ -51,6 +55,14 @@ async function main(port: MessagePort, job: ThreadJob): Promise<void> {
     clearInterval(timer);
     await engine.close();
     port.close();
+  }
+}
+
+function stepBack(): void {
+  try {
+    setPriority(0, NICENESS);
+  } catch {
+    // A system that forbids even that is one on which all are equal.
   }
 }
 
