@@ -1,7 +1,8 @@
+import path from 'node:path';
 import { open, truncate } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ErrorCode } from '../../src/errors.ts';
-import { EngineProxy } from '../engine-proxy.ts';
+import { EngineProxy } from '../../test/support/engine-proxy.ts';
 import { HealthProbe } from '../health-probe.ts';
 import type { ImageArchive } from '../image-archive.ts';
 import { median, percentile } from '../measure.ts';
@@ -113,7 +114,7 @@ async function measureRefusals(
     { what: 'first header broken', code: 'archive_invalid', damage: flipByte(16 + 3 * 16) },
   ];
   await unlocking.removeImages();
-  const proxy = await EngineProxy.start(unlocking.folder, unlocking.engine.host);
+  const proxy = await EngineProxy.start(path.join(unlocking.folder, 'proxy.sock'), unlocking.engine.host);
   try {
     for (const { what, code, damage, hasRightKey = true } of cases) {
       const mend = await damage?.(archive.envelopePath);
@@ -129,15 +130,15 @@ async function measureRefusals(
       const slowest = Math.max(...timesMs);
       table.add({
         what: `refused: ${what}`,
-        loader: `${median(timesMs).toFixed(0)} ms (at most ${slowest.toFixed(0)}), ${proxy.loads} loads begun`,
+        loader: `${median(timesMs).toFixed(0)} ms (at most ${slowest.toFixed(0)}), ${proxy.loads.length} loads begun`,
         target: `<= ${TARGET_REFUSAL_MS} ms`,
-        isMet: slowest <= TARGET_REFUSAL_MS && proxy.loads === 0,
+        isMet: slowest <= TARGET_REFUSAL_MS && proxy.loads.length === 0,
       });
     }
     // Whether it counts at all.
     await (await unlocking.freshLoader(small, { dockerHost: proxy.host })).unlock();
     await unlocking.assertLoaded(small);
-    if (proxy.loads === 0) throw new Error('the proxy saw nothing of an unlock that went well');
+    if (proxy.loads.length === 0) throw new Error('the proxy saw nothing of an unlock that went well');
   } finally {
     await unlocking.stopLoader();
     await proxy.stop();

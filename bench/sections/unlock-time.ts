@@ -54,12 +54,7 @@ async function measureAllMissing(
   peer: DockerLoad,
   archive: ImageArchive,
 ): Promise<void> {
-  const afterRemoval = (contender: () => Promise<Sample>) => async () => {
-    await unlocking.removeImages();
-    const sample = await contender();
-    await unlocking.assertLoaded(archive);
-    return sample;
-  };
+  const afterRemoval = removing(() => unlocking.removeImages(), unlocking, archive);
   const samples = await interleave(
     {
       loader: afterRemoval(() => unlockFresh(unlocking, archive)),
@@ -75,18 +70,23 @@ async function measureAllMissing(
   ]);
 }
 
+/** Makes a contender remove images first, which is not timed, and bring back every one of them. */
+function removing(remove: () => Promise<unknown>, unlocking: UnlockStage, archive: ImageArchive) {
+  return (contender: () => Promise<Sample>) => async () => {
+    await remove();
+    const sample = await contender();
+    await unlocking.assertLoaded(archive);
+    return sample;
+  };
+}
+
 async function measureOneMissing(
   { table, rounds }: SectionContext,
   unlocking: UnlockStage,
   peer: DockerLoad,
   archive: ImageArchive,
 ): Promise<void> {
-  const afterRemoval = (contender: () => Promise<Sample>) => async () => {
-    await unlocking.removeOneImage(archive);
-    const sample = await contender();
-    await unlocking.assertLoaded(archive);
-    return sample;
-  };
+  const afterRemoval = removing(() => unlocking.removeOneImage(archive), unlocking, archive);
   const samples = await interleave(
     {
       loader: afterRemoval(() => unlockFresh(unlocking, archive)),
