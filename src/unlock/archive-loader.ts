@@ -66,8 +66,9 @@ async function loadImages(archive: OpenArchive, options: ArchiveLoaderOptions): 
   const missing: ArchiveImage[] = [];
   for (const image of images) {
     // By manifest, one can't tell whether an image that is there is of this release.
-    const isThere = !traits.identifiesByManifest && (await findImage(engine, wantedImage(image), traits, signal));
-    if (isThere === false || isThere === undefined) missing.push(image);
+    const isThere =
+      !traits.identifiesByManifest && (await findImage(engine, wantedImage(image), traits, signal)) !== undefined;
+    if (!isThere) missing.push(image);
   }
   if (missing.length > 0) {
     options.onLoading();

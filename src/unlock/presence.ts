@@ -1,6 +1,7 @@
-import type { DockerEngine } from '../docker/docker-engine.ts';
+import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import { hasErrorCode } from '../errors.ts';
 import type { LoadedArchive } from './archive-loader.ts';
+import { findImage } from './engine-images.ts';
 import { isSameArchive, readArchiveIdentity } from './open-archive.ts';
 import type { Receipt } from './receipt.ts';
 
@@ -12,6 +13,9 @@ export interface PresenceOptions {
   readonly serviceImages: readonly string[];
   readonly apiVersion: string;
 }
+
+/** A receipt has the engine's own IDs, of whatever kind these are. */
+const BY_ID: EngineTraits = { needsEveryLayer: false, identifiesByManifest: false };
 
 /** Tells whether the release is loaded already, without the archive's key. */
 export class Presence {
@@ -47,10 +51,9 @@ export class Presence {
   }
 
   async #isWhole({ images }: LoadedArchive, signal: AbortSignal): Promise<boolean> {
-    for (const { id, tags } of images) {
-      for (const name of tags.length === 0 ? [id] : tags) {
-        if ((await this.#options.engine.inspectImage(name, signal))?.id !== id) return false;
-      }
+    for (const image of images) {
+      const wanted = { ...image, diffIds: [] };
+      if ((await findImage(this.#options.engine, wanted, BY_ID, signal)) === undefined) return false;
     }
     return true;
   }
