@@ -7,12 +7,13 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { encryptEnvelope, sealEnvelope } from '../../src/security/envelope-streams.ts';
 import { deriveArchiveAesKey } from '../../src/security/key-derivation.ts';
+import type { UnlockStatus } from '../../src/unlock/unlock-service.ts';
 import { archiveEntries, saveImages } from '../../origin/image-maker.ts';
 import { startDockerd, stopDockerd } from '../support/services.ts';
 import { tarArchive, tarEntry, type TarEntry } from '../../origin/tar-entry.ts';
 import { DOCKER_SKIP } from '../support/test-environment.ts';
 import { testImages } from '../support/test-images.ts';
-import { UnlockDevice, type UnlockStatus } from '../support/unlock-device.ts';
+import { UnlockDevice } from '../support/unlock-device.ts';
 
 const ENGINE = 'dockerd-archive-faults';
 const BLOCK = 16;

@@ -3,11 +3,12 @@ import { chmod, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
+import type { UnlockStatus } from '../../src/unlock/unlock-service.ts';
 import { saveImages } from '../../origin/image-maker.ts';
 import { startDockerd, stopDockerd } from '../support/services.ts';
 import { DOCKER_SKIP } from '../support/test-environment.ts';
 import { testImages } from '../support/test-images.ts';
-import { UnlockDevice, type UnlockStatus } from '../support/unlock-device.ts';
+import { UnlockDevice } from '../support/unlock-device.ts';
 
 const ENGINE = 'dockerd-unlock-faults';
 /** A user without rights. */

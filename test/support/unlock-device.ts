@@ -6,28 +6,13 @@ import path from 'node:path';
 import { Origin } from '../../origin/origin.ts';
 import { sealEnvelope } from '../../src/security/envelope-streams.ts';
 import { deriveArchiveAesKey } from '../../src/security/key-derivation.ts';
+import type { UnlockStatus } from '../../src/unlock/unlock-service.ts';
 import { DockerCli } from './docker-cli.ts';
 import { EngineProxy } from './engine-proxy.ts';
 import { FaultProxy } from './fault-proxy.ts';
 import type { Image } from '../../origin/image-maker.ts';
 import { LoaderProcess, type JsonAnswer } from './loader-process.ts';
 import { noteSecrets } from './test-environment.ts';
-
-export interface UnlockStatus {
-  readonly state: string;
-  readonly error: string | null;
-  readonly code: string | null;
-  readonly progress: {
-    readonly bytesDone: number;
-    readonly bytesTotal: number;
-    readonly imagesDone: number;
-    readonly imagesTotal: number;
-    readonly currentImages: readonly string[];
-    readonly percent: number;
-    readonly bytesPerSecond: number;
-    readonly secondsLeft: number | null;
-  } | null;
-}
 
 /** How long the engine may be silent in these tests, in ms: short, so that they are. */
 export const ENGINE_STALL_TIMEOUT_MS = 1000;
