@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
-import { mkdir, open, rm } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { makeFolder } from '../transfer/make-folder.ts';
 import { PartFile } from '../transfer/part-file.ts';
 import type { LoadedArchive } from './archive-loader.ts';
 
@@ -32,7 +33,7 @@ export class Receipt {
 
   /** Writes it whole or not at all. @throws Error of the file system */
   async write(loaded: LoadedArchive): Promise<void> {
-    await mkdir(this.#folder, { recursive: true });
+    await makeFolder(this.#folder);
     // Of one name, so that what a killed Loader left behind is found.
     const partPath = path.join(this.#folder, `.${FILE_NAME}.part`);
     await rm(partPath, { force: true });

@@ -1,0 +1,16 @@
+import { abortReason } from './stall-watchdog.ts';
+
+/** Waits for `promise`, but no longer than until `signal` aborts. @throws the reason of `signal` */
+export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = () => {
+    reject(abortReason(signal));
+  };
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
