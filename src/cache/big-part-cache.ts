@@ -1,11 +1,20 @@
-import { createHash, randomUUID } from 'node:crypto';
-import { constants } from 'node:fs';
-import { lstat, mkdir, open, readdir, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
+import { lstat, mkdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
+import { LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { PartFile, syncFolder } from '../transfer/part-file.ts';
+import { syncFolder, type PartFile } from '../transfer/part-file.ts';
+import { formatRecord, type BigPartRecord } from './big-part-record.ts';
+import { isNotThere, toCacheError } from './cache-error.ts';
+import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
+import { isAt, openCopy, type BadCopy, type CachedBigPart } from './cached-big-part.ts';
+import { checkCopy, type CheckOptions } from './check-copy.ts';
+import { formatSums, readSums, type ChunkDigests } from './chunk-digests.ts';
+import { copyPaths, copyStem, isDigestStem, stemOf, type CopyPaths } from './copy-paths.ts';
+import { PartsFolder } from './parts-folder.ts';
 import { isSafeSegment, resolveFolderUnder } from './safe-path.ts';
+import { Turns } from './turns.ts';
+
+export type { CacheEntry };
 
 /** Where a big part belongs. */
 export interface BigPartName {
@@ -14,61 +23,37 @@ export interface BigPartName {
   readonly name: string;
 }
 
-/** What a published big part was paired with; stands beside it as `<name>.big.json`. */
-export interface BigPartRecord {
-  /** Bytes of the big part. */
-  readonly bigLength: number;
-  /** SHA-256, hex, of the small part that belongs to the same envelope. */
-  readonly smallSha256: string;
+/** Where the files of a copy are. */
+interface CopyPlace {
+  readonly folder: string;
+  /** Of the file names. */
+  readonly stem: string;
 }
 
-/** An open big part of the cache. The caller closes the handle. */
-export interface CachedBigPart {
-  readonly handle: FileHandle;
-  /** Bytes. */
-  readonly length: number;
-  /** Unknown for files that another program put there. */
-  readonly record: BigPartRecord | undefined;
-}
-
-/** Folder of the unfinished files, under the root. Resource folders may have this name too: their files end in .big. */
-const PARTS_FOLDER = '.parts';
-const PART_SUFFIX = '.part';
-const MAX_NAME_BYTES = 255;
-const MAX_RECORD_BYTES = 4096;
-/** Errors of opening what can't be read as a copy. Others, such as too many open files, say nothing about it. */
-const NOT_A_COPY: readonly string[] = ['EACCES', 'EPERM', 'ELOOP', 'EISDIR', 'ENXIO'];
+/** A copy that was loaded is not marked again for so long, in ms. */
+const LOADED_PRECISION_MS = 60_000;
 
 /**
- * The big parts on disk: `<root>/<folder>/<name>.big`, as the original keeps them, and a record beside each.
+ * The big parts on disk: `<root>/<folder>/<name>.big`, as the original keeps them, and beside each its record and sums.
  *
  * A file under its final name is whole. One that turns out to be bad is set aside as `<name>.big.bad`, where the next
- * bad one replaces it; nothing is served from there.
+ * bad one replaces it; nothing is served from there. A copy's modification time tells when it was last loaded.
  */
 export class BigPartCache {
   readonly #root: string;
   readonly #logger: Logger;
-  /** The last change of each copy that is being changed. */
-  readonly #turns = new Map<string, Promise<undefined>>();
+  readonly #parts: PartsFolder;
+  /** Keep those apart who change the files of one copy: else one's record could stand beside another's file. */
+  readonly #turns = new Turns();
+  /** How many read a big part, of those that are read. */
+  readonly #holds = new Map<string, number>();
+  /** Ends when the sums of all copies so far are made. */
+  #sumsMade = Promise.resolve();
 
   constructor(root: string, logger: Logger) {
     this.#root = root;
     this.#logger = logger;
-  }
-
-  /** Keeps those apart who change the files of one copy: else one's record could stand beside another's file. */
-  async #inTurn<T>(part: BigPartName, work: () => Promise<T>): Promise<T> {
-    const key = `${part.folder}/${part.name}`;
-    const earlier = this.#turns.get(key);
-    const { promise: done, resolve: release } = Promise.withResolvers<undefined>();
-    this.#turns.set(key, done);
-    try {
-      await earlier;
-      return await work();
-    } finally {
-      release(undefined);
-      if (this.#turns.get(key) === done) this.#turns.delete(key);
-    }
+    this.#parts = new PartsFolder(root, logger);
   }
 
   /**
@@ -76,206 +61,281 @@ export class BigPartCache {
    * link, an unreadable file) is set aside.
    */
   async open(part: BigPartName): Promise<CachedBigPart | undefined> {
-    let filePath: string;
     try {
-      filePath = await this.#path(part, false);
+      const place = placeOf(part);
+      const opened = await openCopy(await this.#paths(place, false));
+      if (opened === undefined || !isBad(opened)) return opened;
+      await this.#setAsideBad(place, opened);
     } catch (error) {
       if (systemErrorCode(error) !== 'ENOENT') this.#logger.warn({ err: error }, 'The cache is not used for this load');
-      return undefined;
     }
+    return undefined;
+  }
+
+  /**
+   * Counts one who reads a big part, from its copy or from a transfer that publishes it. Until the function that it
+   * answers is called, `removeUnlessHeld` leaves the copy.
+   */
+  hold(part: BigPartName): () => void {
+    const key = placeKey(placeOf(part));
+    this.#holds.set(key, (this.#holds.get(key) ?? 0) + 1);
+    let isReleased = false;
+    return () => {
+      if (isReleased) return;
+      isReleased = true;
+      const others = (this.#holds.get(key) ?? 0) - 1;
+      if (others > 0) this.#holds.set(key, others);
+      else this.#holds.delete(key);
+    };
+  }
+
+  /** Notes that a copy is loaded now. It never throws: that costs at most an eviction that comes too early. */
+  async markLoaded(copy: CachedBigPart): Promise<void> {
     try {
-      return await this.#openFile(filePath);
+      const now = Date.now();
+      const { mtimeMs } = await copy.handle.stat();
+      // A time in the future is that of a clock which was set back since.
+      if (Math.abs(now - mtimeMs) < LOADED_PRECISION_MS) return;
+      await copy.handle.utimes(now / 1000, now / 1000);
     } catch (error) {
-      const code = systemErrorCode(error) ?? '';
-      if (error instanceof LoaderError || NOT_A_COPY.includes(code)) await this.setAside(part, error);
-      else if (code !== 'ENOENT') this.#logger.warn({ err: error }, 'The cache is not used for this load');
-      return undefined;
+      this.#logger.debug({ err: error }, 'A copy in the cache could not be marked as loaded');
     }
   }
 
-  /** Moves a bad copy out of the way. It never throws: the caller has another source to turn to. */
-  async setAside(part: BigPartName, reason: unknown): Promise<void> {
-    await this.#inTurn(part, () => this.#setAside(part, reason));
+  /**
+   * Moves a bad copy out of the way; with `copy`, whose handle must still be open, only where that one still stands. It
+   * never throws: the caller has another source to turn to.
+   */
+  async setAside(part: BigPartName, reason: unknown, copy?: CachedBigPart): Promise<void> {
+    await this.#setAside(placeOf(part), reason, copy?.inode);
   }
 
-  async #setAside(part: BigPartName, reason: unknown): Promise<void> {
+  /** False when another one stands there by now. */
+  async #setAside(place: CopyPlace, reason: unknown, inode: bigint | undefined): Promise<boolean> {
+    return await this.#turns.take(placeKey(place), async () => {
+      try {
+        const paths = await this.#paths(place, false);
+        if (inode !== undefined && !(await isAt(paths.big, inode))) return false;
+        await rm(paths.bad, { recursive: true, force: true });
+        await rename(paths.big, paths.bad);
+        await removeSumsAndRecord(paths);
+        this.#logger.warn({ err: reason, resource: place }, 'A bad copy in the cache was set aside');
+      } catch (error) {
+        if (systemErrorCode(error) === 'ENOENT') return false;
+        this.#logger.error({ err: error, resource: place }, 'A bad copy in the cache could not be set aside');
+      }
+      return true;
+    });
+  }
+
+  /** Its handle is closed only then: until then no other file has its inode. */
+  async #setAsideBad(place: CopyPlace, bad: BadCopy): Promise<boolean> {
     try {
-      const filePath = await this.#path(part, false);
-      const badPath = fileName(part.name, '.big.bad');
-      await rm(path.join(path.dirname(filePath), badPath), { recursive: true, force: true });
-      await rename(filePath, path.join(path.dirname(filePath), badPath));
-      await rm(recordPath(filePath), { force: true });
-      this.#logger.warn({ err: reason, resource: part }, 'A bad copy in the cache was set aside');
-    } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT') return;
-      this.#logger.error({ err: error, resource: part }, 'A bad copy in the cache could not be set aside');
+      return await this.#setAside(place, bad.reason, bad.inode);
+    } finally {
+      await bad.handle?.close();
     }
   }
 
   /** Removes the copy of a big part that is no longer the present one. It never throws. */
   async remove(part: BigPartName): Promise<void> {
-    await this.#inTurn(part, () => this.#remove(part));
+    const place = placeOf(part);
+    await this.#turns.take(placeKey(place), async () => {
+      try {
+        const paths = await this.#paths(place, false);
+        await rm(paths.big, { force: true });
+        await removeSumsAndRecord(paths);
+      } catch (error) {
+        if (systemErrorCode(error) === 'ENOENT') return;
+        this.#logger.error({ err: error, resource: part }, 'An outdated copy in the cache could not be removed');
+      }
+    });
   }
 
-  async #remove(part: BigPartName): Promise<void> {
+  /** All that takes room in the cache, in no particular order; unfinished files are left out. @throws the signal's reason */
+  list(signal: AbortSignal): AsyncGenerator<CacheEntry, void, undefined> {
+    return listCacheEntries(this.#root, this.#logger, signal);
+  }
+
+  /**
+   * Removes an entry's file, with record and sums where it is a copy. A copy counts as held while somebody reads it, and
+   * also when it was loaded or replaced since it was listed.
+   *
+   * @throws LoaderError `cache_unusable`
+   */
+  async removeUnlessHeld(entry: CacheEntry): Promise<'removed' | 'held' | 'absent'> {
+    const place = placeOfEntry(entry);
+    return await this.#turns.take(placeKey(place), async () => {
+      try {
+        const paths = await this.#paths(place, false);
+        if (entry.kind === 'set_aside') {
+          await rm(paths.bad);
+          return 'removed';
+        }
+        const stats = await lstat(paths.big);
+        if (!stats.isFile()) return 'absent';
+        if (Math.trunc(stats.mtimeMs) !== entry.loadedAtMs || stats.size !== entry.length) return 'held';
+        // From here to the removal's beginning nothing else runs.
+        if (this.#holds.has(placeKey(place))) return 'held';
+        await rm(paths.big);
+        await removeSumsAndRecord(paths);
+        return 'removed';
+      } catch (error) {
+        if (isNotThere(error)) return 'absent';
+        throw toCacheError(error, 'written');
+      }
+    });
+  }
+
+  /**
+   * Reads a copy whole and compares it with its sums; a bad one is set aside. Where there are no sums, or damaged ones,
+   * it makes them of the copy as it is: `recorded`. Sums are no reason to fetch a copy again that may well be good.
+   *
+   * It holds up nobody: not those who load or publish the copy meanwhile.
+   *
+   * @throws the signal's reason; LoaderError `cache_unusable` when something else than the copy is at fault
+   */
+  async verify(entry: CacheEntry, options: CheckOptions): Promise<'good' | 'recorded' | 'bad' | 'absent'> {
+    if (entry.kind !== 'copy') throw new Error('only copies can be verified');
+    return await this.#verify(placeOfEntry(entry), options);
+  }
+
+  async #verify(place: CopyPlace, options: CheckOptions): Promise<'good' | 'recorded' | 'bad' | 'absent'> {
+    options.signal.throwIfAborted();
     try {
-      const filePath = await this.#path(part, false);
-      await rm(filePath, { force: true });
-      await rm(recordPath(filePath), { force: true });
+      const paths = await this.#paths(place, false);
+      const opened = await openCopy(paths);
+      if (opened === undefined) return 'absent';
+      if (isBad(opened)) return (await this.#setAsideBad(place, opened)) ? 'bad' : 'absent';
+      try {
+        return await this.#verifyOpen(place, paths, opened, options);
+      } finally {
+        await opened.handle.close();
+      }
     } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT') return;
-      this.#logger.error({ err: error, resource: part }, 'An outdated copy in the cache could not be removed');
+      options.signal.throwIfAborted();
+      if (isNotThere(error)) return 'absent';
+      throw toCacheError(error, 'read');
     }
+  }
+
+  async #verifyOpen(
+    place: CopyPlace,
+    paths: CopyPaths,
+    copy: CachedBigPart,
+    options: CheckOptions,
+  ): Promise<'good' | 'recorded' | 'bad' | 'absent'> {
+    const sums = await readSums(paths.sums);
+    let present: ChunkDigests;
+    try {
+      present = await checkCopy(copy, sums, options);
+    } catch (error) {
+      options.signal.throwIfAborted(); // Its reason may be a LoaderError too.
+      if (!(error instanceof LoaderError)) throw error;
+      return (await this.#setAside(place, error, copy.inode)) ? 'bad' : 'absent';
+    }
+    if (sums === undefined) return (await this.#publishSums(place, paths, copy, present)) ? 'recorded' : 'absent';
+    return (await isAt(paths.big, copy.inode)) ? 'good' : 'absent';
+  }
+
+  /** False when another copy stands there by now. */
+  async #publishSums(place: CopyPlace, paths: CopyPaths, copy: CachedBigPart, sums: ChunkDigests): Promise<boolean> {
+    return await this.#turns.take(placeKey(place), async () => {
+      if (!(await isAt(paths.big, copy.inode))) return false;
+      const file = await this.#parts.create();
+      try {
+        await file.write(Buffer.from(formatSums(sums)), 0);
+        await file.publish(paths.sums);
+        return true;
+      } finally {
+        await file.discard();
+        await file.close();
+      }
+    });
+  }
+
+  /**
+   * One copy after the other, from what is still in memory of it. Nobody waits for it: to digest the bytes on their way
+   * would make a load from the CDN take a third longer.
+   */
+  #makeSumsInBackground(place: CopyPlace): void {
+    const options = { signal: new AbortController().signal, onBytes: () => undefined };
+    this.#sumsMade = this.#sumsMade.then(async () => {
+      try {
+        await this.#verify(place, options);
+      } catch (error) {
+        this.#logger.warn({ err: error, resource: place }, 'The sums of a copy in the cache could not be made');
+      }
+    });
   }
 
   /** A new, empty file on the cache's file system. @throws LoaderError `cache_unusable` */
   async createPart(): Promise<PartFile> {
-    try {
-      await mkdir(path.join(this.#root, PARTS_FOLDER), { recursive: true });
-      return await PartFile.create(this.#newPartPath());
-    } catch (error) {
-      throw cacheUnusable(error);
-    }
+    return await this.#parts.create();
   }
 
   /** Makes `file` the copy of a big part, in the place of an earlier one. @throws LoaderError `cache_unusable` */
   async publish(part: BigPartName, file: PartFile, record: BigPartRecord): Promise<void> {
-    await this.#inTurn(part, () => this.#publish(part, file, record));
+    const place = placeOf(part);
+    const name = isDigestStem(place.stem) ? part.name : undefined;
+    await this.#turns.take(placeKey(place), () => this.#publish(place, file, formatRecord(record, name)));
+    this.#makeSumsInBackground(place);
   }
 
-  async #publish(part: BigPartName, file: PartFile, record: BigPartRecord): Promise<void> {
-    const recordFile = await this.createPart();
+  async #publish(place: CopyPlace, file: PartFile, record: string): Promise<void> {
+    const recordFile = await this.#parts.create();
     let replaced: string | undefined;
     try {
-      const filePath = await this.#path(part, true);
-      await recordFile.write(Buffer.from(JSON.stringify({ version: 1, ...record })), 0);
+      const paths = await this.#paths(place, true);
+      await recordFile.write(Buffer.from(record), 0);
       // At no moment, were the power to fail at it, may an old file stand beside the new record: their lengths may be
-      // the same. So the old file goes first, and a failure leaves no copy.
+      // the same. So the old file goes first, with its sums, and a failure leaves no copy.
       await file.sync();
-      replaced = await this.#takeAway(filePath);
-      await syncFolder(path.dirname(filePath));
-      await recordFile.publish(recordPath(filePath));
-      await file.publish(filePath);
+      replaced = await this.#parts.takeAway(paths.big);
+      await rm(paths.sums, { force: true });
+      await syncFolder(path.dirname(paths.big));
+      await recordFile.publish(paths.record);
+      await file.publish(paths.big);
     } catch (error) {
-      throw cacheUnusable(error);
+      throw toCacheError(error, 'written');
     } finally {
       await recordFile.discard();
       await recordFile.close();
-      if (replaced !== undefined) this.#removeInBackground(replaced);
+      if (replaced !== undefined) this.#parts.removeInBackground(replaced);
     }
   }
 
   /** Removes unfinished files that an earlier process left behind. For the start, before the first load. */
   async removeLeftovers(): Promise<void> {
-    const folder = path.join(this.#root, PARTS_FOLDER);
-    try {
-      const entries = await readdir(folder, { withFileTypes: true });
-      const leftovers = entries.filter((entry) => entry.isFile() && entry.name.endsWith(PART_SUFFIX));
-      await Promise.all(leftovers.map(async (entry) => rm(path.join(folder, entry.name), { force: true })));
-      if (leftovers.length > 0) this.#logger.info({ files: leftovers.length }, 'Removed unfinished files of the cache');
-    } catch (error) {
-      if (systemErrorCode(error) !== 'ENOENT') this.#logger.warn({ err: error }, 'The cache could not be cleaned');
-    }
+    await this.#parts.removeLeftovers();
   }
 
-  async #path(part: BigPartName, create: boolean): Promise<string> {
-    if (!isSafeSegment(part.name)) throw new LoaderError('cache_unusable', 'The name is not one of a cached file.');
+  async #paths({ folder, stem }: CopyPlace, create: boolean): Promise<CopyPaths> {
+    if (!isSafeSegment(stem)) throw new LoaderError('cache_unusable', 'The name is not one of a cached file.');
     if (create) await mkdir(this.#root, { recursive: true });
-    return path.join(await resolveFolderUnder(this.#root, part.folder, create), fileName(part.name, '.big'));
-  }
-
-  /** Takes an earlier file's name away, and answers the one that it has now; undefined when there is none. */
-  async #takeAway(filePath: string): Promise<string | undefined> {
-    const unwanted = this.#newPartPath();
-    try {
-      if ((await lstat(filePath)).isDirectory()) {
-        throw new LoaderError('cache_unusable', 'A folder of other resources stands where the copy would be.');
-      }
-      await rename(filePath, unwanted);
-      return unwanted;
-    } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT') return undefined;
-      throw error;
-    }
-  }
-
-  /** Nobody waits for it: to free the blocks of a large file takes long, and so does every sync meanwhile. */
-  #removeInBackground(unwanted: string): void {
-    rm(unwanted, { force: true }).catch((error: unknown) => {
-      this.#logger.warn({ err: error }, 'A replaced file of the cache could not be removed; the next start will');
-    });
-  }
-
-  #newPartPath(): string {
-    return path.join(this.#root, PARTS_FOLDER, randomUUID() + PART_SUFFIX);
-  }
-
-  async #openFile(filePath: string): Promise<CachedBigPart> {
-    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    const handle = await open(filePath, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-    try {
-      const stats = await handle.stat();
-      if (!stats.isFile()) throw new LoaderError('cache_unusable', 'The copy in the cache is not a file.');
-      const record = await readRecord(recordPath(filePath));
-      if (record !== undefined && record.bigLength !== stats.size) {
-        throw new LoaderError(
-          'envelope_invalid',
-          'The copy in the cache does not have the length that it was written with.',
-        );
-      }
-      return { handle, length: stats.size, record };
-    } catch (error) {
-      await handle.close();
-      throw error;
-    }
+    return copyPaths(await resolveFolderUnder(this.#root, folder, create), stem);
   }
 }
 
-/** `name` with its suffix; by digest where that would be longer than file systems allow. */
-function fileName(name: string, suffix: string): string {
-  // The longest suffix decides, so that a resource's files share one form of its name.
-  const isPlain = Buffer.byteLength(`${name}.big.json`, 'utf8') <= MAX_NAME_BYTES && !/^sha256-[\da-f]{64}$/.test(name);
-  return (isPlain ? name : `sha256-${createHash('sha256').update(name, 'utf8').digest('hex')}`) + suffix;
+function placeOf({ folder, name }: BigPartName): CopyPlace {
+  return { folder, stem: copyStem(name) };
 }
 
-function recordPath(filePath: string): string {
-  return `${filePath}.json`;
+function placeOfEntry({ folder, file, kind }: CacheEntry): CopyPlace {
+  const stem = stemOf(file, kind);
+  if (stem === undefined) throw new LoaderError('cache_unusable', 'The name is not one of a cached file.');
+  return { folder, stem };
 }
 
-/**
- * Without a record, a copy is judged by its envelope alone, as one of an older Loader is. So a record that is there must
- * be readable: it alone tells an outdated copy.
- */
-async function readRecord(filePath: string): Promise<BigPartRecord | undefined> {
-  let text: string;
-  try {
-    text = await readFile(filePath, 'utf8');
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw error;
-  }
-  const record = parseRecord(text);
-  if (record === undefined) throw new LoaderError('cache_unusable', 'The record of a copy in the cache is damaged.');
-  return record;
+function placeKey({ folder, stem }: CopyPlace): string {
+  return `${folder}/${stem}`;
 }
 
-function parseRecord(text: string): BigPartRecord | undefined {
-  if (text.length > MAX_RECORD_BYTES) return undefined;
-  try {
-    const record: unknown = JSON.parse(text);
-    if (typeof record !== 'object' || record === null) return undefined;
-    if (!('bigLength' in record) || typeof record.bigLength !== 'number') return undefined;
-    if (!('smallSha256' in record) || typeof record.smallSha256 !== 'string') return undefined;
-    return { bigLength: record.bigLength, smallSha256: record.smallSha256 };
-  } catch {
-    return undefined;
-  }
+function isBad(opened: CachedBigPart | BadCopy): opened is BadCopy {
+  return 'reason' in opened;
 }
 
-function cacheUnusable(error: unknown): LoaderError {
-  if (hasErrorCode(error, 'cache_unusable')) return error;
-  const code = systemErrorCode(error);
-  return new LoaderError('cache_unusable', `The cache could not be written${code ? ` (${code})` : ''}.`, {
-    cause: error,
-  });
+async function removeSumsAndRecord(paths: CopyPaths): Promise<void> {
+  await rm(paths.sums, { force: true });
+  await rm(paths.record, { force: true });
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { ApiClient, Login } from '../api-client/api-client.ts';
-import type { BigPartCache, CachedBigPart } from '../cache/big-part-cache.ts';
+import type { BigPartCache } from '../cache/big-part-cache.ts';
+import type { CachedBigPart } from '../cache/cached-big-part.ts';
 import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
@@ -31,13 +32,40 @@ export interface OpenResource {
   close(): Promise<void>;
 }
 
+/** What it takes to have a resource in the cache. No file is open for it. */
+export interface PrefetchPlan {
+  /** Bytes of the big part. */
+  readonly length: number;
+  /** Whether the cache has a copy that fits already. */
+  readonly isCached: boolean;
+  /**
+   * Fetches it into the cache; `onBytes` is told how many of its bytes are stored, and must not take long. When it fails
+   * or is aborted, nothing unfinished is left, on the disk or of connections. Nothing is done for what is cached.
+   *
+   * @throws LoaderError, or the signal's reason
+   */
+  run(signal: AbortSignal, onBytes: (bytesStored: number) => void): Promise<void>;
+}
+
 /** The big part of an envelope at one of its two places, before it is read. */
 interface BigPart {
   readonly length: number;
   /** The last bytes, as many as the preflight needs or all there are. */
   readonly tail: Buffer;
+  readonly isCached: boolean;
   read(): AsyncIterable<Buffer>;
+  /** Sees to it that the cache has it, in place of `read`. */
+  store(signal: AbortSignal, onBytes: (bytesStored: number) => void): Promise<void>;
   close(): Promise<void>;
+}
+
+/** An envelope whose end is proven. */
+interface Envelope {
+  readonly small: Buffer;
+  readonly big: BigPart;
+  readonly aesKey: Buffer;
+  /** Bytes of plaintext. */
+  readonly length: number;
 }
 
 /** Loads resources: small part from the API, big part from the cache or the CDN, joined and decrypted as they come. */
@@ -54,19 +82,56 @@ export class DownloadService {
    * @throws LoaderError whose code tells what is missing or wrong
    */
   async open(resource: ResourceName, signal: AbortSignal): Promise<OpenResource> {
+    // From before the cache is looked at, so that no eviction comes between that and the first byte.
+    const release = this.#options.cache.hold(resource);
+    try {
+      const { small, big, aesKey, length } = await this.#find(resource, signal);
+      return {
+        length,
+        chunks: decryptEnvelope(joinParts(small, big), aesKey),
+        close: () => big.close().finally(release),
+      };
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  /**
+   * Tells what is to be fetched so that a load finds the resource in the cache. It checks as much as `open` does, and a
+   * copy that passes counts as loaded.
+   *
+   * @throws LoaderError whose code tells what is missing or wrong
+   */
+  async planPrefetch(resource: ResourceName, signal: AbortSignal): Promise<PrefetchPlan> {
+    const release = this.#options.cache.hold(resource);
+    try {
+      const { big } = await this.#find(resource, signal);
+      await big.close();
+      return {
+        length: big.length,
+        isCached: big.isCached,
+        run: (runSignal, onBytes) => big.store(runSignal, onBytes),
+      };
+    } finally {
+      release();
+    }
+  }
+
+  async #find(resource: ResourceName, signal: AbortSignal): Promise<Envelope> {
     const { apiClient, publicationLock } = this.#options;
     const login = apiClient.currentLogin();
     const aesKey = login.resourceAesKey();
     return await publicationLock.shared(resourceKey(resource), async () => {
       const small = await login.session.fetchResource(resource.folder, smallPartFile(resource), signal);
-      const cached = await this.#openCached(resource, small, aesKey);
+      const cached = await this.#findCached(resource, small, aesKey);
       if (cached !== undefined) return cached;
-      return join(await this.#openOnCdn(login, resource, small, signal), small, aesKey);
+      return prove(await this.#findOnCdn(login, resource, small, signal), small, aesKey);
     });
   }
 
   /** The copy in the cache, if there is one that fits and passes; a bad one is set aside. */
-  async #openCached(resource: ResourceName, small: Buffer, aesKey: Buffer): Promise<OpenResource | undefined> {
+  async #findCached(resource: ResourceName, small: Buffer, aesKey: Buffer): Promise<Envelope | undefined> {
     const { cache, logger } = this.#options;
     const copy = await cache.open(resource);
     if (copy === undefined) return undefined;
@@ -76,27 +141,41 @@ export class DownloadService {
       return undefined;
     }
     try {
-      return join(await cachedBigPart(copy, () => cache.setAside(resource, undefined)), small, aesKey);
+      const big = await cachedBigPart(copy, () => cache.setAside(resource, undefined, copy));
+      const envelope = prove(big, small, aesKey);
+      await cache.markLoaded(copy);
+      return envelope;
     } catch (error) {
-      await copy.handle.close();
       // Another error, such as one of the disk, says nothing about the copy.
-      if (hasErrorCode(error, 'envelope_invalid', 'cache_unusable')) await cache.setAside(resource, error);
+      if (hasErrorCode(error, 'envelope_invalid', 'cache_unusable')) await cache.setAside(resource, error, copy);
       else logger.warn({ err: error, resource }, 'The cache is not used for this load');
+      await copy.handle.close();
       return undefined;
     }
   }
 
   /** On the CDN: read through the cache, together with all who want the same, or past it when it can't be written. */
-  async #openOnCdn(login: Login, resource: ResourceName, small: Buffer, signal: AbortSignal): Promise<BigPart> {
+  async #findOnCdn(login: Login, resource: ResourceName, small: Buffer, signal: AbortSignal): Promise<BigPart> {
     const { cdn } = login;
     const object = await cdn.openObject(resource.folder, bigPartFile(resource), PREFLIGHT_LENGTH, signal);
     let follower: Follower | undefined;
     return {
       length: object.length,
       tail: object.tail,
+      isCached: false,
       read: () => {
         follower = this.#joinTransfer(login, resource, object, small);
         return readFromCdn(cdn, object, follower, signal);
+      },
+      store: async (storeSignal, onBytes) => {
+        storeSignal.throwIfAborted();
+        const release = this.#options.cache.hold(resource);
+        const storing = this.#joinTransfer(login, resource, object, small);
+        try {
+          await storing.stored(storeSignal, onBytes);
+        } finally {
+          await storing.leave().finally(release);
+        }
       },
       // Not at the last chunk: to leave is to wait until the cache has its copy, on the disk.
       close: async () => follower?.leave(),
@@ -136,11 +215,11 @@ async function* readFromCdn(
   yield* cdn.readRange(object, position, object.length, signal);
 }
 
-function join(big: BigPart, small: Buffer, aesKey: Buffer): OpenResource {
+/** @throws LoaderError `envelope_invalid` when the parts are not of one envelope, or of one under another key */
+function prove(big: BigPart, small: Buffer, aesKey: Buffer): Envelope {
   const envelopeLength = joinedLength(small.length, big.length);
   const end = Buffer.concat([small, big.tail]).subarray(-PREFLIGHT_LENGTH);
-  const length = preflightEnvelope(envelopeLength, end, aesKey);
-  return { length, chunks: decryptEnvelope(joinParts(small, big), aesKey), close: () => big.close() };
+  return { small, big, aesKey, length: preflightEnvelope(envelopeLength, end, aesKey) };
 }
 
 async function* joinParts(small: Buffer, big: BigPart): AsyncGenerator<Buffer, void, undefined> {
@@ -158,6 +237,7 @@ async function cachedBigPart(copy: CachedBigPart, onUnreadable: () => Promise<vo
   return {
     length: copy.length,
     tail,
+    isCached: true,
     async *read() {
       try {
         yield* readFileChunks(copy.handle, 0, copy.length, FILE_CHUNK_LENGTH);
@@ -166,6 +246,7 @@ async function cachedBigPart(copy: CachedBigPart, onUnreadable: () => Promise<vo
         throw error;
       }
     },
+    store: () => Promise.resolve(),
     close: () => copy.handle.close(),
   };
 }

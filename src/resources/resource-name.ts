@@ -1,3 +1,5 @@
+import { isSafeFolder, isSafeSegment } from '../cache/safe-path.ts';
+
 /** A resource, as clients name it. Both parts are safe path segments: the HTTP layer has seen to that. */
 export interface ResourceName {
   readonly folder: string;
@@ -21,3 +23,9 @@ export function bigPartFile(resource: ResourceName): string {
 export function resourceKey(resource: ResourceName): string {
   return `${resource.folder}/${resource.name}`;
 }
+
+/** What JSON Schemas call the form of a resource's folder and file name. */
+export const RESOURCE_FORMATS = {
+  'resource-filename': isSafeSegment,
+  'resource-folder': isSafeFolder,
+} as const;

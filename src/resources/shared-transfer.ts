@@ -5,6 +5,7 @@ import type { Logger } from '../logger.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks } from '../transfer/file-chunks.ts';
 import { releaseChunk } from '../transfer/release-chunk.ts';
 import { abortReason } from '../transfer/stall-watchdog.ts';
+import { unlessAborted } from '../transfer/unless-aborted.ts';
 
 /** Bytes of one ranged GET, and how many of them run side by side. */
 const RANGE_LENGTH = 8 * 1024 * 1024;
@@ -30,7 +31,18 @@ export interface Follower {
    * other error is the CDN's, or the reason of `signal`.
    */
   chunks(signal: AbortSignal): AsyncGenerator<Buffer, void, undefined>;
-  /** Must be called once, after the last chunk was used. */
+  /**
+   * Waits until the whole object is published in the cache, without reading it. `onBytes` is told how many bytes were
+   * written so far, of all ranges together; that never goes back.
+   *
+   * @throws LoaderError `cache_unusable` when the file can't be written or published. Any other error is the CDN's, or,
+   * at once, the reason of `signal`.
+   */
+  stored(signal: AbortSignal, onBytes: (bytesStored: number) => void): Promise<void>;
+  /**
+   * Must be called once, after the last chunk was used. When the last one leaves an unfinished transfer, that is aborted:
+   * its connections are closed then, and its file is gone.
+   */
   leave(): Promise<void>;
 }
 
@@ -49,13 +61,19 @@ export class SharedTransfer {
   readonly #file: Promise<PartFile>;
   /** Bytes that were written of each range. */
   readonly #written: number[];
+  /** Sum of `#written`. */
+  #bytesStored = 0;
   readonly #waiters = new Set<Waiter>();
+  /** Told when bytes were written. */
+  readonly #listeners = new Set<() => void>();
   #nextRange = 0;
   /** All ranges before this one are complete. */
   #firstOpenRange = 0;
   #followers = 0;
   #isClosed = false;
   #failure: Error | undefined;
+  /** Why a whole file was not published. */
+  #publishFailure: Error | undefined;
 
   constructor(options: SharedTransferOptions) {
     this.#options = options;
@@ -74,6 +92,7 @@ export class SharedTransfer {
     let left = false;
     return {
       chunks: (signal) => this.#follow(signal),
+      stored: (signal, onBytes) => this.#waitUntilStored(signal, onBytes),
       leave: async () => {
         if (left) return;
         left = true;
@@ -95,6 +114,26 @@ export class SharedTransfer {
     );
   }
 
+  async #waitUntilStored(signal: AbortSignal, onBytes: (bytesStored: number) => void): Promise<void> {
+    const { promise: listenerFailed, reject } = Promise.withResolvers<never>();
+    const listener = () => {
+      try {
+        onBytes(this.#bytesStored);
+      } catch (error) {
+        reject(toError(error)); // It is this follower's own, not the transfer's.
+      }
+    };
+    this.#listeners.add(listener);
+    try {
+      listener();
+      await unlessAborted(Promise.race([this.ended, listenerFailed]), signal);
+    } finally {
+      this.#listeners.delete(listener);
+    }
+    const failure = this.#failure ?? this.#publishFailure;
+    if (failure !== undefined) throw failure;
+  }
+
   async #run(): Promise<void> {
     const { logger, object } = this.#options;
     try {
@@ -103,6 +142,7 @@ export class SharedTransfer {
       await Promise.allSettled(Array.from({ length: PARALLEL_RANGES }, () => this.#fetchRanges(file)));
       if (this.#failure !== undefined) throw this.#failure;
       await this.#options.publish(file).catch((error: unknown) => {
+        this.#publishFailure = toError(error);
         logger.warn({ err: error, bytes: object.length }, 'A big part was loaded but could not be cached');
       });
     } catch (error) {
@@ -150,12 +190,14 @@ export class SharedTransfer {
   }
 
   #advance(index: number, written: number): void {
+    this.#bytesStored += written - (this.#written[index] ?? 0);
     this.#written[index] = written;
     while (this.#written[this.#firstOpenRange] === RANGE_LENGTH) this.#firstOpenRange++;
     const available = this.#available();
     for (const waiter of this.#waiters) {
       if (waiter.position <= available) waiter.resolve();
     }
+    for (const listener of this.#listeners) listener();
   }
 
   /** All bytes before this position are in the file. */

@@ -1,0 +1,17 @@
+import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
+
+/** A failure of the disk as a LoaderError `cache_unusable`. */
+export function toCacheError(error: unknown, done: 'read' | 'written'): LoaderError {
+  if (hasErrorCode(error, 'cache_unusable')) return error;
+  const code = systemErrorCode(error);
+  return new LoaderError('cache_unusable', `The cache could not be ${done}${code ? ` (${code})` : ''}.`, {
+    cause: error,
+  });
+}
+
+/** Whether the file system answered that a file, or its folder, does not exist. */
+export function isNotThere(error: unknown): boolean {
+  if (error instanceof LoaderError) return false;
+  const code = systemErrorCode(error);
+  return code === 'ENOENT' || code === 'ENOTDIR';
+}
