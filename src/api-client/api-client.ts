@@ -4,6 +4,7 @@ import { LoaderError } from '../errors.ts';
 import type { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import type { Logger } from '../logger.ts';
 import { deriveAesKey, deriveApiKey, deriveHardwareHash, deriveResourceKey } from '../security/key-derivation.ts';
+import { unlessAborted } from '../transfer/unless-aborted.ts';
 import type { ResourceApi } from './resource-api.ts';
 import { Session } from './session.ts';
 import { readClaims, type TokenKeys } from './token-verifier.ts';
@@ -39,6 +40,7 @@ export class ApiClient {
   #login: Login | undefined;
   #attempts = 0;
   #attemptOfLogin = 0;
+  readonly #firstLogin = Promise.withResolvers<undefined>();
 
   constructor(options: ApiClientOptions) {
     this.#options = options;
@@ -46,6 +48,11 @@ export class ApiClient {
 
   get isAuthenticated(): boolean {
     return this.#login !== undefined;
+  }
+
+  /** Waits until somebody has logged in. @throws the reason of `signal` */
+  async authenticated(signal: AbortSignal): Promise<void> {
+    await unlessAborted(this.#firstLogin.promise, signal);
   }
 
   /** The present login. @throws LoaderError `not_authenticated` */
@@ -69,6 +76,7 @@ export class ApiClient {
     if (attempt < this.#attemptOfLogin) return login;
     this.#login = login;
     this.#attemptOfLogin = attempt;
+    this.#firstLogin.resolve(undefined);
     this.#options.logger.info({ role: login.user.roleName }, 'Logged in');
     return login;
   }

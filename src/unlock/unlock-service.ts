@@ -57,6 +57,7 @@ export class UnlockService {
   #unlocked: ArchiveIdentity | undefined;
   #isStopped = false;
   #change = Promise.withResolvers<undefined>();
+  #onRun: (email: string) => void = () => undefined;
 
   constructor(options: UnlockServiceOptions) {
     this.#options = options;
@@ -66,6 +67,11 @@ export class UnlockService {
     const { state, error } = this.#machine;
     const progress = this.#meter.read(state === 'ready');
     return { state, error: error?.message ?? null, code: error?.code ?? null, progress };
+  }
+
+  /** `listener` is told, from now on, whenever a run has begun, and for whom. There is one. */
+  onRun(listener: (email: string) => void): void {
+    this.#onRun = listener;
   }
 
   /**
@@ -157,6 +163,7 @@ export class UnlockService {
       this.#active = undefined;
     });
     this.#active = { cancel, ended };
+    this.#onRun(email);
   }
 
   async #run(run: UnlockRun, email: string, password: string, signal: AbortSignal): Promise<void> {
