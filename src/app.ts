@@ -5,18 +5,22 @@ import type { ActiveWork } from './http/active-work.ts';
 import { registerApiKeyGuard } from './http/api-key-guard.ts';
 import { answerClientError } from './http/client-error.ts';
 import { registerClosingGuard } from './http/closing-guard.ts';
+import { registerEmptyBodies } from './http/empty-bodies.ts';
 import { answerError, registerErrorHandler } from './http/error-handler.ts';
 import { collectMethods, registerMethodNotAllowed } from './http/method-not-allowed.ts';
 import { registerRequestBodyWatchdog } from './http/request-body-watchdog.ts';
 import { registerHealthRoutes } from './http/routes/health-routes.ts';
 import { registerLoadRoutes } from './http/routes/load-routes.ts';
 import { registerLoginRoutes } from './http/routes/login-routes.ts';
+import { registerScheduleRoutes } from './http/routes/schedule-routes.ts';
+import { registerTaskRoutes } from './http/routes/task-routes.ts';
 import { registerUnlockRoutes } from './http/routes/unlock-routes.ts';
 import { registerUploadRoutes } from './http/routes/upload-routes.ts';
 import { FORMATS } from './http/validation.ts';
 import type { Logger } from './logger.ts';
 import type { DownloadService } from './resources/download-service.ts';
 import type { UploadService } from './resources/upload-service.ts';
+import type { TaskService } from './tasks/task-service.ts';
 import type { UnlockService } from './unlock/unlock-service.ts';
 
 export interface AppServices {
@@ -24,6 +28,7 @@ export interface AppServices {
   readonly downloads: DownloadService;
   readonly uploads: UploadService;
   readonly unlocks: UnlockService;
+  readonly tasks: TaskService;
   readonly activeWork: ActiveWork;
 }
 
@@ -63,6 +68,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   registerErrorHandler(app);
   registerClosingGuard(app);
   registerApiKeyGuard(app, options.apiKeys);
+  registerEmptyBodies(app);
   registerRequestBodyWatchdog(app, options.clientStallTimeoutMs);
   const methodsByUrl = collectMethods(app);
   await app.register(multipart, { limits: FORM_LIMITS });
@@ -72,6 +78,8 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   registerLoadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
   registerUploadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
   registerUnlockRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
+  registerTaskRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
+  registerScheduleRoutes(app, services);
   registerMethodNotAllowed(app, methodsByUrl);
   return app;
 }

@@ -22,6 +22,9 @@ export interface Config {
   readonly hardwareId: string | undefined;
   readonly tokenKeys: { readonly publicKeyPem: string | undefined; readonly secret: string | undefined };
   readonly apiKeys: readonly string[];
+  /** How many finished tasks are kept, and for how long. */
+  readonly historyCount: number;
+  readonly historyAgeMs: number;
   readonly upstreamTimeoutMs: number;
   readonly stallTimeoutMs: number;
   readonly engineTimeoutMs: number;
@@ -41,7 +44,10 @@ export const VARIABLES = {
   PORT: { fallback: '8080', about: 'port to listen on; 0 takes a free one' },
   RESOURCE_API_URL: { fallback: 'https://api.azaion.com', about: 'base URL of the Resource API' },
   MODEL_CACHE_DIR: { fallback: 'models', about: 'folder of the big parts on disk' },
-  STATE_DIR: { fallback: 'state', about: 'folder of what must be known after a restart: the receipt of the unlock' },
+  STATE_DIR: {
+    fallback: 'state',
+    about: 'folder of what must be known after a restart: the receipt of the unlock, tasks and schedules',
+  },
   IMAGES_PATH: { fallback: '/opt/azaion/images.enc', about: 'the encrypted archive of Docker images' },
   SERVICE_IMAGES: {
     fallback: undefined,
@@ -72,8 +78,11 @@ export const VARIABLES = {
   JWT_SECRET: { fallback: undefined, about: 'the same for tokens signed with a shared secret; or JWT_SECRET_FILE' },
   API_KEY: {
     fallback: undefined,
-    about: 'comma-separated keys, one of which every route but /health then wants as a Bearer; or API_KEY_FILE',
+    about:
+      'comma-separated keys, one of which every route but /health then wants as a Bearer; unset, tasks are closed; or API_KEY_FILE',
   },
+  TASK_HISTORY_COUNT: { fallback: '10000', about: 'how many finished tasks are kept' },
+  TASK_HISTORY_DAYS: { fallback: '90', about: 'for how many days they are kept' },
   UPSTREAM_TIMEOUT_MS: { fallback: '30000', about: 'for one call of the Resource API, in ms' },
   STALL_TIMEOUT_MS: { fallback: '30000', about: 'how long the CDN may move no byte, in ms' },
   ENGINE_TIMEOUT_MS: { fallback: '30000', about: 'for one small question to the Docker engine, in ms' },
@@ -86,6 +95,8 @@ export const VARIABLES = {
   LOG_LEVEL: { fallback: 'info', about: `one of ${LOG_LEVELS.join(', ')}` },
   LOG_FILE: { fallback: undefined, about: 'file that gets the log lines of stdout too' },
 } as const satisfies Record<string, { fallback: string | undefined; about: string }>;
+
+const DAY_MS = 24 * 60 * 60 * 1000;
 
 type VariableName = keyof typeof VARIABLES;
 
@@ -126,6 +137,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     hardwareId: reader.optionalText('HARDWARE_ID'),
     tokenKeys: reader.tokenKeys(),
     apiKeys: reader.apiKeys(),
+    historyCount: reader.integer('TASK_HISTORY_COUNT', 1, 1_000_000),
+    historyAgeMs: reader.integer('TASK_HISTORY_DAYS', 1, 3_650) * DAY_MS,
     upstreamTimeoutMs: reader.milliseconds('UPSTREAM_TIMEOUT_MS'),
     stallTimeoutMs: reader.milliseconds('STALL_TIMEOUT_MS'),
     clientStallTimeoutMs: reader.milliseconds('CLIENT_STALL_TIMEOUT_MS'),

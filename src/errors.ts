@@ -63,6 +63,14 @@ export const ERRORS = {
   engine_disk_full: { status: 'route', meaning: 'the disk of the Docker engine is full' },
   engine_stalled: { status: 'route', meaning: 'the Docker engine took and said nothing for ENGINE_STALL_TIMEOUT_MS' },
   engine_image_missing: { status: 'route', meaning: 'the Docker engine reported success, but the image is not there' },
+  // The tasks. The codes of 'route' are those that a task ends with.
+  task_not_found: { status: 404, meaning: 'no task has this uid, or its history was too long' },
+  task_store_unavailable: { status: 503, meaning: "the tasks' database in STATE_DIR can't be used; the log says why" },
+  task_cancelled: { status: 'route', meaning: 'the task was cancelled' },
+  task_interrupted: { status: 'route', meaning: 'the Loader stopped, or died, while the task ran' },
+  prefetch_incomplete: { status: 'route', meaning: 'some resources could not be fetched: the result tells which' },
+  schedule_not_found: { status: 404, meaning: 'no schedule has this id' },
+  schedule_not_possible: { status: 422, meaning: 'the schedule needs a secret, or there are too many schedules' },
   // The client.
   client_stalled: { status: 'route', meaning: 'the client stopped sending or reading for CLIENT_STALL_TIMEOUT_MS' },
   client_closed: { status: 'route', meaning: 'the client closed the connection before its request was done' },

@@ -14,7 +14,7 @@ async function start(config: Config, logger: Logger): Promise<void> {
       app.server.closeAllConnections();
     });
     // Together: from the beginning on, no new request is taken.
-    await Promise.all([app.close(), services.unlocks.stop(deadline)]);
+    await Promise.all([app.close(), services.unlocks.stop(deadline), services.tasks.stop()]);
     await services.activeWork.settled();
   };
   const shutdown = new Shutdown(
@@ -27,6 +27,7 @@ async function start(config: Config, logger: Logger): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void shutdown.stop(signal));
 
   await services.cache.removeLeftovers();
+  await services.tasks.start();
   await app.listen({ host: config.host, port: config.port });
 }
 

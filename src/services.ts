@@ -12,13 +12,15 @@ import { DownloadService } from './resources/download-service.ts';
 import { PublicationLock } from './resources/publication-lock.ts';
 import { SharedTransfers } from './resources/shared-transfers.ts';
 import { UploadService } from './resources/upload-service.ts';
+import { createProviders } from './tasks/providers.ts';
+import { TaskService } from './tasks/task-service.ts';
 import { Presence } from './unlock/presence.ts';
 import { Receipt } from './unlock/receipt.ts';
 import { UnlockService } from './unlock/unlock-service.ts';
 
 export interface Services extends AppServices {
   readonly cache: BigPartCache;
-  /** Closes the connections upstream and to the engine. For the end of the process. */
+  /** Closes the tasks' database, and the connections upstream and to the engine. For the end of the process. */
   close(): Promise<void>;
 }
 
@@ -39,26 +41,32 @@ export function createServices(config: Config, logger: Logger): Services {
   const transfers = new SharedTransfers();
   const engine = new DockerEngine({ host: config.dockerHost, timeoutMs: config.engineTimeoutMs });
   const receipt = new Receipt(config.stateDir);
+  const downloads = new DownloadService({ apiClient, cache, publicationLock, transfers, logger });
+  const unlocks = new UnlockService({
+    apiClient,
+    presence: new Presence({ ...config, engine, receipt, archivePath: config.imagesPath }),
+    receipt,
+    job: {
+      path: config.imagesPath,
+      dockerHost: config.dockerHost,
+      engineTimeoutMs: config.engineTimeoutMs,
+      parallelism: config.unlockParallelism,
+      stallTimeoutMs: config.engineStallTimeoutMs,
+    },
+    logger,
+  });
+  const providers = createProviders({ apiClient, cache, downloads, unlocks });
+  const tasks = new TaskService({ ...config, providers, logger });
   return {
     apiClient,
     cache,
-    downloads: new DownloadService({ apiClient, cache, publicationLock, transfers, logger }),
+    downloads,
     uploads: new UploadService({ apiClient, cache, publicationLock, logger }),
-    unlocks: new UnlockService({
-      apiClient,
-      presence: new Presence({ ...config, engine, receipt, archivePath: config.imagesPath }),
-      receipt,
-      job: {
-        path: config.imagesPath,
-        dockerHost: config.dockerHost,
-        engineTimeoutMs: config.engineTimeoutMs,
-        parallelism: config.unlockParallelism,
-        stallTimeoutMs: config.engineStallTimeoutMs,
-      },
-      logger,
-    }),
+    unlocks,
+    tasks,
     activeWork: new ActiveWork(),
     close: async () => {
+      tasks.close();
       apiClient.close();
       await Promise.all([dispatcher.destroy(), engine.close()]);
     },

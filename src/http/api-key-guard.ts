@@ -4,20 +4,21 @@ import { LoaderError } from '../errors.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** `open` routes never ask for a key. The others, the default, do where API_KEY is set. */
-    access?: 'open';
+    /** `open` routes never ask for a key, `keyed` ones always do. The others, the default, do where API_KEY is set. */
+    access?: 'open' | 'keyed';
   }
 }
 
 /**
  * Wants `Authorization: Bearer <key>` on every route that is not marked `open`. Several keys are good at once, so that
- * they can be rotated. Without keys, the routes stay open as the original's are.
+ * they can be rotated. Without keys, the routes are open as the original's are, but for those marked `keyed`, which are
+ * then closed.
  */
 export function registerApiKeyGuard(app: FastifyInstance, apiKeys: readonly string[]): void {
-  if (apiKeys.length === 0) return;
   const digests = apiKeys.map(sha256);
   app.addHook('onRequest', async (request) => {
-    if (request.routeOptions.config.access === 'open' || request.is404) return;
+    const { access } = request.routeOptions.config;
+    if (access === 'open' || request.is404 || (access === undefined && digests.length === 0)) return;
     const key = bearerKey(request);
     const isKnown = key !== undefined && isOneOf(sha256(key), digests);
     if (!isKnown) throw new LoaderError('forbidden', 'Forbidden');

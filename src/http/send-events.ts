@@ -12,14 +12,21 @@ export interface SendEventsOptions {
 /** Keeps proxies from closing a connection on which nothing happens, in ms. */
 const HEARTBEAT_MS = 15_000;
 
+export interface ServerEvent {
+  readonly event: string;
+  /** What a client that comes back names as its Last-Event-ID. */
+  readonly id?: string;
+  /** Sent as JSON. */
+  readonly data: unknown;
+}
+
 /**
- * Sends values as server-sent events (WHATWG HTML, section 9.2), each as JSON under the name `event`, and ends the answer
- * after the last one. It asks for the next value when the client has taken the one before.
+ * Sends server-sent events (WHATWG HTML, section 9.2), and ends the answer after the last one. It asks for the next one
+ * when the client has taken the one before.
  */
 export async function sendEvents(
   reply: FastifyReply,
-  event: string,
-  values: AsyncIterable<unknown>,
+  events: AsyncIterable<ServerEvent>,
   { stallTimeoutMs, abort }: SendEventsOptions,
 ): Promise<void> {
   reply.hijack();
@@ -35,8 +42,9 @@ export async function sendEvents(
     if (!response.writableNeedDrain) response.write(': still here\n\n');
   }, HEARTBEAT_MS);
   try {
-    for await (const value of values) {
-      if (response.write(`event: ${event}\ndata: ${JSON.stringify(value)}\n\n`)) continue;
+    for await (const { event, id, data } of events) {
+      const idLine = id === undefined ? '' : `id: ${id}\n`;
+      if (response.write(`event: ${event}\n${idLine}data: ${JSON.stringify(data)}\n\n`)) continue;
       const timer = setTimeout(() => {
         abort.abort(new LoaderError('client_stalled', `The client read nothing for ${stallTimeoutMs} ms.`));
       }, stallTimeoutMs);

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { UnlockService } from '../../unlock/unlock-service.ts';
 import { abortWhenClientLeaves } from '../client-abort.ts';
-import { sendEvents } from '../send-events.ts';
+import { sendEvents, type ServerEvent } from '../send-events.ts';
 
 export interface UnlockRoutesOptions {
   readonly unlocks: UnlockService;
@@ -34,6 +34,13 @@ export function registerUnlockRoutes(
 
   app.get('/unlock/events', { exposeHeadRoute: false }, async (_request, reply) => {
     const abort = abortWhenClientLeaves(reply);
-    await sendEvents(reply, 'status', unlocks.watch(abort.signal), { stallTimeoutMs: clientStallTimeoutMs, abort });
+    await sendEvents(reply, statusEvents(unlocks, abort.signal), { stallTimeoutMs: clientStallTimeoutMs, abort });
   });
+}
+
+async function* statusEvents(
+  unlocks: UnlockService,
+  signal: AbortSignal,
+): AsyncGenerator<ServerEvent, void, undefined> {
+  for await (const data of unlocks.watch(signal)) yield { event: 'status', data };
 }

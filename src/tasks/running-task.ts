@@ -1,0 +1,158 @@
+import { LoaderError } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+import { abortReason } from '../transfer/stall-watchdog.ts';
+import { PartialResultError, type TaskContext, type TaskProgress, type TaskRun } from './provider.ts';
+import type { TaskStore } from './task-store.ts';
+import type { Task, TaskLogLevel } from './task.ts';
+
+export interface RunningTaskOptions {
+  readonly store: TaskStore;
+  readonly logger: Logger;
+  readonly now: () => number;
+  /** Whether the task begins anew at the next start, if it is interrupted. */
+  readonly isRepeatable: boolean;
+}
+
+/**
+ * Bytes are written to the database at most this often, in ms; a percentage before anybody sees it, so that it does not go
+ * back when the process dies.
+ */
+const SAVE_INTERVAL_MS = 1_000;
+const MAX_UNFINISHED_PROGRESS = 99;
+const MAX_LOG_LINES = 1_000;
+const MAX_LINE_LENGTH = 1_000;
+
+/** A task while its provider works on it. */
+export class RunningTask {
+  /** Ends, never failing, when the run and its side effects have, and the task is as it will stay. */
+  readonly ended: Promise<Task>;
+  readonly #options: RunningTaskOptions;
+  readonly #abort = new AbortController();
+  #task: Task;
+  #lines = 0;
+  #savedAtMs: number;
+  #change = Promise.withResolvers<undefined>();
+
+  /** Begins the run of a task that has just been stored. */
+  constructor(task: Task, run: TaskRun, options: RunningTaskOptions) {
+    this.#options = options;
+    this.#task = task;
+    this.#savedAtMs = options.now();
+    this.ended = this.#run(run);
+  }
+
+  get task(): Task {
+    return this.#task;
+  }
+
+  /** How many lines the log has. */
+  get lines(): number {
+    return this.#lines;
+  }
+
+  /** Resolves at the next change of the task or its log. */
+  get changed(): Promise<undefined> {
+    return this.#change.promise;
+  }
+
+  /** Asks the run to end; `ended` tells when it has. The first reason counts. */
+  cancel(reason: LoaderError): void {
+    this.#abort.abort(reason);
+  }
+
+  async #run(run: TaskRun): Promise<Task> {
+    const context: TaskContext = {
+      signal: this.#abort.signal,
+      isUnattended: this.#task.scheduleId !== null || this.#task.retryOf !== null,
+      report: (progress) => {
+        this.#report(progress);
+      },
+      log: (level, text) => {
+        this.#log(level, text);
+      },
+    };
+    try {
+      // Not within the call that created the task, which is to be answered first.
+      await Promise.resolve();
+      const result = await run(context);
+      this.#finish({ status: 'complete', progress: 100, result });
+    } catch (error) {
+      this.#fail(this.#abort.signal.aborted ? abortReason(this.#abort.signal) : error);
+    }
+    return this.#task;
+  }
+
+  #fail(error: unknown): void {
+    const { logger, isRepeatable } = this.#options;
+    const failure =
+      error instanceof LoaderError
+        ? error
+        : new LoaderError('internal_error', 'Internal error; the log of the Loader tells more.', { cause: error });
+    const result = failure instanceof PartialResultError ? failure.result : null;
+    const { message, code } = failure;
+    const end = { result, error: message, code };
+    if (code === 'task_interrupted') {
+      this.#log('warn', message);
+      this.#finish({ ...end, status: 'interrupted' }, isRepeatable);
+    } else if (code === 'task_cancelled') {
+      this.#log('warn', message);
+      this.#finish({ ...end, status: 'cancelled' });
+    } else {
+      logger.error({ err: failure, code }, 'A task failed');
+      this.#log('error', message);
+      this.#finish({ ...end, status: 'failed' });
+    }
+  }
+
+  #finish(end: Pick<Task, 'status' | 'result'> & Partial<Task>, isRetried = false): void {
+    const task = { ...this.#task, ...end, finishedAtMs: this.#options.now() };
+    this.#options.store.finish(task, isRetried);
+    this.#task = task;
+    this.#options.logger.info({ status: task.status, ms: task.finishedAtMs - task.createdAtMs }, 'A task ended');
+    this.#announce();
+  }
+
+  #report({ bytesDone, bytesTotal, percent }: TaskProgress): void {
+    // What the run still says when it has ended is ignored.
+    if (this.#task.status !== 'in_progress') return;
+    const share = percent ?? (bytesTotal === null || bytesTotal === 0 ? 0 : (100 * bytesDone) / bytesTotal);
+    const earlier = this.#task;
+    const progress = Math.max(earlier.progress, Math.min(MAX_UNFINISHED_PROGRESS, Math.floor(share)));
+    this.#task = { ...earlier, progress, bytesDone: Math.max(earlier.bytesDone, bytesDone), bytesTotal };
+    const nowMs = this.#options.now();
+    if (progress > earlier.progress || nowMs - this.#savedAtMs >= SAVE_INTERVAL_MS) {
+      this.#savedAtMs = nowMs;
+      this.#try(() => {
+        this.#options.store.saveProgress(this.#task);
+      });
+    }
+    this.#announce();
+  }
+
+  #log(level: TaskLogLevel, text: string): void {
+    if (this.#task.status !== 'in_progress' || this.#lines >= MAX_LOG_LINES) return;
+    const line = this.#lines + 1;
+    const isLast = line === MAX_LOG_LINES;
+    const shown = isLast ? `No more than ${MAX_LOG_LINES} lines are kept.` : text.slice(0, MAX_LINE_LENGTH);
+    this.#try(() => {
+      this.#options.store.addLine(this.#task.uid, { line, timeMs: this.#options.now(), level, text: shown });
+      this.#lines = line;
+    });
+    this.#announce();
+  }
+
+  /** A task goes on though its log can't be written. */
+  #try(write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      this.#options.logger.warn({ err: error }, 'Progress or log of a task could not be written');
+    }
+  }
+
+  #announce(): void {
+    const { resolve } = this.#change;
+    this.#change = Promise.withResolvers<undefined>();
+    resolve(undefined);
+  }
+}

@@ -1,0 +1,69 @@
+import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
+import type { Schedule, ScheduledRun } from './schedule.ts';
+import { toStoreError } from './task-database.ts';
+import type { JsonObject } from './task.ts';
+
+/** The schedules on disk. @throws LoaderError `task_store_unavailable` from every method */
+export class ScheduleStore {
+  readonly #database: DatabaseSync;
+
+  constructor(database: DatabaseSync) {
+    this.#database = database;
+  }
+
+  /** In the order of their creation. */
+  list(): readonly Schedule[] {
+    return mapErrors(() =>
+      this.#database.prepare('SELECT * FROM schedules ORDER BY created_at, id').all().map(toSchedule),
+    );
+  }
+
+  /** Adds a schedule, or puts its present form in the place of the earlier one. */
+  save(schedule: Schedule): void {
+    mapErrors(() =>
+      this.#database
+        .prepare(
+          `INSERT OR REPLACE INTO schedules
+             (id, provider, parameters, cron, timezone, catch_up, created_at, next_run_at, last_run)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        )
+        .run(
+          schedule.id,
+          schedule.provider,
+          JSON.stringify(schedule.parameters),
+          schedule.cron,
+          schedule.timezone,
+          schedule.catchUp ? 1 : 0,
+          schedule.createdAtMs,
+          schedule.nextRunAtMs,
+          JSON.stringify(schedule.lastRun),
+        ),
+    );
+  }
+
+  remove(id: string): void {
+    mapErrors(() => this.#database.prepare('DELETE FROM schedules WHERE id = ?').run(id));
+  }
+}
+
+function mapErrors<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw toStoreError(error);
+  }
+}
+
+function toSchedule(row: Record<string, SQLOutputValue>): Schedule {
+  return {
+    id: String(row['id']),
+    provider: String(row['provider']),
+    parameters: JSON.parse(String(row['parameters'])) as JsonObject,
+    cron: String(row['cron']),
+    timezone: String(row['timezone']),
+    catchUp: row['catch_up'] === 1,
+    createdAtMs: Number(row['created_at']),
+    nextRunAtMs: row['next_run_at'] as number | null,
+    lastRun: JSON.parse(String(row['last_run'])) as ScheduledRun | null,
+  };
+}
