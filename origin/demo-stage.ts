@@ -6,6 +6,9 @@ import type { DemoEngine } from './demo-engine.ts';
 import { LoaderChild } from './loader-child.ts';
 import { Origin } from './origin.ts';
 
+/** Of the demo's Loader, which listens on loopback only. */
+export const DEMO_API_KEY = 'demo-key';
+
 /**
  * All that a demo starts and must end: a temporary folder, the stand-in upstream in this process, a Loader, images in the
  * Docker engine.
@@ -57,6 +60,7 @@ export class DemoStage {
       ...(this.#engine === undefined ? {} : { DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH }),
       HOST: '127.0.0.1',
       PORT: '0',
+      API_KEY: DEMO_API_KEY,
       RESOURCE_API_URL: this.#origin?.api.url,
       MODEL_CACHE_DIR: this.cacheFolder,
       STATE_DIR: path.join(this.folder, 'state'),

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { open, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
-import type { DemoStage } from './demo-stage.ts';
+import { DEMO_API_KEY, type DemoStage } from './demo-stage.ts';
 import { LoaderClient } from './loader-client.ts';
 import { DEMO_USER } from './origin.ts';
 import type { StepPrinter } from './step-printer.ts';
@@ -27,7 +27,7 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
   await step('Start the Loader', async () => {
     return { note: await stage.startLoader(signal) };
   });
-  const client = new LoaderClient(stage.loaderUrl, signal);
+  const client = new LoaderClient(stage.loaderUrl, DEMO_API_KEY, signal);
   await step('Log in with a wrong password', async () => {
     const answer = await client.login(DEMO_USER.email, randomBytes(8).toString('hex'));
     if (answer.status !== 401) throw new Error(`the Loader answered ${answer.status} in place of 401`);

@@ -3,16 +3,15 @@ import { rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { UnlockStatus } from '../src/unlock/unlock-service.ts';
 import type { DemoEngine } from './demo-engine.ts';
-import type { DemoStage } from './demo-stage.ts';
+import { DEMO_API_KEY, type DemoStage } from './demo-stage.ts';
+import { drawProgressBar } from './progress-bar.ts';
 import { LoaderClient } from './loader-client.ts';
 import { DEMO_USER } from './origin.ts';
 import { runLoaderCommand } from './run-loader-command.ts';
 import type { ShowProgress, StepPrinter } from './step-printer.ts';
 
-const BAR_WIDTH = 24;
-
 /**
- * The demo's second part: images are packed, and unlocked into the engine.
+ * The demo's third part: images are packed, and unlocked into the engine.
  *
  * @throws Error of the step that failed, or the reason of `signal`
  */
@@ -85,7 +84,7 @@ async function unlock(
   signal: AbortSignal,
   show: ShowProgress = () => undefined,
 ): Promise<{ last: UnlockStatus; states: string[] }> {
-  const client = new LoaderClient(url, signal);
+  const client = new LoaderClient(url, DEMO_API_KEY, signal);
   await client.startUnlock(DEMO_USER.email, password);
   const states: string[] = [];
   let last: UnlockStatus | undefined;
@@ -100,10 +99,7 @@ async function unlock(
 
 function progressBar({ state, progress }: UnlockStatus): string {
   const { percent = 0, bytesDone = 0, bytesTotal = 0, bytesPerSecond = 0 } = progress ?? {};
-  const full = Math.round((percent / 100) * BAR_WIDTH);
-  const bar = '█'.repeat(full) + '░'.repeat(BAR_WIDTH - full);
+  const bar = drawProgressBar({ percent, bytesDone, bytesTotal });
   if (bytesTotal === 0) return `${bar} ${state}`;
-  const megabytes = (bytes: number) => (bytes / 1e6).toFixed(0);
-  const rate = bytesPerSecond === 0 ? '' : `, ${megabytes(bytesPerSecond)} MB/s`;
-  return `${bar} ${percent} %  ${megabytes(bytesDone)} of ${megabytes(bytesTotal)} MB${rate}`;
+  return bytesPerSecond === 0 ? bar : `${bar}, ${(bytesPerSecond / 1e6).toFixed(0)} MB/s`;
 }

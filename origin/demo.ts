@@ -1,14 +1,16 @@
 import { parseArgs } from 'node:util';
 import { DemoEngine } from './demo-engine.ts';
-import { DemoStage } from './demo-stage.ts';
+import { DEMO_API_KEY, DemoStage } from './demo-stage.ts';
 import { DEMO_RESOURCE, runDemoSteps } from './demo-steps.ts';
+import { runTaskSteps } from './demo-task-steps.ts';
 import { runUnlockSteps } from './demo-unlock-steps.ts';
 import { DEMO_USER } from './origin.ts';
 import { StepPrinter } from './step-printer.ts';
 
 /**
- * `npm run demo`: a model goes up and comes back, through a real Loader and stand-ins for all that it has upstream; and
- * where there is a Docker engine, images are packed and unlocked into it. With `-- --keep`, all of it stays up until Ctrl-C.
+ * `npm run demo`: a model goes up and comes back, through a real Loader and stand-ins for all that it has upstream;
+ * background tasks run; and where there is a Docker engine, images are packed and unlocked into it. With `-- --keep`, all
+ * of it stays up until Ctrl-C.
  */
 
 /** The signals that end a demo, with the exit codes that shells give them. */
@@ -49,6 +51,8 @@ async function main(printer: StepPrinter): Promise<number> {
     const engine = await DemoEngine.find(interrupt.signal);
     if (typeof engine !== 'string') stage.useEngine(engine);
     await runDemoSteps(stage, printer, interrupt.signal);
+    printer.line(`\n  ${printer.bold('Background tasks')}\n`);
+    await runTaskSteps(stage, printer, interrupt.signal);
     if (typeof engine === 'string') {
       printer.line(`\n  ${printer.bold('No images are unlocked.')} ${engine}\n`);
     } else {
@@ -78,23 +82,26 @@ async function main(printer: StepPrinter): Promise<number> {
 
 function printThingsToTry(printer: StepPrinter, stage: DemoStage, isUnlocked: boolean): void {
   const url = stage.loaderUrl;
-  const json = `-H 'Content-Type: application/json'`;
+  const key = `-H 'Authorization: Bearer ${DEMO_API_KEY}'`;
+  const json = `${key} -H 'Content-Type: application/json'`;
   const login = JSON.stringify({ email: DEMO_USER.email, password: DEMO_USER.password });
   const { filename, folder } = DEMO_RESOURCE;
   const file = `data=@${stage.modelPath}`;
   const commands = [
     `curl ${url}/health`,
-    `curl ${url}/status`,
+    `curl ${key} ${url}/status`,
     `curl ${json} -d '${login}' ${url}/login`,
     `curl ${json} -d '${JSON.stringify(DEMO_RESOURCE)}' ${url}/load/${filename} | sha256sum`,
-    `curl -F ${shellQuote(file)} -F 'folder=${folder}' ${url}/upload/another-model`,
+    `curl ${key} -F ${shellQuote(file)} -F 'folder=${folder}' ${url}/upload/another-model`,
     ...(isUnlocked
       ? [
           `curl ${json} -d '${login}' ${url}/unlock`,
-          `curl ${url}/unlock/status`,
-          `curl --no-buffer ${url}/unlock/events`,
+          `curl ${key} ${url}/unlock/status`,
+          `curl --no-buffer ${key} ${url}/unlock/events`,
         ]
       : []),
+    `curl ${json} -d '{"provider":"verify"}' ${url}/`,
+    `curl ${key} ${url}/tasks/history`,
   ];
   printer.line(`\n  ${printer.bold('It is all still running.')} Try, in another terminal:\n`);
   for (const command of commands) printer.line(`${command}\n`);

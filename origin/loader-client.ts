@@ -15,15 +15,23 @@ export interface ReceivedModel {
   readonly length: number;
 }
 
+/** An event of a task; its data depends on its name. */
+export interface TaskEvent {
+  readonly event: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
 /** What a neighbour of the Loader does with it, over HTTP. Models are streamed both ways. */
 export class LoaderClient {
   readonly #url: string;
   readonly #signal: AbortSignal;
+  readonly #headers: Readonly<Record<string, string>>;
 
   /** `signal` ends whatever request is under way. */
-  constructor(url: string, signal: AbortSignal) {
+  constructor(url: string, apiKey: string, signal: AbortSignal) {
     this.#url = url;
     this.#signal = signal;
+    this.#headers = { authorization: `Bearer ${apiKey}` };
   }
 
   async login(email: string, password: string): Promise<LoaderAnswer> {
@@ -38,6 +46,7 @@ export class LoaderClient {
     form.append('data', await openAsBlob(path), name);
     const response = await fetch(`${this.#url}/upload/${encodeURIComponent(name)}`, {
       method: 'POST',
+      headers: this.#headers,
       body: form,
       signal: this.#signal,
     });
@@ -67,16 +76,35 @@ export class LoaderClient {
 
   /** The states of the unlock, from the present one to that in which it ends. */
   async *watchUnlock(): AsyncGenerator<UnlockStatus, void, undefined> {
-    const response = await fetch(`${this.#url}/unlock/events`, { signal: this.#signal });
+    for await (const { data } of this.#events('/unlock/events')) yield data as unknown as UnlockStatus;
+  }
+
+  /** Starts a task; answers its uid. @throws Error when it was refused */
+  async startTask(provider: string, parameters: Readonly<Record<string, unknown>>): Promise<string> {
+    const response = await this.#postJson('/', { provider, ...parameters });
+    await assertOk(response);
+    const { uid, message } = (await response.json()) as { uid?: string; message?: string };
+    if (uid === undefined) throw new Error(message);
+    return uid;
+  }
+
+  /** The events of a task, from its beginning to its end. */
+  watchTask(uid: string): AsyncGenerator<TaskEvent, void, undefined> {
+    return this.#events(`/tasks/${uid}/events`);
+  }
+
+  async *#events(route: string): AsyncGenerator<TaskEvent, void, undefined> {
+    const response = await fetch(this.#url + route, { headers: this.#headers, signal: this.#signal });
     await assertOk(response);
     const decoder = new TextDecoder();
     let rest = '';
     for await (const bytes of (response.body ?? []) as AsyncIterable<Uint8Array>) {
       const events = (rest + decoder.decode(bytes, { stream: true })).split('\n\n');
       rest = events.pop() ?? '';
-      for (const event of events) {
-        const data = /^data: (.*)$/m.exec(event)?.[1];
-        if (data !== undefined) yield JSON.parse(data) as UnlockStatus;
+      for (const text of events) {
+        const event = /^event: (.*)$/m.exec(text)?.[1];
+        const data = /^data: (.*)$/m.exec(text)?.[1];
+        if (event !== undefined && data !== undefined) yield { event, data: JSON.parse(data) as TaskEvent['data'] };
       }
     }
   }
@@ -84,7 +112,7 @@ export class LoaderClient {
   async #postJson(route: string, body: unknown): Promise<Response> {
     return await fetch(this.#url + route, {
       method: 'POST',
-      headers: { 'content-type': 'application/json' },
+      headers: { ...this.#headers, 'content-type': 'application/json' },
       body: JSON.stringify(body),
       signal: this.#signal,
     });

@@ -92,6 +92,9 @@ describe('the demo, with a Docker engine', { skip: DOCKER_SKIP }, () => {
     assert.equal((await docker.imageIds()).length, 3);
     await demo.assertEnded(0);
     assert.match(demo.text, /✓ Compare SHA-256/);
+    assert.match(demo.text, /✓ Evict all from the cache .* 1 file removed, 0 bytes left/);
+    assert.match(demo.text, /✓ Prefetch the model .* from the CDN into the cache/);
+    assert.match(demo.text, /✓ Verify the cache .* no copy is bad/);
     assert.match(demo.text, /"state":"error","error":"The Resource API refused the email and password\."/);
     assert.match(demo.text, /✓ Unlock .* the engine has all three; the layer that they share was sent once/);
     assert.match(demo.text, /decrypting > loading_images > ready/);
@@ -103,16 +106,19 @@ describe('the demo, with a Docker engine', { skip: DOCKER_SKIP }, () => {
   it('stays up with --keep, and tells what to try', async () => {
     const demo = new Demo(host, '--keep');
     await demo.said('Ctrl-C');
-    const url = /^curl (\S+)\/unlock\/status$/m.exec(demo.text)?.[1] ?? '';
-    assert.match(demo.text, new RegExp(`^curl --no-buffer ${url}/unlock/events$`, 'm'));
-    const status = (await (await fetch(`${url}/unlock/status`)).json()) as { state: string };
+    const key = `-H 'Authorization: (Bearer demo-key)'`;
+    const [, authorization = '', url = ''] =
+      new RegExp(`^curl ${key} (\\S+)/unlock/status$`, 'm').exec(demo.text) ?? [];
+    assert.match(demo.text, new RegExp(`^curl --no-buffer ${key} ${url}/unlock/events$`, 'm'));
+    const answer = await fetch(`${url}/unlock/status`, { headers: { authorization } });
+    const status = (await answer.json()) as { state: string };
     assert.equal(status.state, 'ready');
     demo.interrupt();
     await demo.assertEnded(0);
     assert.deepEqual(await docker.imageIds(), []);
   });
 
-  for (const words of ['Compare SHA-256', 'Pack three images', 'Unlock with a wrong password']) {
+  for (const words of ['Compare SHA-256', 'Prefetch the model', 'Pack three images', 'Unlock with a wrong password']) {
     it(`leaves nothing when it is interrupted after: ${words}`, async () => {
       const demo = new Demo(host);
       await demo.said(words);
