@@ -12,6 +12,7 @@ import {
   stat,
   symlink,
   truncate,
+  utimes,
   writeFile,
 } from 'node:fs/promises';
 import path from 'node:path';
@@ -25,6 +26,11 @@ const digest = sha256(content);
 const BIG_LENGTH = 16 + 10_000_000 + 16 - 3072;
 const NOBODY = 65_534;
 
+/** Waits until a copy has its sums: as long as they are made, the Loader reads it in the background. */
+async function hasSums(big: string): Promise<void> {
+  await eventually(() => stat(`${big}.sums`).then(Boolean, () => false));
+}
+
 describe('a load whose copy in the cache', { skip: S3_SKIP }, () => {
   let device: Device;
   let big: string;
@@ -37,6 +43,7 @@ describe('a load whose copy in the cache', { skip: S3_SKIP }, () => {
     device.heal();
     await device.clearCache();
     await device.upload('model', content);
+    await hasSums(big);
     device.heal();
   });
   after(() => device.stop());
@@ -52,9 +59,37 @@ describe('a load whose copy in the cache', { skip: S3_SKIP }, () => {
     assert.equal(device.s3Proxy.requests.length, 0, 'the second load did not come from the cache');
   }
 
-  it('is good comes from there alone', async () => {
+  async function expectFromCache(): Promise<void> {
     assert.equal((await digestBody(await device.loader.load('model'))).sha256, digest);
     assert.equal(device.s3Proxy.requests.length, 0);
+  }
+
+  it('is good comes from there alone', async () => {
+    await expectFromCache();
+  });
+
+  it('was uploaded, or came from the CDN, has the digests of its chunks soon', async () => {
+    const expectSums = async () => {
+      await hasSums(big);
+      const bytes = await readFile(big);
+      const chunkSha256 = [0, 1, 2].map((index) => sha256(bytes.subarray(index * 4_194_304, (index + 1) * 4_194_304)));
+      assert.deepEqual(JSON.parse(await readFile(`${big}.sums`, 'utf8')), {
+        version: 1,
+        bigLength: BIG_LENGTH,
+        chunkLength: 4_194_304,
+        chunkSha256,
+      });
+    };
+    await expectSums();
+    await device.clearCache();
+    await expectFromCdn();
+    await expectSums();
+  });
+
+  it('counts as loaded when it was', async () => {
+    await utimes(big, 1000, 1000);
+    await expectFromCache();
+    assert.ok((await stat(big)).mtimeMs > Date.now() - 60_000);
   });
 
   it('was truncated comes from the CDN', async () => {
@@ -129,8 +164,7 @@ describe('a load whose copy in the cache', { skip: S3_SKIP }, () => {
 
   it('has no record, as an older Loader left it, is used', async () => {
     await rm(`${big}.json`);
-    assert.equal((await digestBody(await device.loader.load('model'))).sha256, digest);
-    assert.equal(device.s3Proxy.requests.length, 0);
+    await expectFromCache();
   });
 
   it('is bad, with the CDN down, is answered with an error and never with its bytes', async () => {
@@ -213,6 +247,7 @@ describe('a cache', { skip: ROOT_SKIP }, () => {
       await unprivileged.upload('model', content);
       unprivileged.heal();
       const big = unprivileged.bigPath('model');
+      await hasSums(big);
       await chown(big, 0, 0);
       execFileSync('chmod', ['600', big]);
       assert.equal((await digestBody(await unprivileged.loader.load('model'))).sha256, digest);

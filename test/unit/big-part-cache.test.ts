@@ -1,39 +1,31 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { lstat, mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { lstat, mkdir, readdir, readFile, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { BigPartCache, type BigPartRecord } from '../../src/cache/big-part-cache.ts';
+import { BigPartCache, type BigPartName } from '../../src/cache/big-part-cache.ts';
+import type { BigPartRecord } from '../../src/cache/big-part-record.ts';
 import { createLogger } from '../../src/logger.ts';
+import { CacheFolder } from '../support/cache-folder.ts';
 
 const PART = { folder: 'models', name: 'm.bin' };
 const RECORD: BigPartRecord = { bigLength: 7, smallSha256: 'ab'.repeat(32) };
 
+let folder: CacheFolder;
 let base = '';
 let root = '';
-let cache = new BigPartCache('', createLogger({ level: 'silent' }));
+let cache: BigPartCache;
 
 beforeEach(async () => {
-  base = await mkdtemp(path.join(tmpdir(), 'loader-cache-'));
-  root = path.join(base, 'models');
-  cache = new BigPartCache(root, createLogger({ level: 'silent' }));
+  folder = await CacheFolder.create();
+  ({ base, root, cache } = folder);
 });
 
 afterEach(async () => {
-  await rm(base, { recursive: true, force: true });
+  await folder.remove();
 });
 
-async function publish(part: { folder: string; name: string }, content: string, record?: BigPartRecord): Promise<void> {
-  const file = await cache.createPart();
-  try {
-    await file.write(Buffer.from(content), 0);
-    await cache.publish(part, file, record ?? { ...RECORD, bigLength: Buffer.byteLength(content) });
-  } finally {
-    await file.discard();
-    await file.close();
-  }
-}
+const publish = (part: BigPartName, content: string, record?: BigPartRecord) => folder.publish(part, content, record);
 
 /** What the cache would serve; undefined when there is no copy. */
 async function readCopy(part = PART): Promise<{ text: string; record: BigPartRecord | undefined } | undefined> {
@@ -60,7 +52,7 @@ describe('the copy of a big part', () => {
   it('is there with its record once it was published, as the original keeps it', async () => {
     await publish(PART, 'content');
     assert.deepEqual(await readCopy(), { text: 'content', record: RECORD });
-    assert.deepEqual(await names(), ['m.bin.big', 'm.bin.big.json']);
+    assert.deepEqual(await names(), ['m.bin.big', 'm.bin.big.json', 'm.bin.big.sums']);
     assert.equal(await readFile(inFolder('m.bin.big'), 'utf8'), 'content');
     assert.deepEqual(await readdir(path.join(root, '.parts')), []);
   });
@@ -318,7 +310,7 @@ describe('removing a copy', () => {
     await publish(PART, 'content');
     await publish({ folder: 'models', name: 'm' }, 'other');
     await cache.remove(PART);
-    assert.deepEqual(await names(), ['m.big', 'm.big.json']);
+    assert.deepEqual(await names(), ['m.big', 'm.big.json', 'm.big.sums']);
   });
 
   it('does nothing where there is none', async () => {

@@ -76,7 +76,7 @@ describe('a receipt', () => {
   it('fails to be written where its folder can not be made', async () => {
     await mkdir(path.dirname(folder), { recursive: true });
     await writeFile(folder, 'a file');
-    await assert.rejects(receipt.write(LOADED), { code: 'EEXIST' });
+    await assert.rejects(receipt.write(LOADED), { code: 'ENOTDIR' });
     assert.equal(await receipt.read(), undefined);
   });
 

@@ -380,6 +380,184 @@ describe('a failure', () => {
   });
 });
 
+describe('a follower who waits until all is stored', () => {
+  it('is told when it is published, and not before', async () => {
+    const gate = Promise.withResolvers<undefined>();
+    const options = makeOptions();
+    const publish: SharedTransferOptions['publish'] = async (file) => {
+      await gate.promise;
+      await options.publish(file);
+    };
+    const follower = new SharedTransfer({ ...options, publish }).join();
+    const told: number[] = [];
+    let isStored = false;
+    const stored = follower.stored(NEVER, (bytes) => told.push(bytes)).then(() => (isStored = true));
+    await eventually(() => told.at(-1) === CONTENT.length);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.ok(!isStored);
+    gate.resolve(undefined);
+    await stored;
+    assert.ok(published[0]?.equals(CONTENT));
+    await follower.leave();
+  });
+
+  it('is told how many bytes are written, of all ranges, which never goes back', async () => {
+    const gate = Promise.withResolvers<undefined>();
+    cdn.beforeChunk = async (position) => {
+      if (position < 8 * MIB) await gate.promise;
+    };
+    const follower = new SharedTransfer(makeOptions()).join();
+    const told: number[] = [];
+    const stored = follower.stored(NEVER, (bytes) => told.push(bytes));
+    // All but the first range, of which nothing is there.
+    await eventually(() => told.at(-1) === CONTENT.length - 8 * MIB);
+    gate.resolve(undefined);
+    await stored;
+    await follower.leave();
+    assert.equal(told[0], 0);
+    assert.equal(told.at(-1), CONTENT.length);
+    assert.deepEqual(
+      told,
+      told.toSorted((a, b) => a - b),
+    );
+    // Once for each block that is written, and at the beginning.
+    assert.ok(told.length <= Math.ceil(CONTENT.length / (512 * 1024)) + 3, `told ${told.length} times`);
+  });
+
+  it('is told at once what is there when it comes late', async () => {
+    const gate = holdFrom(12 * MIB);
+    const transfer = new SharedTransfer(makeOptions());
+    const early = readAll(transfer.join());
+    const watcher = transfer.join();
+    let before = 0;
+    const watching = watcher.stored(NEVER, (bytes) => (before = bytes));
+    await eventually(() => before > 11 * MIB);
+    const late = transfer.join();
+    const told: number[] = [];
+    const stored = late.stored(NEVER, (bytes) => told.push(bytes));
+    assert.deepEqual(told, [before]);
+    gate.open();
+    await Promise.all([stored, watching]);
+    await Promise.all([late.leave(), watcher.leave()]);
+    assert.deepEqual(await early, WHOLE);
+    assert.equal(cdn.ranges.length, 3);
+  });
+
+  for (const [what, changes, code] of [
+    [
+      'the CDN fails',
+      () => {
+        cdn.beforeChunk = (position) =>
+          position >= 10 * MIB ? Promise.reject(new LoaderError('cdn_access_denied', 'no')) : Promise.resolve();
+        return {};
+      },
+      'cdn_access_denied',
+    ],
+    [
+      'the file can not be created',
+      () => ({ createPart: () => Promise.reject(new LoaderError('cache_unusable', 'full')) }),
+      'cache_unusable',
+    ],
+    [
+      'the file can not be written',
+      () => ({
+        createPart: async () => {
+          const file = await makeOptions().createPart();
+          await file.close();
+          return file;
+        },
+      }),
+      'cache_unusable',
+    ],
+    [
+      'the file can not be published',
+      () => ({ publish: () => Promise.reject(new LoaderError('cache_unusable', 'full')) }),
+      'cache_unusable',
+    ],
+  ] as const satisfies [string, () => Partial<SharedTransferOptions>, string][]) {
+    it(`is told when ${what}, and nothing is left of it`, async () => {
+      const follower = new SharedTransfer(makeOptions(changes())).join();
+      await assert.rejects(
+        follower.stored(NEVER, () => undefined),
+        { code },
+      );
+      await follower.leave();
+      assert.deepEqual(await readdir(folder), []);
+    });
+  }
+
+  it('is told of a failed publication also when it comes after it', async () => {
+    const publish = () => Promise.reject(new LoaderError('cache_unusable', 'the disk is full'));
+    const transfer = new SharedTransfer(makeOptions({ publish }));
+    const reader = transfer.join();
+    await transfer.ended;
+    const late = transfer.join();
+    await assert.rejects(
+      late.stored(NEVER, () => undefined),
+      { code: 'cache_unusable' },
+    );
+    await late.leave();
+    // It costs the copy only.
+    assert.deepEqual(await readAll(reader), WHOLE);
+  });
+
+  it('need not wait any longer than it wants; when it leaves, all is aborted and gone', async () => {
+    holdFrom(2 * MIB);
+    const transfer = new SharedTransfer(makeOptions());
+    const follower = transfer.join();
+    const abort = new AbortController();
+    const stored = follower.stored(abort.signal, () => undefined);
+    await eventually(() => cdn.ranges.length === 3);
+    const reason = new Error('no longer wanted');
+    abort.abort(reason);
+    await assert.rejects(stored, reason);
+    assert.ok(transfer.isJoinable);
+    assert.equal((await readdir(folder)).length, 1);
+    await follower.leave();
+    assert.ok(!transfer.isJoinable);
+    assert.deepEqual(await readdir(folder), []);
+    assert.ok(cdn.aborted.length > 0);
+    let told = 0;
+    await assert.rejects(
+      transfer.join().stored(abort.signal, () => told++),
+      reason,
+    );
+    assert.equal(told, 0);
+  });
+
+  it('leaves the transfer to those who stay', async () => {
+    const gate = holdFrom(2 * MIB);
+    const transfer = new SharedTransfer(makeOptions());
+    const [leaver, stayer] = [transfer.join(), transfer.join()];
+    const abort = new AbortController();
+    let told = 0;
+    const stored = leaver.stored(abort.signal, () => told++);
+    abort.abort(new Error('no longer wanted'));
+    await assert.rejects(stored, /no longer wanted/);
+    const toldUntilThen = told;
+    const left = leaver.leave();
+    const storing = stayer.stored(NEVER, () => undefined);
+    gate.open();
+    await storing;
+    await Promise.all([left, stayer.leave()]);
+    assert.equal(told, toldUntilThen);
+    assert.equal(published.length, 1);
+    assert.deepEqual(cdn.aborted, []);
+  });
+
+  it('hurts nobody else when its own listener fails', async () => {
+    const transfer = new SharedTransfer(makeOptions());
+    const [careless, reader] = [transfer.join(), transfer.join()];
+    const stored = careless.stored(NEVER, (bytes) => {
+      if (bytes > 0) throw new Error('the listener failed');
+    });
+    const reading = readAll(reader);
+    await assert.rejects(stored, /the listener failed/);
+    await careless.leave();
+    assert.deepEqual(await reading, WHOLE);
+  });
+});
+
 describe('the transfers under way', () => {
   it('are shared by those who want the same version', async () => {
     const transfers = new SharedTransfers();

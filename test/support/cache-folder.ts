@@ -1,0 +1,114 @@
+import { mkdtemp, open, readdir, readlink, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { BigPartCache, type BigPartName } from '../../src/cache/big-part-cache.ts';
+import type { BigPartRecord } from '../../src/cache/big-part-record.ts';
+import type { CacheEntry } from '../../src/cache/cache-entry.ts';
+import { copyStem } from '../../src/cache/copy-paths.ts';
+import { createLogger, type Logger } from '../../src/logger.ts';
+
+export const NEVER = new AbortController().signal;
+
+/** A cache in a temporary folder of its own. */
+export class CacheFolder {
+  /** What `root` lies in, and what `remove` removes. */
+  readonly base: string;
+  readonly root: string;
+  readonly logger: Logger;
+  readonly cache: BigPartCache;
+
+  private constructor(base: string) {
+    this.base = base;
+    this.root = path.join(base, 'models');
+    this.logger = createLogger({ level: 'silent' });
+    this.cache = new BigPartCache(this.root, this.logger);
+  }
+
+  static async create(): Promise<CacheFolder> {
+    return new CacheFolder(await mkdtemp(path.join(tmpdir(), 'loader-cache-')));
+  }
+
+  /** Fails when something of it stays open. */
+  async remove(): Promise<void> {
+    await this.closed();
+    await rm(this.base, { recursive: true, force: true, maxRetries: 10 });
+  }
+
+  /** Waits until nothing of it is open; fails when something stays open. */
+  async closed(): Promise<void> {
+    // Between two copies, the background has nothing open.
+    let seenClosed = 0;
+    await until(async () => (seenClosed = (await this.openFiles()).length === 0 ? seenClosed + 1 : 0) === 5);
+  }
+
+  /** The path of a file in the resource folder `models`, or in another. */
+  path(file: string, folder = 'models'): string {
+    return path.join(this.root, folder, file);
+  }
+
+  async names(folder = 'models'): Promise<string[]> {
+    return (await readdir(path.join(this.root, folder))).sort();
+  }
+
+  /** Publishes, and waits for what is made of it in the background. */
+  async publish(part: BigPartName, content: string | Buffer, record?: BigPartRecord): Promise<void> {
+    const openBefore = (await this.openFiles()).length;
+    await this.publishOnly(part, content, record);
+    const sums = `${copyStem(part.name)}.big.sums`;
+    await until(() => this.has(sums, part.folder));
+    await until(async () => (await this.openFiles()).length <= openBefore);
+  }
+
+  async publishOnly(part: BigPartName, content: string | Buffer, record?: BigPartRecord): Promise<void> {
+    const bytes = Buffer.from(content);
+    const file = await this.cache.createPart();
+    try {
+      await file.write(bytes, 0);
+      await this.cache.publish(part, file, record ?? { bigLength: bytes.length, smallSha256: 'ab'.repeat(32) });
+    } finally {
+      await file.discard();
+      await file.close();
+    }
+  }
+
+  async has(file: string, folder?: string): Promise<boolean> {
+    return await stat(this.path(file, folder)).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  async entries(): Promise<CacheEntry[]> {
+    return await Array.fromAsync(this.cache.list(NEVER));
+  }
+
+  /** The one entry with this file name. */
+  async entry(file: string): Promise<CacheEntry> {
+    const [found, ...others] = (await this.entries()).filter((entry) => entry.file === file);
+    if (found === undefined || others.length > 0) throw new Error(`there is not one ${file}`);
+    return found;
+  }
+
+  /** Changes the byte at `position`. */
+  async flip(file: string, position: number): Promise<void> {
+    await using handle = await open(this.path(file), 'r+');
+    const byte = Buffer.alloc(1);
+    await handle.read(byte, 0, 1, position);
+    await handle.write(Buffer.from([(byte[0] ?? 0) ^ 1]), 0, 1, position);
+  }
+
+  /** What this process has open under `base`. */
+  async openFiles(): Promise<string[]> {
+    const descriptors = await readdir('/proc/self/fd');
+    const targets = await Promise.all(descriptors.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')));
+    return targets.filter((target) => target.startsWith(this.base));
+  }
+}
+
+export async function until(condition: () => Promise<boolean> | boolean, timeoutMs = 10_000): Promise<void> {
+  for (const deadline = Date.now() + timeoutMs; !(await condition());) {
+    if (Date.now() > deadline) throw new Error('it did not come true in time');
+    await sleep(1);
+  }
+}
