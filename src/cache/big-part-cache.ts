@@ -1,7 +1,8 @@
-import { lstat, mkdir, rename, rm } from 'node:fs/promises';
+import { lstat, rename, rm, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
+import { makeFolder } from '../transfer/make-folder.ts';
 import { syncFolder, type PartFile } from '../transfer/part-file.ts';
 import { formatRecord, type BigPartRecord } from './big-part-record.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
@@ -65,7 +66,8 @@ export class BigPartCache {
       const place = placeOf(part);
       const opened = await openCopy(await this.#paths(place, false));
       if (opened === undefined || !isBad(opened)) return opened;
-      await this.#setAsideBad(place, opened);
+      // Its handle is closed only then: until then no other file has its inode.
+      await this.#setAside(place, opened.reason, opened.inode).finally(() => opened.handle?.close());
     } catch (error) {
       if (systemErrorCode(error) !== 'ENOENT') this.#logger.warn({ err: error }, 'The cache is not used for this load');
     }
@@ -94,8 +96,8 @@ export class BigPartCache {
     try {
       const now = Date.now();
       const { mtimeMs } = await copy.handle.stat();
-      // A time in the future is that of a clock which was set back since.
-      if (Math.abs(now - mtimeMs) < LOADED_PRECISION_MS) return;
+      // Never back: the clocks of devices may begin in 1970 at each start.
+      if (now - mtimeMs < LOADED_PRECISION_MS) return;
       await copy.handle.utimes(now / 1000, now / 1000);
     } catch (error) {
       this.#logger.debug({ err: error }, 'A copy in the cache could not be marked as loaded');
@@ -110,31 +112,36 @@ export class BigPartCache {
     await this.#setAside(placeOf(part), reason, copy?.inode);
   }
 
-  /** False when another one stands there by now. */
-  async #setAside(place: CopyPlace, reason: unknown, inode: bigint | undefined): Promise<boolean> {
+  /** `absent` when another one stands there by now, or none. */
+  async #setAside(
+    place: CopyPlace,
+    reason: unknown,
+    inode: bigint | undefined,
+  ): Promise<'set_aside' | 'absent' | 'stuck'> {
     return await this.#turns.take(placeKey(place), async () => {
       try {
         const paths = await this.#paths(place, false);
-        if (inode !== undefined && !(await isAt(paths.big, inode))) return false;
+        if (inode !== undefined && !(await isAt(paths.big, inode))) return 'absent';
         await rm(paths.bad, { recursive: true, force: true });
         await rename(paths.big, paths.bad);
         await removeSumsAndRecord(paths);
         this.#logger.warn({ err: reason, resource: place }, 'A bad copy in the cache was set aside');
+        return 'set_aside';
       } catch (error) {
-        if (systemErrorCode(error) === 'ENOENT') return false;
+        if (systemErrorCode(error) === 'ENOENT') return 'absent';
         this.#logger.error({ err: error, resource: place }, 'A bad copy in the cache could not be set aside');
+        return 'stuck';
       }
-      return true;
     });
   }
 
-  /** Its handle is closed only then: until then no other file has its inode. */
-  async #setAsideBad(place: CopyPlace, bad: BadCopy): Promise<boolean> {
-    try {
-      return await this.#setAside(place, bad.reason, bad.inode);
-    } finally {
-      await bad.handle?.close();
-    }
+  /** The verdict on a copy that is bad. @throws LoaderError `cache_unusable` when it could not be moved out of the way */
+  async #condemn(place: CopyPlace, reason: unknown, inode: bigint): Promise<'bad' | 'absent'> {
+    const outcome = await this.#setAside(place, reason, inode);
+    if (outcome !== 'stuck') return outcome === 'set_aside' ? 'bad' : 'absent';
+    throw new LoaderError('cache_unusable', 'A bad copy in the cache could not be set aside: it is still served.', {
+      cause: reason,
+    });
   }
 
   /** Removes the copy of a big part that is no longer the present one. It never throws. */
@@ -169,7 +176,7 @@ export class BigPartCache {
       try {
         const paths = await this.#paths(place, false);
         if (entry.kind === 'set_aside') {
-          await rm(paths.bad);
+          await unlink(paths.bad);
           return 'removed';
         }
         const stats = await lstat(paths.big);
@@ -177,7 +184,7 @@ export class BigPartCache {
         if (Math.trunc(stats.mtimeMs) !== entry.loadedAtMs || stats.size !== entry.length) return 'held';
         // From here to the removal's beginning nothing else runs.
         if (this.#holds.has(placeKey(place))) return 'held';
-        await rm(paths.big);
+        await unlink(paths.big); // Not rm, which takes a file that may not be removed for a folder.
         await removeSumsAndRecord(paths);
         return 'removed';
       } catch (error) {
@@ -193,7 +200,8 @@ export class BigPartCache {
    *
    * It holds up nobody: not those who load or publish the copy meanwhile.
    *
-   * @throws the signal's reason; LoaderError `cache_unusable` when something else than the copy is at fault
+   * @throws the signal's reason; LoaderError `cache_unusable` when something else than the copy is at fault, and when a bad
+   * one can't be set aside
    */
   async verify(entry: CacheEntry, options: CheckOptions): Promise<'good' | 'recorded' | 'bad' | 'absent'> {
     if (entry.kind !== 'copy') throw new Error('only copies can be verified');
@@ -206,11 +214,11 @@ export class BigPartCache {
       const paths = await this.#paths(place, false);
       const opened = await openCopy(paths);
       if (opened === undefined) return 'absent';
-      if (isBad(opened)) return (await this.#setAsideBad(place, opened)) ? 'bad' : 'absent';
       try {
+        if (isBad(opened)) return await this.#condemn(place, opened.reason, opened.inode);
         return await this.#verifyOpen(place, paths, opened, options);
       } finally {
-        await opened.handle.close();
+        await opened.handle?.close();
       }
     } catch (error) {
       options.signal.throwIfAborted();
@@ -232,15 +240,17 @@ export class BigPartCache {
     } catch (error) {
       options.signal.throwIfAborted(); // Its reason may be a LoaderError too.
       if (!(error instanceof LoaderError)) throw error;
-      return (await this.#setAside(place, error, copy.inode)) ? 'bad' : 'absent';
+      return await this.#condemn(place, error, copy.inode);
     }
-    if (sums === undefined) return (await this.#publishSums(place, paths, copy, present)) ? 'recorded' : 'absent';
+    if (sums === undefined) return (await this.#publishSums(place, copy, present)) ? 'recorded' : 'absent';
     return (await isAt(paths.big, copy.inode)) ? 'good' : 'absent';
   }
 
   /** False when another copy stands there by now. */
-  async #publishSums(place: CopyPlace, paths: CopyPaths, copy: CachedBigPart, sums: ChunkDigests): Promise<boolean> {
+  async #publishSums(place: CopyPlace, copy: CachedBigPart, sums: ChunkDigests): Promise<boolean> {
     return await this.#turns.take(placeKey(place), async () => {
+      // Looked up again: while the copy was read, its folder may have been replaced by a link that leads out.
+      const paths = await this.#paths(place, false);
       if (!(await isAt(paths.big, copy.inode))) return false;
       const file = await this.#parts.create();
       try {
@@ -312,7 +322,7 @@ export class BigPartCache {
 
   async #paths({ folder, stem }: CopyPlace, create: boolean): Promise<CopyPaths> {
     if (!isSafeSegment(stem)) throw new LoaderError('cache_unusable', 'The name is not one of a cached file.');
-    if (create) await mkdir(this.#root, { recursive: true });
+    if (create) await makeFolder(this.#root);
     return copyPaths(await resolveFolderUnder(this.#root, folder, create), stem);
   }
 }

@@ -43,7 +43,6 @@ async function* listFolder(
   logger: Logger,
   signal: AbortSignal,
 ): AsyncGenerator<CacheEntry, void, undefined> {
-  signal.throwIfAborted();
   if (!isSafeFolder(folder)) return;
   for (const child of await readFolder(path.join(root, folder), logger)) {
     signal.throwIfAborted();

@@ -41,7 +41,6 @@ export async function* digestChunks(
   const buffer = Buffer.allocUnsafeSlow(Math.min(DIGEST_CHUNK_LENGTH, length));
   try {
     for (let position = 0; position < length; position += DIGEST_CHUNK_LENGTH) {
-      signal.throwIfAborted();
       const chunk = buffer.subarray(0, Math.min(DIGEST_CHUNK_LENGTH, length - position));
       await readFully(file, chunk, position);
       const digest = await webcrypto.subtle.digest('SHA-256', chunk);

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { lstat, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { lstat, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
+import { makeFolder } from '../transfer/make-folder.ts';
 import { PartFile } from '../transfer/part-file.ts';
 import { toCacheError } from './cache-error.ts';
 
@@ -23,7 +24,7 @@ export class PartsFolder {
   /** A new, empty file. @throws LoaderError `cache_unusable` */
   async create(): Promise<PartFile> {
     try {
-      await mkdir(this.#path, { recursive: true });
+      await makeFolder(this.#path);
       return await PartFile.create(this.#newPath());
     } catch (error) {
       throw toCacheError(error, 'written');

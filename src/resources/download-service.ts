@@ -168,7 +168,6 @@ export class DownloadService {
         return readFromCdn(cdn, object, follower, signal);
       },
       store: async (storeSignal, onBytes) => {
-        storeSignal.throwIfAborted();
         const release = this.#options.cache.hold(resource);
         const storing = this.#joinTransfer(login, resource, object, small);
         try {

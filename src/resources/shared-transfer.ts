@@ -97,9 +97,9 @@ export class SharedTransfer {
         if (left) return;
         left = true;
         this.#followers--;
-        if (this.#followers === 0 && this.#available() < this.#options.object.length) {
-          this.#abort.abort(new LoaderError('client_closed', 'All clients of the transfer have left.'));
-        }
+        const isUnfinished = this.#available() < this.#options.object.length;
+        if (this.#followers > 0 && isUnfinished) return; // It goes on for the others.
+        if (isUnfinished) this.#abort.abort(new LoaderError('client_closed', 'All clients of the transfer have left.'));
         await this.ended;
         // Somebody may have joined before the end, who closes it then.
         if (this.#followers === 0) await this.#close();
@@ -115,6 +115,7 @@ export class SharedTransfer {
   }
 
   async #waitUntilStored(signal: AbortSignal, onBytes: (bytesStored: number) => void): Promise<void> {
+    signal.throwIfAborted();
     const { promise: listenerFailed, reject } = Promise.withResolvers<never>();
     const listener = () => {
       try {
