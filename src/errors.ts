@@ -70,7 +70,7 @@ export const ERRORS = {
   task_interrupted: { status: 'route', meaning: 'the Loader stopped, or died, while the task ran' },
   prefetch_incomplete: { status: 'route', meaning: 'some resources could not be fetched: the result tells which' },
   schedule_not_found: { status: 404, meaning: 'no schedule has this id' },
-  schedule_not_possible: { status: 422, meaning: 'the schedule needs a secret, or there are too many schedules' },
+  too_many_schedules: { status: 409, meaning: 'there are 1,000 schedules: delete some' },
   // The client.
   client_stalled: { status: 'route', meaning: 'the client stopped sending or reading for CLIENT_STALL_TIMEOUT_MS' },
   client_closed: { status: 'route', meaning: 'the client closed the connection before its request was done' },

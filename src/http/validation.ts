@@ -1,7 +1,7 @@
 import type { FastifySchemaValidationError } from 'fastify';
 import { LoaderError } from '../errors.ts';
 import { RESOURCE_FORMATS } from '../resources/resource-name.ts';
-import { CronExpressionError } from '../tasks/cron-expression.ts';
+import { ScheduleFieldError } from '../tasks/schedule-field-error.ts';
 import { ParametersError } from '../tasks/provider.ts';
 import { UnknownProviderError } from '../tasks/task-runner.ts';
 
@@ -25,6 +25,8 @@ export class RequestValidationError extends LoaderError {
 }
 
 const MAX_PAGE = 200;
+/** Faults of one request that are told. */
+const MAX_ITEMS = 50;
 
 /** Formats of the routes' schemas. What stands in a query is text. */
 export const FORMATS = {
@@ -66,7 +68,9 @@ export function toValidationItems(
   path: readonly string[] = [],
 ): ValidationItem[] {
   const root = [LOCATIONS[context] ?? context, ...path];
-  return errors.map((error) => toValidationItem(error, [...root, ...error.instancePath.split('/').slice(1)]));
+  return errors
+    .slice(0, MAX_ITEMS)
+    .map((error) => toValidationItem(error, [...root, ...error.instancePath.split('/').slice(1)]));
 }
 
 function toValidationItem({ keyword, params, message }: FastifySchemaValidationError, loc: string[]): ValidationItem {
@@ -104,7 +108,7 @@ export function toRequestError(error: unknown, path: readonly string[] = []): un
     const msg = `Input should be ${oneOf(error.known)}`;
     return new RequestValidationError([{ type: 'literal_error', loc: ['body', 'provider'], msg }]);
   }
-  if (error instanceof CronExpressionError) {
+  if (error instanceof ScheduleFieldError) {
     const msg = `Value error, ${error.message}`;
     return new RequestValidationError([{ type: 'value_error', loc: ['body', error.field], msg }]);
   }

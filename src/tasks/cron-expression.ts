@@ -1,36 +1,29 @@
 import { Cron } from 'croner';
-import { LoaderError } from '../errors.ts';
-
-/** What is wrong with a schedule's times. */
-export class CronExpressionError extends LoaderError {
-  readonly field: 'cron' | 'timezone';
-
-  constructor(field: 'cron' | 'timezone', message: string) {
-    super('validation_failed', message);
-    this.field = field;
-  }
-}
+import { ScheduleFieldError } from './schedule-field-error.ts';
 
 /**
  * The times of a schedule: a cron pattern of five fields, or six with seconds first, in an IANA time zone.
  *
- * Where clocks go forward, a time that is skipped becomes the first one after the gap. Where they go back, a fixed time
- * that comes twice counts once, the first time; a pattern with steps or wildcards goes on through both.
+ * One fixed time of the day, such as `30 2 * * *`, comes once each day: where clocks go forward over it, at the end of the
+ * gap; where they go back over it, the first time. Other patterns, with lists, ranges, steps or wildcards, go by the
+ * clock on the wall: times that it skips are skipped, and those that it repeats are repeated.
  */
 export class CronExpression {
   readonly #cron: Cron;
 
-  /** @throws CronExpressionError */
+  /** @throws ScheduleFieldError */
   constructor(pattern: string, timezone: string) {
     try {
       new Intl.DateTimeFormat('en', { timeZone: timezone });
     } catch {
-      throw new CronExpressionError('timezone', 'must be an IANA time zone, such as UTC or Europe/Berlin');
+      throw new ScheduleFieldError('timezone', 'must be an IANA time zone, such as UTC or Europe/Berlin');
     }
     try {
+      // The library takes dates and years as well.
+      if (![5, 6].includes(pattern.trim().split(/\s+/).length)) throw new Error('not so many fields');
       this.#cron = new Cron(pattern, { timezone, paused: true });
     } catch {
-      throw new CronExpressionError('cron', 'must be a cron pattern of five fields, such as 30 3 * * 1-5');
+      throw new ScheduleFieldError('cron', 'must be a cron pattern of five fields, such as 30 3 * * 1-5');
     }
   }
 

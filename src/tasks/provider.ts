@@ -58,7 +58,7 @@ export interface ProviderDefinition<Parameters> {
     readonly properties: Readonly<Record<string, SchemaObject>>;
     readonly required?: readonly string[];
   };
-  /** Only where a second run does no harm, and what it needs is not secret. */
+  /** Only where a second run does no harm, and there are no secrets, which would be missing then. */
   readonly isRepeatable: boolean;
   readonly run: (parameters: Parameters, context: TaskContext) => Promise<JsonValue>;
   readonly onOutsideRun?: Provider['onOutsideRun'];
@@ -88,9 +88,11 @@ export class PartialResultError extends LoaderError {
 /** Makes a provider of its definition. */
 export function defineProvider<Parameters>(definition: ProviderDefinition<Parameters>): Provider {
   const { name, schema, isRepeatable, run, onOutsideRun } = definition;
-  const ajv = new Ajv({ allErrors: true, formats: RESOURCE_FORMATS });
+  // The first fault only: to tell all of those of a large list would hold up everybody else.
+  const ajv = new Ajv({ formats: RESOURCE_FORMATS });
   const isValid = ajv.compile<Parameters>(schema);
   const secretNames = Object.keys(schema.properties).filter((key) => schema.properties[key]?.['writeOnly'] === true);
+  if (isRepeatable && secretNames.length > 0) throw new Error(`${name} can't be repeated: its secrets are not kept`);
   return {
     name,
     schema,

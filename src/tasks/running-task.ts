@@ -9,7 +9,7 @@ export interface RunningTaskOptions {
   readonly store: TaskStore;
   readonly logger: Logger;
   readonly now: () => number;
-  /** Whether the task begins anew at the next start, if it is interrupted. */
+  /** Whether the task begins anew at the next start, if the Loader stops. */
   readonly isRepeatable: boolean;
 }
 
@@ -19,6 +19,7 @@ export interface RunningTaskOptions {
  */
 const SAVE_INTERVAL_MS = 1_000;
 const MAX_UNFINISHED_PROGRESS = 99;
+/** Of the provider; the runner adds one when the task does not end well. */
 const MAX_LOG_LINES = 1_000;
 const MAX_LINE_LENGTH = 1_000;
 
@@ -68,13 +69,15 @@ export class RunningTask {
         this.#report(progress);
       },
       log: (level, text) => {
-        this.#log(level, text);
+        if (this.#lines < MAX_LOG_LINES - 1) this.#log(level, text);
+        else if (this.#lines === MAX_LOG_LINES - 1) this.#log('warn', `No more than ${MAX_LOG_LINES} lines are kept.`);
       },
     };
     try {
       // Not within the call that created the task, which is to be answered first.
       await Promise.resolve();
       const result = await run(context);
+      assertJson(result);
       this.#finish({ status: 'complete', progress: 100, result });
     } catch (error) {
       this.#fail(this.#abort.signal.aborted ? abortReason(this.#abort.signal) : error);
@@ -93,7 +96,8 @@ export class RunningTask {
     const end = { result, error: message, code };
     if (code === 'task_interrupted') {
       this.#log('warn', message);
-      this.#finish({ ...end, status: 'interrupted' }, isRepeatable);
+      // The same attempt once more: it is not to blame.
+      this.#finish({ ...end, status: 'interrupted' }, isRepeatable ? this.#task.attempt : null);
     } else if (code === 'task_cancelled') {
       this.#log('warn', message);
       this.#finish({ ...end, status: 'cancelled' });
@@ -104,9 +108,9 @@ export class RunningTask {
     }
   }
 
-  #finish(end: Pick<Task, 'status' | 'result'> & Partial<Task>, isRetried = false): void {
+  #finish(end: Pick<Task, 'status' | 'result'> & Partial<Task>, retryAttempt: number | null = null): void {
     const task = { ...this.#task, ...end, finishedAtMs: this.#options.now() };
-    this.#options.store.finish(task, isRetried);
+    this.#options.store.finish(task, retryAttempt);
     this.#task = task;
     this.#options.logger.info({ status: task.status, ms: task.finishedAtMs - task.createdAtMs }, 'A task ended');
     this.#announce();
@@ -116,11 +120,12 @@ export class RunningTask {
     // What the run still says when it has ended is ignored.
     if (this.#task.status !== 'in_progress') return;
     const share = percent ?? (bytesTotal === null || bytesTotal === 0 ? 0 : (100 * bytesDone) / bytesTotal);
+    if (![share, bytesDone, bytesTotal ?? 0].every(Number.isFinite)) return;
     const earlier = this.#task;
     const progress = Math.max(earlier.progress, Math.min(MAX_UNFINISHED_PROGRESS, Math.floor(share)));
     this.#task = { ...earlier, progress, bytesDone: Math.max(earlier.bytesDone, bytesDone), bytesTotal };
     const nowMs = this.#options.now();
-    if (progress > earlier.progress || nowMs - this.#savedAtMs >= SAVE_INTERVAL_MS) {
+    if (progress > earlier.progress || Math.abs(nowMs - this.#savedAtMs) >= SAVE_INTERVAL_MS) {
       this.#savedAtMs = nowMs;
       this.#try(() => {
         this.#options.store.saveProgress(this.#task);
@@ -130,10 +135,9 @@ export class RunningTask {
   }
 
   #log(level: TaskLogLevel, text: string): void {
-    if (this.#task.status !== 'in_progress' || this.#lines >= MAX_LOG_LINES) return;
+    if (this.#task.status !== 'in_progress') return;
     const line = this.#lines + 1;
-    const isLast = line === MAX_LOG_LINES;
-    const shown = isLast ? `No more than ${MAX_LOG_LINES} lines are kept.` : text.slice(0, MAX_LINE_LENGTH);
+    const shown = text.slice(0, MAX_LINE_LENGTH);
     this.#try(() => {
       this.#options.store.addLine(this.#task.uid, { line, timeMs: this.#options.now(), level, text: shown });
       this.#lines = line;
@@ -155,4 +159,9 @@ export class RunningTask {
     this.#change = Promise.withResolvers<undefined>();
     resolve(undefined);
   }
+}
+
+/** Types don't keep a provider from answering what can't be stored. */
+function assertJson(result: unknown): void {
+  if (typeof JSON.stringify(result) !== 'string') throw new TypeError('the result of a task is not JSON');
 }

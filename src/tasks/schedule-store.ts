@@ -13,19 +13,18 @@ export class ScheduleStore {
 
   /** In the order of their creation. */
   list(): readonly Schedule[] {
-    return mapErrors(() =>
-      this.#database.prepare('SELECT * FROM schedules ORDER BY created_at, id').all().map(toSchedule),
-    );
+    return mapErrors(() => this.#database.prepare('SELECT * FROM schedules ORDER BY seq').all().map(toSchedule));
   }
 
-  /** Adds a schedule, or puts its present form in the place of the earlier one. */
+  /** Adds a schedule, or notes its next and last run. */
   save(schedule: Schedule): void {
     mapErrors(() =>
       this.#database
         .prepare(
-          `INSERT OR REPLACE INTO schedules
+          `INSERT INTO schedules
              (id, provider, parameters, cron, timezone, catch_up, created_at, next_run_at, last_run)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+           ON CONFLICT (id) DO UPDATE SET next_run_at = excluded.next_run_at, last_run = excluded.last_run`,
         )
         .run(
           schedule.id,

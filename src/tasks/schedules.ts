@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { CronExpression, CronExpressionError } from './cron-expression.ts';
+import { CronExpression } from './cron-expression.ts';
+import { ScheduleFieldError } from './schedule-field-error.ts';
 import type { ScheduleStore } from './schedule-store.ts';
 import type { Schedule, ScheduledRun } from './schedule.ts';
 import type { TaskRunner } from './task-runner.ts';
@@ -23,8 +24,16 @@ export interface NewSchedule {
   readonly catchUp: boolean;
 }
 
+/** A schedule with its times; null where another version of the Loader knew a time zone that this one doesn't. */
+interface Entry {
+  schedule: Schedule;
+  readonly times: CronExpression | null;
+}
+
 /** The longest sleep between two looks at the clock, in ms: it may be set meanwhile. */
 const MAX_SLEEP_MS = 30_000;
+/** Before a run that could not be made up for yet is tried again, in ms. */
+const CATCH_UP_MS = 1_000;
 /** A time that passed longer ago than this, in ms, was missed. */
 const MAX_LATENESS_MS = 60_000;
 const MAX_SCHEDULES = 1_000;
@@ -33,7 +42,8 @@ const MAX_SCHEDULES = 1_000;
 export class Schedules {
   readonly #options: Required<SchedulesOptions>;
   /** By id, in the order of their creation. */
-  readonly #schedules = new Map<string, Schedule>();
+  readonly #entries = new Map<string, Entry>();
+  #lastTickMs = Infinity;
   #timer: NodeJS.Timeout | undefined;
   #isStopped = false;
 
@@ -43,7 +53,9 @@ export class Schedules {
 
   /** Reads the schedules, makes up for missed times, and waits for the next. @throws LoaderError `task_store_unavailable` */
   start(): void {
-    for (const schedule of this.#options.store.list()) this.#schedules.set(schedule.id, schedule);
+    for (const schedule of this.#options.store.list()) {
+      this.#entries.set(schedule.id, { schedule, times: this.#readTimes(schedule) });
+    }
     this.tick();
   }
 
@@ -53,71 +65,95 @@ export class Schedules {
   }
 
   list(): readonly Schedule[] {
-    return [...this.#schedules.values()];
+    return [...this.#entries.values()].map(({ schedule }) => schedule);
   }
 
   /**
-   * @throws UnknownProviderError, ParametersError, CronExpressionError; LoaderError `schedule_not_possible` for what can't
-   * be kept, `task_store_unavailable`
+   * @throws UnknownProviderError, ParametersError, ScheduleFieldError; LoaderError `too_many_schedules`,
+   * `task_store_unavailable`
    */
-  create({ provider, parameters, cron, timezone, catchUp }: NewSchedule): Schedule {
+  create({ provider, cron, timezone, catchUp, ...given }: NewSchedule): Schedule {
     const { runner, store } = this.#options;
-    if (runner.check(provider, parameters).hasSecrets) {
-      throw new LoaderError(
-        'schedule_not_possible',
-        `The parameters of ${provider} hold a secret, which is never stored: it can't be scheduled.`,
-      );
+    const { parameters, hasSecrets } = runner.check(provider, given.parameters);
+    if (hasSecrets)
+      throw new ScheduleFieldError('provider', "needs a secret, which is never kept: it can't be scheduled");
+    if (this.#entries.size >= MAX_SCHEDULES) {
+      throw new LoaderError('too_many_schedules', `There are ${MAX_SCHEDULES} schedules already; delete some.`);
     }
-    if (this.#schedules.size >= MAX_SCHEDULES) {
-      throw new LoaderError('schedule_not_possible', `There are ${MAX_SCHEDULES} schedules already; delete some.`);
-    }
-    const nowMs = this.#options.now();
-    const nextRunAtMs = new CronExpression(cron, timezone).next(nowMs);
-    if (nextRunAtMs === null) throw new CronExpressionError('cron', 'has no time that is still to come');
-    const origin = { id: randomUUID(), createdAtMs: nowMs, nextRunAtMs, lastRun: null };
+    const createdAtMs = this.#options.now();
+    const times = new CronExpression(cron, timezone);
+    const nextRunAtMs = times.next(createdAtMs);
+    if (nextRunAtMs === null) throw new ScheduleFieldError('cron', 'has no time that is still to come');
+    const origin = { id: randomUUID(), createdAtMs, nextRunAtMs, lastRun: null };
     const schedule: Schedule = { provider, parameters, cron, timezone, catchUp, ...origin };
     store.save(schedule);
-    this.#schedules.set(schedule.id, schedule);
+    this.#entries.set(schedule.id, { schedule, times });
     this.#wait();
     return schedule;
   }
 
   /** Removes a schedule, and answers it; tasks that it began go on. @throws LoaderError `schedule_not_found` */
   remove(id: string): Schedule {
-    const schedule = this.#schedules.get(id);
-    if (schedule === undefined) throw new LoaderError('schedule_not_found', 'There is no schedule with this id.');
+    const entry = this.#entries.get(id);
+    if (entry === undefined) throw new LoaderError('schedule_not_found', 'There is no schedule with this id.');
     this.#options.store.remove(id);
-    this.#schedules.delete(id);
-    return schedule;
+    this.#entries.delete(id);
+    return entry.schedule;
   }
 
   /** Begins what is due by now. */
   tick(): void {
-    for (const schedule of this.list()) this.#look(schedule);
+    const nowMs = this.#options.now();
+    const isClockSetBack = nowMs < this.#lastTickMs;
+    this.#lastTickMs = nowMs;
+    for (const entry of this.#entries.values()) {
+      if (isClockSetBack) this.#lookAgain(entry, nowMs);
+      this.#look(entry, nowMs);
+    }
     this.#wait();
   }
 
-  #look(schedule: Schedule): void {
-    const nowMs = this.#options.now();
-    const nextRunAtMs = new CronExpression(schedule.cron, schedule.timezone).next(nowMs);
-    const dueAtMs = schedule.nextRunAtMs;
-    if (dueAtMs !== null && dueAtMs <= nowMs) {
-      // The time is used up before the task begins: a Loader that dies in between does not begin it twice.
-      this.#save({ ...schedule, nextRunAtMs });
-      this.#save({ ...schedule, nextRunAtMs, lastRun: this.#run(schedule, dueAtMs, nowMs) });
-    } else if (nextRunAtMs !== null && (dueAtMs === null || nextRunAtMs < dueAtMs)) {
-      this.#save({ ...schedule, nextRunAtMs }); // The clock was set back.
+  #readTimes({ id, cron, timezone }: Schedule): CronExpression | null {
+    try {
+      return new CronExpression(cron, timezone);
+    } catch (error) {
+      this.#options.logger.error({ err: error, schedule: id }, 'A schedule has times that are not known any more');
+      return null;
     }
   }
 
-  #run(schedule: Schedule, dueAtMs: number, nowMs: number): ScheduledRun {
+  /**
+   * The next time may come sooner than it seemed. Not before the schedule's own past, though: a clock that says so is not
+   * set yet, as those of many devices after their start.
+   */
+  #lookAgain(entry: Entry, nowMs: number): void {
+    const { createdAtMs, lastRun, nextRunAtMs } = entry.schedule;
+    if (nowMs < Math.max(createdAtMs, lastRun?.dueAtMs ?? 0)) return;
+    const next = entry.times?.next(nowMs) ?? null;
+    if (next !== null && (nextRunAtMs === null || next < nextRunAtMs)) this.#save(entry, { nextRunAtMs: next });
+  }
+
+  #look(entry: Entry, nowMs: number): void {
+    const dueAtMs = entry.schedule.nextRunAtMs;
+    if (dueAtMs === null || dueAtMs > nowMs) return;
+    const isLate = nowMs - dueAtMs > MAX_LATENESS_MS;
+    if (isLate && entry.schedule.catchUp && this.#options.runner.isBusy(entry.schedule.provider)) return;
+    const nextRunAtMs = entry.times?.next(nowMs) ?? null;
+    // The time is used up before the task begins: a Loader that dies in between does not begin it twice.
+    const died: ScheduledRun = { dueAtMs, outcome: 'failed', task: null, reason: 'The Loader died at that moment.' };
+    this.#save(entry, { nextRunAtMs, lastRun: died });
+    this.#save(entry, { lastRun: { dueAtMs, ...this.#run(entry.schedule, isLate) } });
+  }
+
+  #run(schedule: Schedule, isLate: boolean): Omit<ScheduledRun, 'dueAtMs'> {
     const { runner, logger } = this.#options;
-    const outcome = (rest: Omit<ScheduledRun, 'dueAtMs'>): ScheduledRun => {
-      logger.info({ schedule: schedule.id, provider: schedule.provider, ...rest }, 'A schedule was due');
-      return { dueAtMs, ...rest };
+    const outcome = (run: Omit<ScheduledRun, 'dueAtMs'>): Omit<ScheduledRun, 'dueAtMs'> => {
+      logger.info({ schedule: schedule.id, provider: schedule.provider, ...run }, 'A schedule was due');
+      return run;
     };
-    if (nowMs - dueAtMs > MAX_LATENESS_MS && !schedule.catchUp) {
-      return outcome({ outcome: 'missed', task: null, reason: 'The Loader was not running at that time.' });
+    if (isLate && !schedule.catchUp) {
+      const reason = 'The time passed while the Loader was not running, or its clock was set.';
+      return outcome({ outcome: 'missed', task: null, reason });
     }
     try {
       const task = runner.create(schedule.provider, schedule.parameters, schedule.id);
@@ -131,25 +167,26 @@ export class Schedules {
   }
 
   /** What is in memory counts until the next start, also where it can't be written. */
-  #save(schedule: Schedule): void {
-    this.#schedules.set(schedule.id, schedule);
+  #save(entry: Entry, change: Partial<Schedule>): void {
+    entry.schedule = { ...entry.schedule, ...change };
     try {
-      this.#options.store.save(schedule);
+      this.#options.store.save(entry.schedule);
     } catch (error) {
-      this.#options.logger.error({ err: error, schedule: schedule.id }, 'A schedule could not be written');
+      this.#options.logger.error({ err: error, schedule: entry.schedule.id }, 'A schedule could not be written');
     }
   }
 
   #wait(): void {
     clearTimeout(this.#timer);
     if (this.#isStopped) return;
+    const nowMs = this.#options.now();
     const times = this.list().flatMap(({ nextRunAtMs }) => nextRunAtMs ?? []);
-    const sleepMs = Math.min(MAX_SLEEP_MS, ...times.map((timeMs) => timeMs - this.#options.now()));
+    const sleeps = times.map((timeMs) => (timeMs > nowMs ? timeMs - nowMs : CATCH_UP_MS));
     this.#timer = setTimeout(
       () => {
         this.tick();
       },
-      Math.max(0, sleepMs),
+      Math.min(MAX_SLEEP_MS, ...sleeps),
     );
     this.#timer.unref();
   }

@@ -1,13 +1,12 @@
-import { rename } from 'node:fs/promises';
+import { existsSync, rmSync } from 'node:fs';
+import { rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { LoaderError, systemErrorCode } from '../errors.ts';
+import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { makeFolder } from '../transfer/make-folder.ts';
 
 const FILE_NAME = 'tasks.db';
-/** What SQLite keeps beside a database while it is open, or after its process was killed. */
-const COMPANIONS = ['', '-wal', '-shm'];
 /** The write-ahead log is cut back to this many bytes. */
 const MAX_WAL_BYTES = 4 * 1024 * 1024;
 
@@ -49,11 +48,13 @@ const MIGRATIONS = [
   ) STRICT, WITHOUT ROWID;
 
   CREATE TABLE pending_retries (
-    task INTEGER PRIMARY KEY REFERENCES tasks (seq) ON DELETE CASCADE
+    task INTEGER PRIMARY KEY REFERENCES tasks (seq) ON DELETE CASCADE,
+    attempt INTEGER NOT NULL
   ) STRICT;
 
   CREATE TABLE schedules (
-    id TEXT PRIMARY KEY,
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
     provider TEXT NOT NULL,
     parameters TEXT NOT NULL,
     cron TEXT NOT NULL,
@@ -62,7 +63,7 @@ const MIGRATIONS = [
     created_at INTEGER NOT NULL,
     next_run_at INTEGER,
     last_run TEXT NOT NULL
-  ) STRICT, WITHOUT ROWID;
+  ) STRICT;
   `,
 ];
 
@@ -81,7 +82,7 @@ export async function openTaskDatabase(stateDir: string, logger: Logger): Promis
     } catch (error) {
       if (!isDamaged(error)) throw error;
       const asidePath = `${filePath}.damaged-${new Date().toISOString().replaceAll(':', '-')}`;
-      for (const companion of COMPANIONS) await renameIfThere(filePath + companion, asidePath + companion);
+      await setAside(filePath, asidePath);
       logger.error(
         { err: error, file: path.basename(asidePath) },
         'The database of the tasks is damaged: it was set aside in STATE_DIR, and history and schedules begin anew',
@@ -93,7 +94,28 @@ export async function openTaskDatabase(stateDir: string, logger: Logger): Promis
   }
 }
 
+/**
+ * Looks for damage. Read-only, so that a damaged file stays as it was found, with the log beside it. What else may be
+ * wrong is told by the opening for writing.
+ */
+function assertUndamaged(filePath: string): void {
+  if (!existsSync(filePath)) return;
+  let database: DatabaseSync | undefined;
+  try {
+    database = new DatabaseSync(filePath, { readOnly: true });
+    const [problem] = Object.values(database.prepare('PRAGMA quick_check(1)').get() ?? {});
+    if (problem !== 'ok') throw new DamagedDatabaseError();
+  } catch (error) {
+    if (isDamaged(error)) throw error;
+  } finally {
+    database?.close();
+    // Readers share one, and the last leaves it; who has the file for itself needs none.
+    rmSync(`${filePath}-shm`, { force: true });
+  }
+}
+
 function openFile(filePath: string): DatabaseSync {
+  assertUndamaged(filePath);
   const database = new DatabaseSync(filePath);
   try {
     // With the write-ahead log, NORMAL loses nothing when the process dies; when the power fails, at most the last
@@ -104,8 +126,6 @@ function openFile(filePath: string): DatabaseSync {
       PRAGMA synchronous = NORMAL;
       PRAGMA journal_size_limit = ${MAX_WAL_BYTES};
     `);
-    const [problem] = Object.values(database.prepare('PRAGMA quick_check(1)').get() ?? {});
-    if (problem !== 'ok') throw new DamagedDatabaseError();
     migrate(database);
     return database;
   } catch (error) {
@@ -178,16 +198,20 @@ function isDamaged(error: unknown): boolean {
 
 /** Says what is wrong with the database, in words that tell what to do. */
 export function toStoreError(error: unknown): LoaderError {
-  if (error instanceof LoaderError) return error;
+  if (hasErrorCode(error, 'task_store_unavailable')) return error;
   const reason = MEANINGS[resultCode(error) ?? 0] ?? systemErrorCode(error) ?? 'unknown reason';
   return new LoaderError('task_store_unavailable', `The database of the tasks in STATE_DIR can't be used: ${reason}.`, {
     cause: error,
   });
 }
 
-async function renameIfThere(from: string, to: string): Promise<void> {
+/** The file, and the log of changes beside it, if it holds any: a process that was killed leaves it. */
+async function setAside(filePath: string, asidePath: string): Promise<void> {
+  await rename(filePath, asidePath);
   try {
-    await rename(from, to);
+    const { size } = await stat(`${filePath}-wal`);
+    if (size === 0) await rm(`${filePath}-wal`);
+    else await rename(`${filePath}-wal`, `${asidePath}-wal`);
   } catch (error) {
     if (systemErrorCode(error) !== 'ENOENT') throw error;
   }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { happens } from '../transfer/unless-aborted.ts';
 import type { Task, TaskLogLine } from './task.ts';
 
 /**
@@ -37,7 +38,7 @@ export function parseEventPosition(id: string): EventPosition | undefined {
 
 /** Whether `position` is after the end of a task with so many lines: its end counts as a further line. */
 export function isPastEnd(position: EventPosition, lines: number): boolean {
-  return position.lines > lines;
+  return position.lines === lines + 1;
 }
 
 /** Yields the events of a task after `position`, and ends after its end, or when `signal` aborts. */
@@ -47,40 +48,28 @@ export async function* followTask(
   readLines: (after: number) => readonly TaskLogLine[],
   signal: AbortSignal,
 ): AsyncGenerator<TaskEvent, void, undefined> {
-  let { lines, reports } = position;
+  const end = followed.lines + (followed.task.status === 'in_progress' ? 0 : 1);
+  // Lines may be missing that were told before the power failed.
+  let { lines, reports } = position.lines > end ? FIRST_POSITION : position;
   let told: Task | undefined;
-  const { promise: aborted, resolve: onAbort } = Promise.withResolvers<undefined>();
-  const listener = () => {
-    onAbort(undefined);
-  };
-  signal.addEventListener('abort', listener, { once: true });
-  try {
-    while (!signal.aborted) {
-      const { changed, task } = followed;
-      for (const line of followed.lines > lines ? readLines(lines) : []) {
-        lines = line.line;
-        reports = 0;
-        yield { event: 'log', id: `${lines}.0`, data: line };
-      }
-      if (task.status !== 'in_progress') {
-        if (!isPastEnd({ lines, reports }, followed.lines)) yield { event: 'end', id: `${lines + 1}.0`, data: task };
-        return;
-      }
-      if (
-        told?.progress !== task.progress ||
-        told.bytesDone !== task.bytesDone ||
-        told.bytesTotal !== task.bytesTotal
-      ) {
-        told = task;
-        reports++;
-        yield { event: 'progress', id: `${lines}.${reports}`, data: task };
-        await sleep(PROGRESS_INTERVAL_MS, undefined, { ref: false });
-      }
-      if (changed === undefined) return;
-      // Taken before the task was read, so that no change since is missed.
-      await Promise.race([changed, aborted]);
+  while (!signal.aborted) {
+    const { changed, task } = followed;
+    for (const line of followed.lines > lines ? readLines(lines) : []) {
+      lines = line.line;
+      reports = 0;
+      yield { event: 'log', id: `${lines}.0`, data: line };
     }
-  } finally {
-    signal.removeEventListener('abort', listener);
+    if (task.status !== 'in_progress') {
+      if (!isPastEnd({ lines, reports }, followed.lines)) yield { event: 'end', id: `${lines + 1}.0`, data: task };
+      return;
+    }
+    if (told?.progress !== task.progress || told.bytesDone !== task.bytesDone || told.bytesTotal !== task.bytesTotal) {
+      told = task;
+      reports++;
+      yield { event: 'progress', id: `${lines}.${reports}`, data: task };
+      await sleep(PROGRESS_INTERVAL_MS, undefined, { ref: false });
+    }
+    // Taken before the task was read, so that no change since is missed.
+    if (changed === undefined || !(await happens(changed, signal))) return;
   }
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import type { Provider, TaskRun } from './provider.ts';
+import type { PreparedTask, Provider, TaskRun } from './provider.ts';
 import { RunningTask } from './running-task.ts';
 import { followTask, isPastEnd, type EventPosition, type FollowedTask, type TaskEvent } from './task-events.ts';
 import type { HistoryFilter, HistoryPage, TaskStore } from './task-store.ts';
@@ -28,11 +28,11 @@ export class UnknownProviderError extends LoaderError {
 /** How long an ended task stays among the running ones, in ms, so that those who poll for them see its end. */
 const LINGER_MS = 1_000;
 /** Of a task that dies together with the Loader time and again: it may be what kills it. */
-const MAX_ATTEMPTS = 3;
+const MAX_ATTEMPTS = 10;
 
 /**
- * Runs tasks, one of each provider at a time. Each is in the store before anybody hears of it, and its end before anybody
- * sees it.
+ * Runs tasks, one of each provider at a time. Each is in the store before anybody hears of it; so is its end, unless the
+ * disk is full, when it is written as soon as that is possible.
  */
 export class TaskRunner {
   readonly #options: Required<TaskRunnerOptions>;
@@ -57,11 +57,11 @@ export class TaskRunner {
       store.addLine(task.uid, { line: store.lineCount(task.uid) + 1, timeMs: this.#now(), level: 'warn', text: error });
       store.finish(
         { ...task, status: 'interrupted', error, code: 'task_interrupted', finishedAtMs: this.#now() },
-        this.#provider(task.provider)?.isRepeatable === true && task.attempt < MAX_ATTEMPTS,
+        this.#provider(task.provider)?.isRepeatable === true && task.attempt < MAX_ATTEMPTS ? task.attempt + 1 : null,
       );
       logger.warn({ task: task.uid, provider: task.provider }, 'A task was interrupted by the end of the Loader');
     }
-    for (const task of store.pendingRetries()) this.#retry(task);
+    for (const { task, attempt } of store.pendingRetries()) this.#retry(task, attempt);
     for (const provider of providers) {
       provider.onOutsideRun?.((parameters, run) => {
         this.#adopt(provider, parameters, run);
@@ -86,13 +86,13 @@ export class TaskRunner {
     return task;
   }
 
-  /**
-   * Checks parameters that are to be kept for later, and answers them.
-   *
-   * @throws UnknownProviderError, ParametersError
-   */
-  check(providerName: string, parameters: JsonObject): { readonly hasSecrets: boolean } {
+  /** Checks parameters that are to be used later. @throws UnknownProviderError, ParametersError */
+  check(providerName: string, parameters: JsonObject): PreparedTask {
     return this.#knownProvider(providerName).prepare(parameters);
+  }
+
+  isBusy(providerName: string): boolean {
+    return this.#running.has(providerName);
   }
 
   /** The running tasks, and those that ended within the last second. */
@@ -152,22 +152,24 @@ export class TaskRunner {
     await Promise.all(running.map(({ ended }) => ended));
   }
 
-  #retry(interrupted: Task): void {
+  /** @throws LoaderError `task_store_unavailable` */
+  #retry(interrupted: Task, attempt: number): void {
     const { store, logger } = this.#options;
-    const provider = this.#provider(interrupted.provider);
+    let provider: Provider;
+    let prepared: PreparedTask;
     try {
-      if (provider === undefined) throw new Error('its provider is gone');
-      const attempt = interrupted.attempt + 1;
-      const prepared = provider.prepare(interrupted.parameters);
-      const { scheduleId } = interrupted;
-      const task = this.#newTask(provider, prepared.parameters, { scheduleId, attempt, retryOf: interrupted.uid });
-      store.insertRetry(task);
-      this.#start(provider, task, prepared.run);
+      provider = this.#knownProvider(interrupted.provider);
+      prepared = provider.prepare(interrupted.parameters);
     } catch (error) {
-      // Perhaps its parameters were good for another version.
+      // Another version of the Loader may have begun it.
       store.dropRetry(interrupted.uid);
-      logger.warn({ err: error, task: interrupted.uid }, 'An interrupted task could not be begun anew');
+      logger.warn({ err: error, task: interrupted.uid }, 'An interrupted task can not begin anew');
+      return;
     }
+    const { uid: retryOf, scheduleId } = interrupted;
+    const task = this.#newTask(provider, prepared.parameters, { scheduleId, attempt, retryOf });
+    store.insertRetry(task);
+    this.#start(provider, task, prepared.run);
   }
 
   /** Takes in work that began elsewhere. Where it can't be stored, the work goes on without a task. */

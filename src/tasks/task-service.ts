@@ -95,16 +95,18 @@ export class TaskService {
   async #tryOpen(): Promise<boolean> {
     const { stateDir, logger, providers } = this.#options;
     let database: DatabaseSync | undefined;
+    let runner: TaskRunner | undefined;
     try {
       database = await openTaskDatabase(stateDir, logger);
       const store = new TaskStore({ ...this.#options, database });
-      const runner = new TaskRunner({ store, providers, logger });
+      runner = new TaskRunner({ store, providers, logger });
       const schedules = new Schedules({ store: new ScheduleStore(database), runner, logger });
       runner.recover();
       schedules.start();
       this.#tasks = { database, store, runner, schedules };
       return true;
     } catch (error) {
+      await runner?.stop();
       database?.close();
       const failure = toStoreError(error);
       // Once, not each time.

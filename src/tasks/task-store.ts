@@ -31,6 +31,10 @@ export interface HistoryPage {
 /** A page ends before its limit where parameters and results of its tasks have more characters than this. */
 const MAX_PAGE_LENGTH = 1024 * 1024;
 
+/** Where the database has more bytes than this, a tenth of the history is forgotten: the start reads all of it. */
+const MAX_DATABASE_LENGTH = 256 * 1024 * 1024;
+const KEPT_SHARE = 0.9;
+
 type Row = Record<string, SQLOutputValue>;
 
 /**
@@ -38,20 +42,23 @@ type Row = Record<string, SQLOutputValue>;
  *
  * A finished task never changes; nor do two tasks of a provider run at once: the database itself sees to both.
  *
- * @throws LoaderError `task_store_unavailable` from every method, where the database can't be read or written
+ * @throws LoaderError `task_store_unavailable` from every method but `finish`, where the database can't be used
  */
 export class TaskStore {
   readonly #options: TaskStoreOptions;
   readonly #statements = new Map<string, StatementSync>();
   /** Tasks whose end could not be written, on a full disk: it is, before the next change. */
-  readonly #unsaved = new Map<string, { readonly task: Task; readonly isRetried: boolean }>();
+  readonly #unsaved = new Map<string, { readonly task: Task; readonly retryAttempt: number | null }>();
   #finishedCount: number;
+  /** The last task that was there before this process. */
+  readonly #seqAtStart: number;
 
   constructor(options: TaskStoreOptions) {
     this.#options = options;
     this.#finishedCount = this.#read(() =>
       Number(this.#prepare("SELECT count(*) AS n FROM tasks WHERE status <> 'in_progress'").get()?.['n']),
     );
+    this.#seqAtStart = this.#read(() => Number(this.#prepare('SELECT max(seq) AS n FROM tasks').get()?.['n'] ?? 0));
     this.#write(() => {
       this.#prune(Date.now());
     });
@@ -81,10 +88,10 @@ export class TaskStore {
 
   /**
    * Writes the end of a task. It never fails: an end that can't be written counts all the same, and is written before
-   * the next change. `isRetried`: the next start is to begin it anew.
+   * the next change. With `retryAttempt`, the next start is to begin it anew, as its attempt of that number.
    */
-  finish(task: Task, isRetried: boolean): void {
-    this.#unsaved.set(task.uid, { task, isRetried });
+  finish(task: Task, retryAttempt: number | null): void {
+    this.#unsaved.set(task.uid, { task, retryAttempt });
     try {
       this.flush();
     } catch (error) {
@@ -120,12 +127,23 @@ export class TaskStore {
 
   /** Tasks that nobody runs any more: those of a process that died. For the start. */
   unfinished(): readonly Task[] {
-    return this.#select("SELECT * FROM tasks WHERE status = 'in_progress' ORDER BY seq");
+    return this.#read(() =>
+      this.#prepare("SELECT * FROM tasks WHERE status = 'in_progress' ORDER BY seq")
+        .all()
+        .map((row) => this.#toTask(row)),
+    );
   }
 
-  /** Interrupted tasks that are to begin anew. */
-  pendingRetries(): readonly Task[] {
-    return this.#select('SELECT tasks.* FROM tasks JOIN pending_retries ON task = seq ORDER BY seq');
+  /** Interrupted tasks that are to begin anew, as the attempt of this number. */
+  pendingRetries(): readonly { readonly task: Task; readonly attempt: number }[] {
+    return this.#read(() =>
+      this.#prepare(
+        `SELECT tasks.*, pending_retries.attempt AS next_attempt FROM tasks JOIN pending_retries ON task = seq
+         ORDER BY seq`,
+      )
+        .all()
+        .map((row) => ({ task: this.#toTask(row), attempt: Number(row['next_attempt']) })),
+    );
   }
 
   /** The log from the line after `after` on. */
@@ -207,7 +225,7 @@ export class TaskStore {
     );
   }
 
-  #saveEnd(task: Task, isRetried: boolean): void {
+  #saveEnd(task: Task, retryAttempt: number | null): void {
     const { changes } = this.#prepare(
       `UPDATE tasks SET status = ?, progress = ?, bytes_done = ?, bytes_total = ?, result = ?, error = ?, code = ?,
          finished_at = ? WHERE uid = ? AND status = 'in_progress'`,
@@ -222,36 +240,44 @@ export class TaskStore {
       task.finishedAtMs,
       task.uid,
     );
-    if (isRetried && changes > 0) {
-      this.#prepare('INSERT INTO pending_retries (task) SELECT seq FROM tasks WHERE uid = ?').run(task.uid);
+    if (retryAttempt !== null && changes > 0) {
+      this.#prepare('INSERT INTO pending_retries (task, attempt) SELECT seq, ? FROM tasks WHERE uid = ?').run(
+        retryAttempt,
+        task.uid,
+      );
     }
     this.#finishedCount += Number(changes);
-    this.#prune(task.finishedAtMs ?? 0);
+    this.#prune(task.finishedAtMs ?? 0, task.uid);
   }
 
   #dropRetry(uid: string): void {
     this.#prepare('DELETE FROM pending_retries WHERE task = (SELECT seq FROM tasks WHERE uid = ?)').run(uid);
   }
 
-  /** Forgets finished tasks that are too many or too old. */
-  #prune(nowMs: number): void {
+  /** Forgets finished tasks that are too many or too old, in the order of their ends; not `keptUid`, nor what is repeated. */
+  #prune(nowMs: number, keptUid = ''): void {
     const { historyCount, historyAgeMs } = this.#options;
-    const tooOld = this.#prepare('DELETE FROM tasks WHERE finished_at < ?').run(nowMs - historyAgeMs);
+    // Those of this process are not so old, whatever the clock says: it may have been set in the meantime.
+    const tooOld = this.#prepare('DELETE FROM tasks WHERE finished_at < ? AND seq <= ?').run(
+      nowMs - historyAgeMs,
+      this.#seqAtStart,
+    );
     this.#finishedCount -= Number(tooOld.changes);
-    const surplus = this.#finishedCount - historyCount;
+    const isTooLarge = this.#usedLength() > MAX_DATABASE_LENGTH;
+    const surplus = this.#finishedCount - (isTooLarge ? Math.floor(this.#finishedCount * KEPT_SHARE) : historyCount);
     if (surplus <= 0) return;
     const tooMany = this.#prepare(
-      "DELETE FROM tasks WHERE seq IN (SELECT seq FROM tasks WHERE status <> 'in_progress' ORDER BY seq LIMIT ?)",
-    ).run(surplus);
+      `DELETE FROM tasks WHERE seq IN (
+         SELECT seq FROM tasks WHERE finished_at IS NOT NULL AND uid <> ?
+           AND seq NOT IN (SELECT task FROM pending_retries) ORDER BY finished_at, seq LIMIT ?)`,
+    ).run(keptUid, surplus);
     this.#finishedCount -= Number(tooMany.changes);
   }
 
-  #select(sql: string): readonly Task[] {
-    return this.#read(() =>
-      this.#prepare(sql)
-        .all()
-        .map((row) => this.#toTask(row)),
-    );
+  /** Bytes of the database that hold something. */
+  #usedLength(): number {
+    const pragma = (name: string) => Number(this.#prepare(`PRAGMA ${name}`).get()?.[name]);
+    return (pragma('page_count') - pragma('freelist_count')) * pragma('page_size');
   }
 
   #prepare(sql: string): StatementSync {
@@ -273,7 +299,7 @@ export class TaskStore {
     const finishedCount = this.#finishedCount;
     try {
       inTransaction(this.#options.database, () => {
-        for (const { task, isRetried } of this.#unsaved.values()) this.#saveEnd(task, isRetried);
+        for (const { task, retryAttempt } of this.#unsaved.values()) this.#saveEnd(task, retryAttempt);
         work();
       });
       this.#unsaved.clear();

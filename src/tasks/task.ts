@@ -28,7 +28,7 @@ export interface Task {
   /** Why it is neither complete nor running, for people. */
   readonly error: string | null;
   readonly code: ErrorCode | null;
-  /** 1, or one more than that of the interrupted task that this one repeats. */
+  /** From 1 on: one more than that of the task that this one repeats, where the Loader died with that one. */
   readonly attempt: number;
   /** The uid of that task. */
   readonly retryOf: string | null;

@@ -14,3 +14,14 @@ export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal)
     signal.removeEventListener('abort', onAbort);
   }
 }
+
+/** Waits for a change: true when it came, false when `signal` aborted before. */
+export async function happens(change: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
+  try {
+    await unlessAborted(change, signal);
+    return true;
+  } catch (error) {
+    if (signal.aborted) return false;
+    throw error;
+  }
+}

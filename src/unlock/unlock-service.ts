@@ -3,6 +3,7 @@ import { LoaderError, type ErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { deriveArchiveAesKey } from '../security/key-derivation.ts';
 import { abortReason } from '../transfer/stall-watchdog.ts';
+import { happens } from '../transfer/unless-aborted.ts';
 import type { LoadedArchive } from './archive-loader.ts';
 import type { LoadSnapshot } from './load-progress.ts';
 import {
@@ -111,21 +112,12 @@ export class UnlockService {
 
   /** Yields the status now and whenever it changes; ends after that of a finished run, and when the Loader stops. */
   async *watch(signal: AbortSignal): AsyncGenerator<UnlockStatus, void, undefined> {
-    const { promise: aborted, resolve: onAbort } = Promise.withResolvers<undefined>();
-    const listener = () => {
-      onAbort(undefined);
-    };
-    signal.addEventListener('abort', listener, { once: true });
-    try {
-      while (!signal.aborted) {
-        const { status } = this;
-        const change = this.#change.promise;
-        yield status;
-        if (status.state === 'ready' || status.state === 'error' || this.#isStopped) return;
-        await Promise.race([change, aborted]);
-      }
-    } finally {
-      signal.removeEventListener('abort', listener);
+    while (!signal.aborted) {
+      const { status } = this;
+      const change = this.#change.promise;
+      yield status;
+      if (status.state === 'ready' || status.state === 'error' || this.#isStopped) return;
+      if (!(await happens(change, signal))) return;
     }
   }
 

@@ -1,5 +1,6 @@
 import type { BigPartCache, CacheEntry } from '../../cache/big-part-cache.ts';
-import { defineProvider, type Provider } from '../provider.ts';
+import { LoaderError } from '../../errors.ts';
+import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../provider.ts';
 
 interface EvictParameters {
   readonly max_age_days?: number;
@@ -36,15 +37,14 @@ export function createEvictProvider(cache: BigPartCache): Provider {
         .reduce((sum, entry) => sum + entry.length, 0);
       const bytesTotal = Math.max(old, bytesLeft - maxBytes, 0);
       const removed: CacheEntry[] = [];
+      const counts = { held: 0, failed: 0 };
       let bytesRemoved = 0;
-      let held = 0;
       for (const entry of entries) {
         if (entry.loadedAtMs > oldestMs && bytesLeft <= maxBytes) continue;
         signal.throwIfAborted();
-        const outcome = await cache.removeUnlessHeld(entry);
-        if (outcome === 'held') {
-          held++;
-          context.log('info', `${entry.folder}/${entry.file} is being read: it stays`);
+        const outcome = await remove(entry, context);
+        if (outcome === 'held' || outcome === 'failed') {
+          counts[outcome]++;
           continue;
         }
         bytesLeft -= entry.length;
@@ -54,11 +54,12 @@ export function createEvictProvider(cache: BigPartCache): Provider {
         context.report({ bytesDone: bytesRemoved, bytesTotal });
       }
       context.log('info', `Removed ${removed.length} files with ${bytesRemoved} bytes; ${bytesLeft} bytes are left`);
-      return {
+      const result = {
         files_removed: removed.length,
         bytes_removed: bytesRemoved,
         bytes_left: bytesLeft,
-        files_held: held,
+        files_held: counts.held,
+        files_failed: counts.failed,
         removed: removed.slice(0, MAX_LISTED).map(({ folder, file, length, loadedAtMs }) => ({
           folder,
           file,
@@ -66,8 +67,23 @@ export function createEvictProvider(cache: BigPartCache): Provider {
           loaded_at: new Date(loadedAtMs).toISOString(),
         })),
       };
+      if (counts.failed === 0) return result;
+      throw new PartialResultError('cache_unusable', `${counts.failed} files could not be removed.`, result);
     },
   });
+
+  /** `failed` where a file can't be removed, which is no reason to keep the others. */
+  async function remove(entry: CacheEntry, context: TaskContext): Promise<'removed' | 'held' | 'absent' | 'failed'> {
+    try {
+      const outcome = await cache.removeUnlessHeld(entry);
+      if (outcome === 'held') context.log('info', `${entry.folder}/${entry.file} is in use: it stays`);
+      return outcome;
+    } catch (error) {
+      if (!(error instanceof LoaderError)) throw error;
+      context.log('error', `${entry.folder}/${entry.file}: ${error.message}`);
+      return 'failed';
+    }
+  }
 }
 
 /** What was set aside is of no use to anybody, so it goes first; then what was loaded longest ago. */

@@ -146,8 +146,7 @@ class PrefetchRun {
     prefetch.status = 'failed';
     prefetch.code = failure?.code ?? 'internal_error';
     prefetch.error = failure?.message ?? 'Internal error.';
-    prefetch.bytesStored = 0;
-    prefetch.bytesTotal = 0;
+    prefetch.bytesTotal = prefetch.bytesStored; // There is nothing more to come of it.
     this.#context.log('warn', `${resourceKey(prefetch.resource)}: ${prefetch.error}`);
     this.#report();
   }
@@ -170,7 +169,7 @@ class PrefetchRun {
         folder: resource.folder,
         filename: resource.name,
         status,
-        bytes: bytesTotal,
+        bytes: status === 'failed' ? 0 : bytesTotal,
         error,
         code,
       })),

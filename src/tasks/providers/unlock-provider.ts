@@ -10,6 +10,7 @@ interface UnlockParameters {
 
 /** The unlock of the device's image archive. POST /unlock begins the same run, which is then a task as well. */
 export function createUnlockProvider(unlocks: UnlockService): Provider {
+  let runEmail: string | undefined;
   return defineProvider<UnlockParameters>({
     name: 'unlock',
     schema: {
@@ -19,17 +20,22 @@ export function createUnlockProvider(unlocks: UnlockService): Provider {
       properties: { email: { type: 'string' }, password: { type: 'string', writeOnly: true } },
     },
     isRepeatable: false, // The password is gone.
-    run: ({ email, password }, context) => follow(unlocks, context, () => unlocks.start(email, password)),
+    run: ({ email, password }, context) =>
+      follow(unlocks, context, async () => {
+        const state = await unlocks.start(email, password);
+        if (state !== 'ready' && runEmail !== email) context.log('warn', 'Somebody else began this unlock.');
+      }),
     onOutsideRun: (begin) => {
       unlocks.onRun((email) => {
-        begin({ email }, (context) => follow(unlocks, context, () => Promise.resolve(unlocks.status.state)));
+        runEmail = email;
+        begin({ email }, (context) => follow(unlocks, context, () => Promise.resolve()));
       });
     },
   });
 }
 
 /** Joins the run that `start` begins, or that is under way, and goes with it to its end. */
-async function follow(unlocks: UnlockService, context: TaskContext, start: () => Promise<string>): Promise<JsonValue> {
+async function follow(unlocks: UnlockService, context: TaskContext, start: () => Promise<void>): Promise<JsonValue> {
   let cancelled: Promise<unknown> | undefined;
   const onAbort = () => {
     cancelled = unlocks.cancel();

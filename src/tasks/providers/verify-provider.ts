@@ -2,7 +2,7 @@ import type { ApiClient } from '../../api-client/api-client.ts';
 import type { BigPartCache, CacheEntry } from '../../cache/big-part-cache.ts';
 import { LoaderError, type ErrorCode } from '../../errors.ts';
 import type { DownloadService } from '../../resources/download-service.ts';
-import { defineProvider, type Provider, type TaskContext } from '../provider.ts';
+import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../provider.ts';
 
 export interface VerifyProviderOptions {
   readonly apiClient: ApiClient;
@@ -35,18 +35,14 @@ export function createVerifyProvider({ apiClient, cache, downloads }: VerifyProv
       const entries: CacheEntry[] = [];
       for await (const entry of cache.list(signal)) if (entry.kind === 'copy') entries.push(entry);
       const bytesTotal = entries.reduce((sum, { length }) => sum + length, 0);
-      const counts = { good: 0, recorded: 0, bad: 0, absent: 0 };
+      const counts = { good: 0, recorded: 0, bad: 0, absent: 0, failed: 0 };
       const bad: BadCopy[] = [];
       let bytesDone = 0;
       context.report({ bytesDone, bytesTotal });
       for (const entry of entries) {
-        signal.throwIfAborted();
-        const outcome = await cache.verify(entry, {
-          signal,
-          onBytes: (bytes) => {
-            bytesDone += bytes;
-            context.report({ bytesDone, bytesTotal });
-          },
+        const outcome = await verify(entry, context, (bytes) => {
+          bytesDone += bytes;
+          context.report({ bytesDone, bytesTotal });
         });
         counts[outcome]++;
         if (outcome === 'bad') {
@@ -56,9 +52,29 @@ export function createVerifyProvider({ apiClient, cache, downloads }: VerifyProv
         }
       }
       context.log('info', `${counts.good} good, ${counts.recorded} digested for the first time, ${counts.bad} bad`);
-      return { ...counts, bytes: bytesDone, bad_copies: bad.map((copy) => ({ ...copy })) };
+      const result = { ...counts, bytes: bytesDone, bad_copies: bad.map((copy) => ({ ...copy })) };
+      if (counts.failed === 0) return result;
+      throw new PartialResultError('cache_unusable', `${counts.failed} copies could not be verified.`, result);
     },
   });
+
+  /** `failed` where a copy can be neither judged nor moved out of the way; the others are to be verified all the same. */
+  async function verify(
+    entry: CacheEntry,
+    context: TaskContext,
+    onBytes: (bytes: number) => void,
+  ): Promise<'good' | 'recorded' | 'bad' | 'absent' | 'failed'> {
+    const { signal } = context;
+    try {
+      signal.throwIfAborted();
+      return await cache.verify(entry, { signal, onBytes });
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!(error instanceof LoaderError)) throw error;
+      context.log('error', `${entry.folder}/${entry.file}: ${error.message}`);
+      return 'failed';
+    }
+  }
 
   async function mend({ folder, file, name }: CacheEntry, context: TaskContext): Promise<BadCopy> {
     const { signal } = context;
