@@ -10,6 +10,8 @@ const START_TIMEOUT_MS = 20_000;
 const POLL_MS = 20;
 
 export interface LoaderOptions {
+  /** What is run in the place of the Loader's own main file. */
+  readonly main?: string;
   readonly env: Readonly<Record<string, string>>;
   readonly logPath: string;
   readonly signal: AbortSignal;
@@ -19,20 +21,25 @@ export interface LoaderOptions {
 export class LoaderUnderTest {
   readonly url: string;
   readonly pid: number;
+  /** What every request says of itself: the key, where the Loader has one. */
+  readonly headers: Readonly<Record<string, string>>;
   readonly #child: ChildProcess;
   readonly #signal: AbortSignal;
 
-  private constructor(child: ChildProcess, pid: number, url: string, signal: AbortSignal) {
+  private constructor(child: ChildProcess, url: string, { env, signal }: LoaderOptions) {
+    const key = env['API_KEY'];
     this.#child = child;
-    this.pid = pid;
+    this.pid = child.pid ?? 0;
     this.url = url;
+    this.headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
     this.#signal = signal;
   }
 
-  static async start({ env, logPath, signal }: LoaderOptions): Promise<LoaderUnderTest> {
+  static async start(options: LoaderOptions): Promise<LoaderUnderTest> {
+    const { main = MAIN, env, logPath, signal } = options;
     // Straight into a file: a pipe would be emptied by this process, which has other things to do.
     const log = await open(logPath, 'w');
-    const child = spawn(process.execPath, [MAIN], {
+    const child = spawn(process.execPath, [main], {
       detached: true, // Ctrl-C is for the bench, which stops it.
       env: { PATH: process.env['PATH'], PORT: '0', LOG_LEVEL: 'info', ...env },
       stdio: ['ignore', log.fd, log.fd],
@@ -41,7 +48,7 @@ export class LoaderUnderTest {
     await log.close();
     try {
       const url = await waitForUrl(child, logPath, signal);
-      return new LoaderUnderTest(child, child.pid ?? 0, url, signal);
+      return new LoaderUnderTest(child, url, options);
     } catch (error) {
       child.kill('SIGKILL');
       throw error;
@@ -50,7 +57,7 @@ export class LoaderUnderTest {
 
   async login(email: string, password: string): Promise<void> {
     const body = JSON.stringify({ email, password });
-    await curlSend([...JSON_HEADER, '-d', body, `${this.url}/login`], this.#signal);
+    await curlSend([...this.#headerArgs(), ...JSON_HEADER, '-d', body, `${this.url}/login`], this.#signal);
   }
 
   /** Loads to /dev/null. */
@@ -65,7 +72,7 @@ export class LoaderUnderTest {
   /** Uploads with the file before the folder, as people type it. */
   async upload(name: string, filePath: string): Promise<Transfer> {
     const form = ['-F', `data=@${filePath}`, '-F', 'folder=models'];
-    return await curlSend([...form, `${this.url}/upload/${name}`], this.#signal);
+    return await curlSend([...this.#headerArgs(), ...form, `${this.url}/upload/${name}`], this.#signal);
   }
 
   async stop(): Promise<void> {
@@ -77,7 +84,11 @@ export class LoaderUnderTest {
 
   #loadArgs(name: string): string[] {
     const body = JSON.stringify({ filename: name, folder: 'models' });
-    return [...JSON_HEADER, '-d', body, `${this.url}/load/${name}`];
+    return [...this.#headerArgs(), ...JSON_HEADER, '-d', body, `${this.url}/load/${name}`];
+  }
+
+  #headerArgs(): string[] {
+    return Object.entries(this.headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`]);
   }
 }
 

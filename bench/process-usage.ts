@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** Linux counts time in hundredths of a second here, whatever its own clock does (proc(5)). */
 const TICKS_PER_SECOND = 100;
@@ -17,4 +17,35 @@ export function readWrittenBytes(pid: number): number {
   const written = /^write_bytes: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, 'utf8'))?.[1];
   if (written === undefined) throw new Error('this kernel does not tell what a process writes');
   return Number(written);
+}
+
+/** What a process has open, as /proc shows it: paths of files, `socket:[inode]` and others. */
+export function readOpenFiles(pid: number): string[] {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).flatMap((fd) => {
+    try {
+      return [readlinkSync(`${folder}/${fd}`)];
+    } catch {
+      return []; // Closed meanwhile.
+    }
+  });
+}
+
+export interface Connection {
+  readonly inode: string;
+  /** Bytes that have come and were not read yet: some are there, nearly always, where a body is on its way. */
+  readonly unread: number;
+}
+
+/** Open TCP connections of a process, over IPv4, to a port. */
+export function readConnections(pid: number, remotePort: number): Connection[] {
+  const own = new Set(readOpenFiles(pid));
+  const lines = readFileSync(`/proc/${pid}/net/tcp`, 'utf8').trim().split('\n').slice(1);
+  return lines.flatMap((line) => {
+    // sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode (proc(5))
+    const fields = line.trim().split(/\s+/);
+    const [port, unread] = [fields[2], fields[4]].map((field) => Number.parseInt(field?.split(':')[1] ?? '', 16));
+    const inode = fields[9] ?? '';
+    return port === remotePort && own.has(`socket:[${inode}]`) ? [{ inode, unread: unread ?? 0 }] : [];
+  });
 }

@@ -6,6 +6,7 @@ import { firstByte } from './sections/first-byte.ts';
 import { health } from './sections/health.ts';
 import { memory } from './sections/memory.ts';
 import { MB, type Section } from './sections/section.ts';
+import { tasks } from './sections/tasks.ts';
 import { unlockCost } from './sections/unlock-cost.ts';
 import { unlockTime } from './sections/unlock-time.ts';
 import { upload } from './sections/upload.ts';
@@ -28,6 +29,7 @@ const SECTIONS: Readonly<Record<SectionLetter, Section>> = {
   f: health,
   g: unlockTime,
   h: unlockCost,
+  i: tasks,
 };
 
 async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> {

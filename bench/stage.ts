@@ -33,8 +33,16 @@ export interface Ciphertext {
   readonly ivHex: string;
 }
 
+export interface FreshLoaderOptions {
+  /** What is run in the place of the Loader's own main file. */
+  readonly main?: string;
+  readonly isLoggedIn?: boolean;
+}
+
 const RGW_NAME = 'bench/rgw';
 const HARDWARE = 'bench-hardware';
+/** Tasks want one. */
+const API_KEY = 'bench-api-key';
 const PUBLISH_TIMEOUT_MS = 60_000;
 const MODELS = 'models';
 
@@ -47,7 +55,8 @@ export class Stage {
   readonly bucket = DEMO_BUCKET;
   readonly s3: S3Service;
   readonly signal: AbortSignal;
-  readonly #cacheFolder = path.join(this.folder, 'cache');
+  readonly cacheFolder = path.join(this.folder, 'cache');
+  readonly stateFolder = path.join(this.folder, 'state');
   readonly #origin: Origin;
   readonly #s3Client: S3Client;
   readonly #login: Login;
@@ -117,21 +126,34 @@ export class Stage {
     return this.#loader ?? (await this.freshLoader());
   }
 
-  /** A new process in the place of the one that ran, logged in. */
-  async freshLoader(): Promise<LoaderUnderTest> {
-    await this.#loader?.stop();
-    this.#loader = undefined;
+  /** A new process in the place of the one that ran, logged in unless told otherwise. */
+  async freshLoader({ main, isLoggedIn = true }: FreshLoaderOptions = {}): Promise<LoaderUnderTest> {
+    await this.stopLoader();
     this.#loader = await LoaderUnderTest.start({
+      ...(main === undefined ? {} : { main }),
       env: {
         RESOURCE_API_URL: this.#origin.api.url,
-        MODEL_CACHE_DIR: this.#cacheFolder,
+        MODEL_CACHE_DIR: this.cacheFolder,
+        STATE_DIR: this.stateFolder,
         HARDWARE_ID: HARDWARE,
+        API_KEY,
       },
       logPath: path.join(this.folder, 'loader.log'),
       signal: this.signal,
     });
-    await this.#loader.login(DEMO_USER.email, DEMO_USER.password);
+    if (isLoggedIn) await this.#loader.login(DEMO_USER.email, DEMO_USER.password);
     return this.#loader;
+  }
+
+  async stopLoader(): Promise<void> {
+    await this.#loader?.stop();
+    this.#loader = undefined;
+  }
+
+  /** Stops the Loader and makes the next one know of no task. */
+  async clearState(): Promise<void> {
+    await this.stopLoader();
+    await rm(this.stateFolder, { recursive: true, force: true });
   }
 
   /** What an unlock needs, started when it is asked for the first time. Needs root. */
@@ -153,6 +175,7 @@ export class Stage {
     const plaintextPath = path.join(this.folder, name);
     const sha256 = await writeRandomFile(plaintextPath, length, this.signal);
     await (await this.loader()).upload(name, plaintextPath);
+    await this.untilCached(name);
     const resource = { name, length, sha256, plaintextPath };
     this.#resources.set(length, resource);
     return resource;
@@ -205,20 +228,18 @@ export class Stage {
 
   /** Makes the next load one from the CDN. */
   async clearCache(): Promise<void> {
-    await rm(this.#cacheFolder, { recursive: true, force: true });
+    await rm(this.cacheFolder, { recursive: true, force: true });
   }
 
   /**
-   * Waits until a load's copy is in the cache. The client has its last byte before the copy is synced and published,
-   * which must neither fall into the next measurement nor come after `clearCache`.
+   * Waits until the copy of a load or an upload is in the cache, with its sums. The client has its answer before: neither
+   * the rest may fall into the next measurement, nor come after `clearCache`.
    */
   async untilCached(name: string): Promise<void> {
     for (let waitedMs = 0; waitedMs < PUBLISH_TIMEOUT_MS; waitedMs += 20) {
-      const isThere = await access(this.#bigPath(name)).then(
-        () => true,
-        () => false,
-      );
-      if (isThere) return;
+      const files = [this.#bigPath(name), `${this.#bigPath(name)}.sums`];
+      const looks = await Promise.allSettled(files.map((file) => access(file)));
+      if (looks.every(({ status }) => status === 'fulfilled')) return;
       await sleep(20, undefined, { signal: this.signal });
     }
     throw new Error(`${name} did not come into the cache within ${PUBLISH_TIMEOUT_MS} ms`);
@@ -226,13 +247,13 @@ export class Stage {
 
   async stop(): Promise<void> {
     await this.#unlockStage?.stop();
-    await this.#loader?.stop();
+    await this.stopLoader();
     await this.#closeClients();
     await this.#origin.stop();
   }
 
   #bigPath(name: string): string {
-    return path.join(this.#cacheFolder, MODELS, `${name}.big`);
+    return path.join(this.cacheFolder, MODELS, `${name}.big`);
   }
 
   async #smallPart(resource: BenchResource): Promise<Buffer> {

@@ -1,3 +1,4 @@
+import type { LoaderUnderTest } from '../loader-under-test.ts';
 import type { Stage } from '../stage.ts';
 import type { Table } from '../table.ts';
 
@@ -23,6 +24,14 @@ export const LARGE_LENGTH = 2000 * MB;
 
 /** An archive of another size: to warm up with, and to show whether anything grows. */
 export const SMALL_ARCHIVE_LENGTH = 300 * MB;
+
+/** For the 99th percentile of /health, whatever the Loader does meanwhile. */
+export const TARGET_HEALTH_MS = 25;
+
+/** What a probe of /health asks for. */
+export function healthOf({ url }: LoaderUnderTest): { readonly url: string } {
+  return { url: `${url}/health` };
+}
 
 /** What is measured must be right first. */
 export function assertDigest(what: string, actual: string, expected: string): void {

@@ -12,6 +12,7 @@ async function run({ stage, table, rounds }: SectionContext): Promise<void> {
   // A name of its own: the other sections' ciphertext belongs to the resource as it is.
   const name = `uploaded-${resource.name}`;
   await loader.upload(name, resource.plaintextPath);
+  await stage.untilCached(name);
   await stage.clearCache();
   assertDigest('an upload', await loader.loadDigest(name), resource.sha256);
   await stage.untilCached(name);
@@ -20,7 +21,11 @@ async function run({ stage, table, rounds }: SectionContext): Promise<void> {
 
   const samples = await interleave(
     {
-      loader: async () => (await loader.upload(name, resource.plaintextPath)).wallMs,
+      loader: async () => {
+        const { wallMs } = await loader.upload(name, resource.plaintextPath);
+        await stage.untilCached(name);
+        return wallMs;
+      },
       aws: () => aws.upload(),
     },
     rounds,

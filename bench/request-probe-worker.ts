@@ -2,17 +2,19 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
 import { Agent, request } from 'undici';
-import type { HealthProbeData, HealthProbeReport } from './health-probe.ts';
+import type { RequestProbeData, RequestProbeReport } from './request-probe.ts';
 
 /**
- * Asks for /health at a fixed pace until it is told to stop, and then reports how long each answer took, in ms.
+ * Sends its request at a fixed rate until it is told to stop, and then reports how long each answer took, in ms, from
+ * the moment when it was due to be asked for.
  *
  * It does not wait for one answer before it asks again: else a stall would hide the questions that it held up.
  */
 
-const { url, intervalMs } = workerData as HealthProbeData;
+const { url, headers, rate } = workerData as RequestProbeData;
 if (parentPort === null) throw new Error('the probe runs as a worker only');
 const port = parentPort;
+const intervalMs = 1000 / rate;
 const dispatcher = new Agent({ keepAliveTimeout: 60_000 });
 const latenciesMs: number[] = [];
 const failures: string[] = [];
@@ -22,11 +24,12 @@ port.once('message', () => {
   stop.abort();
 });
 
-async function probe(): Promise<void> {
-  const startedAt = performance.now();
+async function probe(dueAt: number): Promise<void> {
+  // Timers may come a fraction of a millisecond too early, which must not count for the Loader.
+  const startedAt = Math.min(dueAt, performance.now());
   try {
-    const { statusCode, body } = await request(url, { dispatcher });
-    await body.dump();
+    const { statusCode, body } = await request(url, { dispatcher, headers });
+    await body.text();
     latenciesMs.push(performance.now() - startedAt);
     if (statusCode !== 200) failures.push(`status ${statusCode}`);
   } catch (error) {
@@ -34,17 +37,17 @@ async function probe(): Promise<void> {
   }
 }
 
-await probe(); // The connection is made.
+await probe(performance.now()); // The connection is made.
 latenciesMs.length = 0;
 port.postMessage('ready');
 for (let dueAt = performance.now(); !stop.signal.aborted; dueAt += intervalMs) {
-  const asking = probe();
+  const asking = probe(dueAt);
   pending.add(asking);
   void asking.then(() => pending.delete(asking));
   await sleep(Math.max(0, dueAt + intervalMs - performance.now()));
 }
 await Promise.all(pending);
 await dispatcher.close();
-const report: HealthProbeReport = { latenciesMs, failures };
+const report: RequestProbeReport = { latenciesMs, failures };
 port.postMessage(report);
 port.close();

@@ -1,0 +1,62 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { buildApp } from '../src/app.ts';
+import { loadConfig } from '../src/config.ts';
+import { createLogger } from '../src/logger.ts';
+import { createServices } from '../src/services.ts';
+import { defineProvider, type TaskContext } from '../src/tasks/provider.ts';
+import { TaskService } from '../src/tasks/task-service.ts';
+import { monotonicUs } from './task-client.ts';
+
+/**
+ * A Loader whose only provider, `ticks`, reports the time as its bytes, in microseconds, at random moments. The task's
+ * result are all the times that it reported.
+ */
+
+interface TicksParameters {
+  readonly seconds: number;
+  /** The longest time between two reports. */
+  readonly max_gap_ms: number;
+}
+
+/** One report in so many tells less than the one before, which nobody must get to see. */
+const STEP_BACK_EVERY = 10;
+const STEP_BACK_US = 1_000_000;
+
+async function tick(parameters: TicksParameters, context: TaskContext): Promise<number[]> {
+  const startedAtUs = monotonicUs();
+  const untilUs = startedAtUs + parameters.seconds * 1e6;
+  const reportedUs: number[] = [];
+  for (let nowUs = startedAtUs; nowUs < untilUs; nowUs = monotonicUs()) {
+    const isStepBack = reportedUs.length % STEP_BACK_EVERY === STEP_BACK_EVERY - 1;
+    const percent = (100 * (nowUs - startedAtUs)) / (untilUs - startedAtUs);
+    if (isStepBack) context.report({ bytesDone: nowUs - STEP_BACK_US, bytesTotal: null, percent: percent / 2 });
+    reportedUs.push(nowUs);
+    context.report({ bytesDone: nowUs, bytesTotal: null, percent });
+    await sleep(Math.random() * parameters.max_gap_ms, undefined, { signal: context.signal });
+  }
+  return reportedUs;
+}
+
+const config = loadConfig();
+const logger = createLogger({ level: config.logLevel });
+const ticks = defineProvider<TicksParameters>({
+  name: 'ticks',
+  schema: {
+    type: 'object',
+    required: ['seconds', 'max_gap_ms'],
+    properties: { seconds: { type: 'number' }, max_gap_ms: { type: 'number' } },
+  },
+  isRepeatable: false,
+  run: tick,
+});
+const services = createServices(config, logger);
+const tasks = new TaskService({ ...config, providers: [ticks], logger });
+const app = await buildApp({ ...services, tasks }, { ...config, logger });
+process.once('SIGTERM', () => {
+  void Promise.all([app.close(), tasks.stop()]).then(async () => {
+    tasks.close();
+    await services.close();
+  });
+});
+await tasks.start();
+await app.listen({ host: config.host, port: config.port });

@@ -1,0 +1,109 @@
+import { readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { readConnections, readOpenFiles } from '../process-usage.ts';
+import type { BenchResource, Stage } from '../stage.ts';
+import { TaskClient } from '../task-client.ts';
+import { formatTimes } from '../time-row.ts';
+import { LARGE_LENGTH, type SectionContext } from './section.ts';
+
+const CANCELLATIONS = 5;
+const TARGET_MS = 1000;
+/** Of the bytes, when it is cancelled. */
+const MIN_SHARE = 0.05;
+const MAX_SHARE = 0.85;
+const POLL_MS = 5;
+/** A body that still came would show itself at one of these looks. */
+const LOOKS = 10;
+const LOOK_EVERY_MS = 10;
+const CLOSE_TIMEOUT_MS = 15_000;
+
+/** What is left of a prefetch when its cancellation was answered. */
+interface Leftovers {
+  readonly answerMs: number;
+  /** Of the bytes that had come. */
+  readonly share: number;
+  readonly unfinishedFiles: number;
+  readonly openFiles: number;
+  /** Open connections to the CDN right after the answer. */
+  readonly connections: number;
+  /** Those of them that still got bytes. */
+  readonly busyConnections: number;
+  /** From the answer until there was none. */
+  readonly closedAfterMs: number;
+}
+
+/** How soon a running prefetch can be cancelled, and what it leaves behind. */
+export async function measureTaskCancellation({ stage, table }: SectionContext): Promise<void> {
+  const resource = await stage.resource(LARGE_LENGTH);
+  await stage.freshLoader();
+  const samples: Leftovers[] = [];
+  for (let round = 0; round < CANCELLATIONS; round++) samples.push(await cancelOnce(stage, resource));
+  const answersMs = samples.map(({ answerMs }) => answerMs);
+  const slowest = Math.max(...answersMs);
+  table.add({
+    what: `DELETE of a prefetch at ${samples.map(({ share }) => `${Math.round(100 * share)}%`).join(' ')}`,
+    loader: formatTimes(answersMs),
+    target: `<= ${TARGET_MS / 1000} s`,
+    isMet: slowest <= TARGET_MS,
+  });
+  const most = (key: keyof Leftovers) => Math.max(...samples.map((sample) => sample[key]));
+  const left = [most('unfinishedFiles'), most('openFiles'), most('busyConnections')];
+  table.add({
+    what: 'left then: unfinished, open files; busy sockets',
+    loader: left.join(', '),
+    target: '0',
+    isMet: left.every((count) => count === 0),
+  });
+  const closedAfter = most('connections') === 0 ? '' : `, none after ${(most('closedAfterMs') / 1000).toFixed(1)} s`;
+  table.add({
+    what: 'left then: idle sockets to S3',
+    loader: `${samples.map(({ connections }) => connections).join(' ')}${closedAfter}`,
+  });
+}
+
+async function cancelOnce(stage: Stage, resource: BenchResource): Promise<Leftovers> {
+  const loader = await stage.loader();
+  const client = new TaskClient(loader, stage.signal);
+  const port = Number(new URL(stage.s3.endpoint).port);
+  await stage.clearCache();
+  const share = MIN_SHARE + Math.random() * (MAX_SHARE - MIN_SHARE);
+  const uid = await client.create('prefetch', { resources: [{ folder: 'models', filename: resource.name }] });
+  for (let task = await client.get(uid); task.bytes_done < share * resource.length; task = await client.get(uid)) {
+    if (task.status !== 'in_progress') throw new Error(`the prefetch is ${task.status}: ${task.error ?? ''}`);
+    await sleep(POLL_MS, undefined, { signal: stage.signal });
+  }
+  // What is looked for below must be there to be seen.
+  if (countOpenFiles(stage, loader.pid) === 0) throw new Error('the prefetch has no open file');
+  if (readConnections(loader.pid, port).length === 0) throw new Error('the prefetch has no connection');
+
+  const askedAt = performance.now();
+  const task = await client.cancel(uid);
+  const answeredAt = performance.now();
+  const present = readConnections(loader.pid, port);
+  const openFiles = countOpenFiles(stage, loader.pid);
+  const unfinishedFiles = (await readdir(path.join(stage.cacheFolder, '.parts'))).length;
+  if (task.status !== 'cancelled') throw new Error(`the cancelled task is ${task.status}: ${task.error ?? ''}`);
+  const busy = new Set<string>();
+  let open = present;
+  for (let look = 0; look < LOOKS || open.length > 0; look++) {
+    if (look < LOOKS) for (const { inode, unread } of open) if (unread > 0) busy.add(inode);
+    if (performance.now() - answeredAt > CLOSE_TIMEOUT_MS) throw new Error('connections to the CDN stay open');
+    await sleep(LOOK_EVERY_MS, undefined, { signal: stage.signal });
+    open = readConnections(loader.pid, port);
+  }
+  return {
+    answerMs: answeredAt - askedAt,
+    share: task.bytes_done / resource.length,
+    unfinishedFiles,
+    openFiles,
+    connections: present.length,
+    busyConnections: busy.size,
+    closedAfterMs: performance.now() - answeredAt,
+  };
+}
+
+function countOpenFiles(stage: Stage, pid: number): number {
+  return readOpenFiles(pid).filter((file) => file.startsWith(stage.cacheFolder)).length;
+}

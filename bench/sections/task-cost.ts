@@ -1,0 +1,20 @@
+import { latencyRow } from '../latency-row.ts';
+import { probeDuring } from '../probe-during.ts';
+import { TaskClient } from '../task-client.ts';
+import { measurePeak, peakRow } from './measure-peak.ts';
+import { healthOf, LARGE_LENGTH, MB, TARGET_HEALTH_MS, type SectionContext } from './section.ts';
+import { runVerify } from './task-work.ts';
+
+/** What others notice of a verification of 2 GB. */
+export async function measureTaskCost({ stage, table }: SectionContext): Promise<void> {
+  const resource = await stage.resource(LARGE_LENGTH);
+  const loader = await stage.freshLoader();
+  await stage.warm(resource);
+  const verify = () => runVerify(new TaskClient(loader, stage.signal), resource.length - MB);
+  const latenciesMs = await probeDuring(healthOf(loader), { run: verify });
+  table.add(latencyRow({ what: '/health, verify of 2 GB', latenciesMs, targetMs: TARGET_HEALTH_MS }));
+  const peak = await measurePeak(stage, resource, (fresh) =>
+    runVerify(new TaskClient(fresh, stage.signal), resource.length - MB),
+  );
+  table.add(peakRow('memory, verify of 2 GB', peak));
+}

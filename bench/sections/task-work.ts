@@ -1,0 +1,15 @@
+import type { TaskClient } from '../task-client.ts';
+
+const POLL_MS = 20;
+
+/** Runs so many tasks one after the other, each of which finds an empty cache and has nothing to do. */
+export async function runEmptyTasks(client: TaskClient, count: number): Promise<void> {
+  for (let index = 0; index < count; index++) await client.run('evict', { max_bytes: 0 });
+}
+
+/** Verifies a cache that has one good copy of a resource, of `minBytes` at least. */
+export async function runVerify(client: TaskClient, minBytes: number): Promise<void> {
+  const { result } = await client.run('verify', {}, POLL_MS);
+  const { good, bytes } = result as { readonly good: number; readonly bytes: number };
+  if (good === 0 || bytes < minBytes) throw new Error(`verify answered ${JSON.stringify(result)}`);
+}
