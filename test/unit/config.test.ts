@@ -155,6 +155,8 @@ describe('the configuration', () => {
       DOCKER_HOST: 'npipe:////./pipe/docker',
       DOCKER_TLS_VERIFY: '1',
       UNLOCK_PARALLELISM: '0',
+      TASK_HISTORY_COUNT: '0',
+      TASK_HISTORY_DAYS: '3651',
       LOG_LEVEL: 'loud',
       API_KEY: 'a b',
       RESOURCE_KEY_FILE: path.join(folder, 'absent'),
@@ -176,6 +178,8 @@ describe('the configuration', () => {
       'DOCKER_HOST',
       'DOCKER_TLS_VERIFY',
       'UNLOCK_PARALLELISM',
+      'TASK_HISTORY_COUNT',
+      'TASK_HISTORY_DAYS',
       'LOG_LEVEL',
       'API_KEY',
       'RESOURCE_KEY_FILE',
@@ -183,7 +187,7 @@ describe('the configuration', () => {
     ]) {
       assert.equal(problems.filter((problem) => new RegExp(`^${name}\\b`).test(problem)).length, 1, name);
     }
-    assert.equal(problems.length, 19);
+    assert.equal(problems.length, 21);
   });
 
   it('has its problems in the message of the error', () => {
@@ -213,6 +217,8 @@ describe('a wrong value', () => {
     ENGINE_TIMEOUT_MS: ['0', '1.5', '2147483648'],
     ENGINE_STALL_TIMEOUT_MS: ['0', '1.5', '2147483648'],
     UNLOCK_PARALLELISM: ['0', '17', '1.5', 'all'],
+    TASK_HISTORY_COUNT: ['0', '1000001', '1.5', 'all'],
+    TASK_HISTORY_DAYS: ['0', '3651', '1.5', 'always'],
     API_VERSION: ['.1', '-1', 'a b', 'a/b', 'a'.repeat(129)],
     SERVICE_IMAGES: ['azaion/api:1', 'Azaion/api', 'azaion//api/', 'a b'],
     DOCKER_HOST: [
