@@ -77,7 +77,7 @@ export class RunningTask {
       // Not within the call that created the task, which is to be answered first.
       await Promise.resolve();
       const result = await run(context);
-      assertJson(result);
+      if (!isJson(result)) throw new TypeError('the result of a task is not JSON');
       this.#finish({ status: 'complete', progress: 100, result });
     } catch (error) {
       this.#fail(this.#abort.signal.aborted ? abortReason(this.#abort.signal) : error);
@@ -91,7 +91,7 @@ export class RunningTask {
       error instanceof LoaderError
         ? error
         : new LoaderError('internal_error', 'Internal error; the log of the Loader tells more.', { cause: error });
-    const result = failure instanceof PartialResultError ? failure.result : null;
+    const result = failure instanceof PartialResultError && isJson(failure.result) ? failure.result : null;
     const { message, code } = failure;
     const end = { result, error: message, code };
     if (code === 'task_interrupted') {
@@ -123,7 +123,12 @@ export class RunningTask {
     if (![share, bytesDone, bytesTotal ?? 0].every(Number.isFinite)) return;
     const earlier = this.#task;
     const progress = Math.max(earlier.progress, Math.min(MAX_UNFINISHED_PROGRESS, Math.floor(share)));
-    this.#task = { ...earlier, progress, bytesDone: Math.max(earlier.bytesDone, bytesDone), bytesTotal };
+    this.#task = {
+      ...earlier,
+      progress,
+      bytesDone: Math.max(earlier.bytesDone, Math.floor(bytesDone)),
+      bytesTotal: bytesTotal === null ? null : Math.floor(bytesTotal),
+    };
     const nowMs = this.#options.now();
     if (progress > earlier.progress || Math.abs(nowMs - this.#savedAtMs) >= SAVE_INTERVAL_MS) {
       this.#savedAtMs = nowMs;
@@ -162,6 +167,10 @@ export class RunningTask {
 }
 
 /** Types don't keep a provider from answering what can't be stored. */
-function assertJson(result: unknown): void {
-  if (typeof JSON.stringify(result) !== 'string') throw new TypeError('the result of a task is not JSON');
+function isJson(result: unknown): boolean {
+  try {
+    return typeof JSON.stringify(result) === 'string';
+  } catch {
+    return false;
+  }
 }

@@ -36,6 +36,10 @@ const MAX_SLEEP_MS = 30_000;
 const CATCH_UP_MS = 1_000;
 /** A time that passed longer ago than this, in ms, was missed. */
 const MAX_LATENESS_MS = 60_000;
+/** A clock before this is not set yet: those of many devices begin in 1970. No Loader with schedules is older. */
+const CLOCK_UNSET_BEFORE_MS = Date.UTC(2026, 0);
+/** A clock that is set back by more, in ms, was wrong altogether. */
+const SMALL_CORRECTION_MS = 24 * 60 * 60 * 1000;
 const MAX_SCHEDULES = 1_000;
 
 /** Begins tasks at their times. */
@@ -122,14 +126,12 @@ export class Schedules {
     }
   }
 
-  /**
-   * The next time may come sooner than it seemed. Not before the schedule's own past, though: a clock that says so is not
-   * set yet, as those of many devices after their start.
-   */
+  /** The next time may come sooner than it seemed: a time that a wrong clock took for past is used again, others not. */
   #lookAgain(entry: Entry, nowMs: number): void {
-    const { createdAtMs, lastRun, nextRunAtMs } = entry.schedule;
-    if (nowMs < Math.max(createdAtMs, lastRun?.dueAtMs ?? 0)) return;
-    const next = entry.times?.next(nowMs) ?? null;
+    if (nowMs < CLOCK_UNSET_BEFORE_MS) return;
+    const { lastRun, nextRunAtMs } = entry.schedule;
+    const usedMs = lastRun !== null && lastRun.dueAtMs - nowMs < SMALL_CORRECTION_MS ? lastRun.dueAtMs : nowMs;
+    const next = entry.times?.next(Math.max(nowMs, usedMs)) ?? null;
     if (next !== null && (nextRunAtMs === null || next < nextRunAtMs)) this.#save(entry, { nextRunAtMs: next });
   }
 

@@ -176,25 +176,25 @@ export class TaskStore {
     return this.#read(() => {
       const conditions = ['seq < :before'];
       if (provider !== undefined) conditions.push('provider = :provider');
-      if (status !== undefined) conditions.push('status = :status');
-      const rows = this.#prepare(
-        `SELECT * FROM tasks WHERE ${conditions.join(' AND ')} ORDER BY seq DESC LIMIT :limit`,
-      ).iterate({
+      // What is not saved yet has another status than the database knows.
+      const isStatusKnown = status !== undefined && this.#unsaved.size === 0;
+      if (isStatusKnown) conditions.push('status = :status');
+      const rows = this.#prepare(`SELECT * FROM tasks WHERE ${conditions.join(' AND ')} ORDER BY seq DESC`).iterate({
         before: cursor === undefined ? Number.MAX_SAFE_INTEGER : Number(cursor),
-        // One more tells whether there is another page.
-        limit: limit + 1,
         ...(provider === undefined ? {} : { provider }),
-        ...(status === undefined ? {} : { status }),
+        ...(isStatusKnown ? { status } : {}),
       });
       const tasks: Task[] = [];
       let lastSeq: SQLOutputValue = null;
       let length = 0;
       for (const row of rows) {
+        const task = this.#toTask(row);
+        if (status !== undefined && task.status !== status) continue;
         length += String(row['parameters']).length + String(row['result']).length;
         if (tasks.length === limit || (tasks.length > 0 && length > MAX_PAGE_LENGTH)) {
           return { tasks, nextCursor: String(lastSeq) };
         }
-        tasks.push(this.#toTask(row));
+        tasks.push(task);
         lastSeq = row['seq'] ?? null;
       }
       return { tasks, nextCursor: null };
@@ -258,10 +258,9 @@ export class TaskStore {
   #prune(nowMs: number, keptUid = ''): void {
     const { historyCount, historyAgeMs } = this.#options;
     // Those of this process are not so old, whatever the clock says: it may have been set in the meantime.
-    const tooOld = this.#prepare('DELETE FROM tasks WHERE finished_at < ? AND seq <= ?').run(
-      nowMs - historyAgeMs,
-      this.#seqAtStart,
-    );
+    const tooOld = this.#prepare(
+      'DELETE FROM tasks WHERE finished_at < ? AND seq <= ? AND seq NOT IN (SELECT task FROM pending_retries)',
+    ).run(nowMs - historyAgeMs, this.#seqAtStart);
     this.#finishedCount -= Number(tooOld.changes);
     const isTooLarge = this.#usedLength() > MAX_DATABASE_LENGTH;
     const surplus = this.#finishedCount - (isTooLarge ? Math.floor(this.#finishedCount * KEPT_SHARE) : historyCount);
