@@ -108,8 +108,9 @@ export class Schedules {
   /** Begins what is due by now. */
   tick(): void {
     const nowMs = this.#options.now();
-    const isClockSetBack = nowMs < this.#lastTickMs;
-    this.#lastTickMs = nowMs;
+    const isClockSet = nowMs >= CLOCK_UNSET_BEFORE_MS;
+    const isClockSetBack = isClockSet && nowMs < this.#lastTickMs;
+    if (isClockSet) this.#lastTickMs = nowMs;
     for (const entry of this.#entries.values()) {
       if (isClockSetBack) this.#lookAgain(entry, nowMs);
       this.#look(entry, nowMs);
@@ -128,7 +129,6 @@ export class Schedules {
 
   /** The next time may come sooner than it seemed: a time that a wrong clock took for past is used again, others not. */
   #lookAgain(entry: Entry, nowMs: number): void {
-    if (nowMs < CLOCK_UNSET_BEFORE_MS) return;
     const { lastRun, nextRunAtMs } = entry.schedule;
     const usedMs = lastRun !== null && lastRun.dueAtMs - nowMs < SMALL_CORRECTION_MS ? lastRun.dueAtMs : nowMs;
     const next = entry.times?.next(Math.max(nowMs, usedMs)) ?? null;

@@ -6,6 +6,7 @@ import { ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aw
 import { Origin } from '../../origin/origin.ts';
 import { FaultProxy } from './fault-proxy.ts';
 import { LoaderProcess } from './loader-process.ts';
+import { TaskClient } from './task-client.ts';
 import { noteSecrets, S3 } from './test-environment.ts';
 
 export interface DeviceOptions {
@@ -72,6 +73,7 @@ export class Device {
     const env = {
       RESOURCE_API_URL: apiProxy.url,
       MODEL_CACHE_DIR: path.join(folder, 'models'),
+      STATE_DIR: path.join(folder, 'state'),
       STALL_TIMEOUT_MS: String(STALL_TIMEOUT_MS),
       UPSTREAM_TIMEOUT_MS: String(UPSTREAM_TIMEOUT_MS),
       ...options.env,
@@ -82,6 +84,16 @@ export class Device {
 
   get cacheFolder(): string {
     return path.join(this.folder, 'models');
+  }
+
+  /** Unless the environment names another. */
+  get stateFolder(): string {
+    return path.join(this.folder, 'state');
+  }
+
+  /** For a Loader with an API key. */
+  get tasks(): TaskClient {
+    return new TaskClient(this.loader);
   }
 
   /** A cdn.yaml that is good for this device, to be published whole or hurt. */
@@ -122,7 +134,8 @@ export class Device {
   /** Makes the next load a cold one. */
   async clearCache(): Promise<void> {
     await this.settled();
-    await rm(this.cacheFolder, { recursive: true, force: true });
+    // The sums of a copy are made when nobody waits any more.
+    await rm(this.cacheFolder, { recursive: true, force: true, maxRetries: 20, retryDelay: 5 });
   }
 
   /** Names of the unfinished files in the cache. */
@@ -143,7 +156,17 @@ export class Device {
 
   async restartLoader(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     await this.loader.stop(signal);
-    this.loader = await LoaderProcess.start({ env: this.#env });
+    await this.startLoader();
+  }
+
+  /** For a Loader that was stopped. */
+  async startLoader(env: Readonly<Record<string, string>> = {}): Promise<void> {
+    this.loader = await LoaderProcess.start({ env: { ...this.#env, ...env } });
+  }
+
+  /** For a Loader that was stopped: starts one that is killed after so many ms. */
+  async startAndKillLoader(afterMs: number): Promise<void> {
+    await LoaderProcess.startAndKill({ env: this.#env }, afterMs);
   }
 
   /** No more faults. */

@@ -1,5 +1,6 @@
 import { createServer, request, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /** What becomes of one request. Bytes count from the beginning of the answer's body. */
 export type Fault =
@@ -23,7 +24,11 @@ export type Fault =
   | { readonly kind: 'refuse' }
   /** The upstream does what was asked, and its answer gets lost. */
   | { readonly kind: 'lose-answer' }
-  | { readonly kind: 'delay'; readonly ms: number };
+  | { readonly kind: 'delay'; readonly ms: number }
+  /** Forwarded when the promise resolves, or answered then without asking the upstream. */
+  | { readonly kind: 'hold'; readonly until: Promise<unknown>; readonly answer?: { status: number; body: string } }
+  /** The answer's body comes no faster than this. */
+  | { readonly kind: 'throttle'; readonly bytesPerSecond: number };
 
 export interface SeenRequest {
   readonly method: string;
@@ -41,11 +46,19 @@ export class FaultProxy {
   readonly requests: SeenRequest[] = [];
   readonly #server: Server;
   readonly #upstream: URL;
+  #openConnections = 0;
+  #openRequests = 0;
 
   private constructor(upstream: string) {
     this.#upstream = new URL(upstream);
     this.#server = createServer((incoming, outgoing) => {
+      this.#openRequests++;
+      outgoing.once('close', () => this.#openRequests--);
       this.#handle(incoming, outgoing);
+    });
+    this.#server.on('connection', (socket) => {
+      this.#openConnections++;
+      socket.once('close', () => this.#openConnections--);
     });
   }
 
@@ -57,6 +70,16 @@ export class FaultProxy {
 
   get url(): string {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  /** Connections of clients, idle ones included. */
+  get openConnections(): number {
+    return this.#openConnections;
+  }
+
+  /** Requests whose answer is not complete and whose client has not left. */
+  get openRequests(): number {
+    return this.#openRequests;
   }
 
   /** No more faults, and no memory of requests. */
@@ -88,12 +111,18 @@ export class FaultProxy {
       setTimeout(() => {
         this.#forward(incoming, outgoing, PASS);
       }, fault.ms);
+    } else if (fault.kind === 'hold') {
+      void fault.until.then(() => {
+        if (fault.answer === undefined) this.#forward(incoming, outgoing, PASS);
+        else outgoing.writeHead(fault.answer.status).end(fault.answer.body);
+      });
     } else {
       this.#forward(incoming, outgoing, fault);
     }
   }
 
   #forward(incoming: IncomingMessage, outgoing: ServerResponse, fault: Fault): void {
+    if (outgoing.destroyed) return; // The client has left meanwhile.
     // Headers as they came, Host included: it is signed.
     const upstream = request({
       host: this.#upstream.hostname,
@@ -121,9 +150,23 @@ export class FaultProxy {
         headers,
       );
       if (fault.kind === 'cut' || fault.kind === 'silence') sendSome(answer, outgoing, fault);
+      else if (fault.kind === 'throttle') void sendSlowly(answer, outgoing, fault.bytesPerSecond);
       else answer.pipe(outgoing);
     });
     incoming.pipe(upstream);
+  }
+}
+
+async function sendSlowly(answer: IncomingMessage, outgoing: ServerResponse, bytesPerSecond: number): Promise<void> {
+  outgoing.flushHeaders();
+  try {
+    for await (const chunk of answer as AsyncIterable<Buffer>) {
+      outgoing.write(chunk);
+      await sleep((1000 * chunk.length) / bytesPerSecond, undefined, { ref: false });
+    }
+    outgoing.end();
+  } catch {
+    outgoing.destroy();
   }
 }
 

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { appendFileSync, createWriteStream, mkdirSync, readFileSync } from 'node:fs';
 import { readdir, readlink } from 'node:fs/promises';
 import path from 'node:path';
-import { LOG_FOLDER } from './test-environment.ts';
+import { LOG_FOLDER, RUN_FOLDER } from './test-environment.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '../../src/main.ts');
 
@@ -25,27 +25,21 @@ export interface JsonAnswer {
 export class LoaderProcess {
   readonly url: string;
   readonly port: number;
+  /** What it wants with each request: the first of its API keys, where it has any. */
+  readonly authorization: Readonly<Record<string, string>>;
   readonly #child: ChildProcess;
   readonly #logPath: string;
 
-  private constructor(child: ChildProcess, url: string, logPath: string) {
+  private constructor(child: ChildProcess, url: string, logPath: string, apiKeys: string | undefined) {
     this.#child = child;
     this.url = url;
     this.port = Number(new URL(url).port);
+    this.authorization = apiKeys === undefined ? {} : { authorization: `Bearer ${apiKeys.split(',')[0] ?? ''}` };
     this.#logPath = logPath;
   }
 
   static async start(options: LoaderProcessOptions): Promise<LoaderProcess> {
-    mkdirSync(LOG_FOLDER, { recursive: true });
-    const logPath = path.join(LOG_FOLDER, `${randomUUID()}.log`);
-    const child = spawn(process.execPath, [MAIN], {
-      env: { PATH: process.env['PATH'], PORT: '0', LOG_LEVEL: 'trace', HARDWARE_ID: 'test-hardware', ...options.env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-      ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
-    });
-    const log = createWriteStream(logPath);
-    child.stdout.pipe(log, { end: false });
-    child.stderr.pipe(log, { end: false });
+    const { child, logPath } = LoaderProcess.#spawn(options);
     const url = await new Promise<string>((resolve, reject) => {
       let output = '';
       setTimeout(() => {
@@ -62,7 +56,36 @@ export class LoaderProcess {
         reject(new Error(`the Loader ended with ${code}: ${output}`));
       });
     });
-    return new LoaderProcess(child, url, logPath);
+    return new LoaderProcess(child, url, logPath, options.env['API_KEY']);
+  }
+
+  /** Starts one that is killed after so many ms, whether it listens by then or not. */
+  static async startAndKill(options: LoaderProcessOptions, afterMs: number): Promise<void> {
+    const { child } = LoaderProcess.#spawn(options);
+    const exited = new Promise((resolve) => child.once('exit', resolve));
+    setTimeout(() => child.kill('SIGKILL'), afterMs);
+    await exited;
+  }
+
+  static #spawn(options: LoaderProcessOptions) {
+    mkdirSync(LOG_FOLDER, { recursive: true });
+    const logPath = path.join(LOG_FOLDER, `${randomUUID()}.log`);
+    const child = spawn(process.execPath, [MAIN], {
+      env: {
+        PATH: process.env['PATH'],
+        PORT: '0',
+        LOG_LEVEL: 'trace',
+        HARDWARE_ID: 'test-hardware',
+        STATE_DIR: path.join(RUN_FOLDER, 'state', randomUUID()),
+        ...options.env,
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
+    });
+    const log = createWriteStream(logPath);
+    child.stdout.pipe(log, { end: false });
+    child.stderr.pipe(log, { end: false });
+    return { child, logPath };
   }
 
   get pid(): number {
@@ -84,7 +107,7 @@ export class LoaderProcess {
   async post(route: string, body: unknown, headers: Readonly<Record<string, string>> = {}): Promise<Response> {
     return await fetch(`${this.url}${route}`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json', ...headers },
+      headers: { 'content-type': 'application/json', ...this.authorization, ...headers },
       body: typeof body === 'string' ? body : JSON.stringify(body),
     });
   }
@@ -107,14 +130,14 @@ export class LoaderProcess {
     const form = new FormData();
     form.append('data', content instanceof Blob ? content : new Blob([content]), name);
     if (folder !== undefined) form.append('folder', folder);
-    const response = await fetch(`${this.url}/upload/${encodeURIComponent(name)}`, { method: 'POST', body: form });
-    return await readJson(response);
+    const url = `${this.url}/upload/${encodeURIComponent(name)}`;
+    return await readJson(await fetch(url, { method: 'POST', body: form, headers: this.authorization }));
   }
 
-  /** What its file descriptors point to, under `folder`. */
+  /** What its file descriptors point to, under `folder`; the tasks' database, which is always open, is left out. */
   async openFilesUnder(folder: string): Promise<string[]> {
     const targets = await this.#descriptors();
-    return targets.filter((target) => target.startsWith(folder));
+    return targets.filter((target) => target.startsWith(folder) && !/\/tasks\.db(-wal|-shm)?$/.test(target));
   }
 
   /** The most resident memory that it ever had, in bytes (proc(5), VmHWM). */

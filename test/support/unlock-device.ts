@@ -12,6 +12,7 @@ import { EngineProxy } from './engine-proxy.ts';
 import { FaultProxy } from './fault-proxy.ts';
 import type { Image } from '../../origin/image-maker.ts';
 import { LoaderProcess, type JsonAnswer } from './loader-process.ts';
+import { TaskClient } from './task-client.ts';
 import { noteSecrets } from './test-environment.ts';
 
 /** How long the engine may be silent in these tests, in ms: short, so that they are. */
@@ -90,8 +91,17 @@ export class UnlockDevice {
     return path.join(this.folder, 'images', 'images.enc');
   }
 
+  get stateFolder(): string {
+    return path.join(this.folder, 'state');
+  }
+
   get receiptPath(): string {
-    return path.join(this.folder, 'state', 'unlock-receipt.json');
+    return path.join(this.stateFolder, 'unlock-receipt.json');
+  }
+
+  /** For a Loader with an API key. */
+  get tasks(): TaskClient {
+    return new TaskClient(this.loader);
   }
 
   /** `uid` is the user to run as. */
@@ -118,7 +128,7 @@ export class UnlockDevice {
   }
 
   async status(): Promise<UnlockStatus> {
-    const response = await fetch(`${this.loader.url}/unlock/status`);
+    const response = await fetch(`${this.loader.url}/unlock/status`, { headers: this.loader.authorization });
     return (await response.json()) as UnlockStatus;
   }
 
@@ -131,7 +141,8 @@ export class UnlockDevice {
 
   /** Every status of the run that is under way, the last one included. */
   async events(): Promise<UnlockStatus[]> {
-    const response = await fetch(`${this.loader.url}/unlock/events`, { signal: AbortSignal.timeout(WAIT_MS) });
+    const options = { headers: this.loader.authorization, signal: AbortSignal.timeout(WAIT_MS) };
+    const response = await fetch(`${this.loader.url}/unlock/events`, options);
     const text = await response.text();
     return [...text.matchAll(/^data: (.*)$/gm)].map((match) => JSON.parse(match[1] ?? '') as UnlockStatus);
   }
@@ -163,12 +174,12 @@ export class UnlockDevice {
     assert.deepEqual(await this.docker.imageIds(), ids);
   }
 
-  /** Nothing was left beside the archive, and nothing of ours in the state folder but the receipt. */
+  /** Nothing was left beside the archive, and nothing in the state folder but the receipt and the tasks' database. */
   async assertTidy(): Promise<void> {
     assert.deepEqual(await readdir(path.dirname(this.archivePath)), ['images.enc']);
     const state = await readdir(path.dirname(this.receiptPath)).catch(() => []);
     assert.deepEqual(
-      state.filter((name) => name !== 'unlock-receipt.json'),
+      state.filter((name) => name !== 'unlock-receipt.json' && !/^tasks\.db(-wal|-shm)?$/.test(name)),
       [],
     );
   }
@@ -192,7 +203,7 @@ export class UnlockDevice {
     this.engineProxy.reset();
     this.apiProxy.reset();
     await this.docker.removeAll();
-    await rm(path.dirname(this.receiptPath), { recursive: true, force: true });
+    await rm(this.receiptPath, { recursive: true, force: true });
   }
 
   async stop(): Promise<void> {
