@@ -47,7 +47,8 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
     return { bytes: MODEL_LENGTH, note: 'encrypted and split on the way' };
   });
   await step('Load it cold, from the CDN', async () => {
-    await rm(stage.cacheFolder, { recursive: true });
+    // The Loader may still be writing the digests of what was uploaded.
+    await rm(stage.cacheFolder, { recursive: true, maxRetries: 20, retryDelay: 20 });
     const downloadsBefore = stage.cdnDownloads;
     digests.push(await load(client));
     if (stage.cdnDownloads === downloadsBefore) throw new Error('the Loader did not go to the CDN for it');

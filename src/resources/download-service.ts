@@ -122,12 +122,13 @@ export class DownloadService {
     const { apiClient, publicationLock } = this.#options;
     const login = apiClient.currentLogin();
     const aesKey = login.resourceAesKey();
-    return await publicationLock.shared(resourceKey(resource), async () => {
+    const find = async () => {
       const small = await login.session.fetchResource(resource.folder, smallPartFile(resource), signal);
       const cached = await this.#findCached(resource, small, aesKey);
       if (cached !== undefined) return cached;
       return prove(await this.#findOnCdn(login, resource, small, signal), small, aesKey);
-    });
+    };
+    return await publicationLock.shared(resourceKey(resource), find, signal);
   }
 
   /** The copy in the cache, if there is one that fits and passes; a bad one is set aside. */

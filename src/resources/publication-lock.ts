@@ -1,3 +1,5 @@
+import { unlessAborted } from '../transfer/unless-aborted.ts';
+
 /**
  * Keeps, per resource, those who open its parts (shared) apart from the one who publishes new ones (exclusive): nobody
  * in this process gets the small part of one upload and the big part of another. Nothing polls; the order is that of
@@ -6,12 +8,13 @@
 export class PublicationLock {
   readonly #queues = new Map<string, Queue>();
 
-  async shared<T>(key: string, work: () => Promise<T>): Promise<T> {
-    return await this.#run(key, 'shared', work);
+  /** Waits no longer than until `signal` aborts. @throws its reason, or what `work` throws */
+  async shared<T>(key: string, work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    return await this.#run(key, 'shared', work, signal);
   }
 
   async exclusive<T>(key: string, work: () => Promise<T>): Promise<T> {
-    return await this.#run(key, 'exclusive', work);
+    return await this.#run(key, 'exclusive', work, NEVER);
   }
 
   /** How many resources have a holder or somebody who waits. */
@@ -19,12 +22,13 @@ export class PublicationLock {
     return this.#queues.size;
   }
 
-  async #run<T>(key: string, mode: Mode, work: () => Promise<T>): Promise<T> {
+  async #run<T>(key: string, mode: Mode, work: () => Promise<T>, signal: AbortSignal): Promise<T> {
     const queue = this.#queues.get(key) ?? { lastExclusive: Promise.resolve(), shared: new Set(), users: 0 };
     this.#queues.set(key, queue);
     queue.users++;
     const { promise: done, resolve: release } = Promise.withResolvers<undefined>();
-    const turn = mode === 'exclusive' ? Promise.all([queue.lastExclusive, ...queue.shared]) : queue.lastExclusive;
+    const turn: Promise<unknown> =
+      mode === 'exclusive' ? Promise.all([queue.lastExclusive, ...queue.shared]) : queue.lastExclusive;
     if (mode === 'exclusive') {
       queue.lastExclusive = done;
       // Whoever comes later waits for us, and we have taken note of those before.
@@ -33,7 +37,7 @@ export class PublicationLock {
       queue.shared.add(done);
     }
     try {
-      await turn;
+      await unlessAborted(turn, signal);
       return await work();
     } finally {
       release(undefined);
@@ -43,6 +47,8 @@ export class PublicationLock {
     }
   }
 }
+
+const NEVER = new AbortController().signal;
 
 type Mode = 'shared' | 'exclusive';
 

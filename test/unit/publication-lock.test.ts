@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
 import { PublicationLock } from '../../src/resources/publication-lock.ts';
 
+const NEVER = new AbortController().signal;
+
 let lock = new PublicationLock();
 let events: string[] = [];
 
@@ -36,13 +38,13 @@ async function settle(): Promise<void> {
 
 describe('the publication lock', () => {
   it('answers what the work answers', async () => {
-    assert.equal(await lock.shared('r', () => Promise.resolve(1)), 1);
+    assert.equal(await lock.shared('r', () => Promise.resolve(1), NEVER), 1);
     assert.equal(await lock.exclusive('r', () => Promise.resolve(2)), 2);
   });
 
   it('lets shared works run together', async () => {
     const works = ['a', 'b', 'c'].map(makeWork);
-    const running = works.map((work) => lock.shared('r', work.run));
+    const running = works.map((work) => lock.shared('r', work.run, NEVER));
     await settle();
     assert.deepEqual(events, ['+a', '+b', '+c']);
     for (const work of works) work.finish();
@@ -51,7 +53,7 @@ describe('the publication lock', () => {
 
   it('lets an exclusive work run alone, after all shared ones before it', async () => {
     const [a, b, x] = [makeWork('a'), makeWork('b'), makeWork('x')];
-    const running = [lock.shared('r', a.run), lock.shared('r', b.run), lock.exclusive('r', x.run)];
+    const running = [lock.shared('r', a.run, NEVER), lock.shared('r', b.run, NEVER), lock.exclusive('r', x.run)];
     await settle();
     assert.deepEqual(events, ['+a', '+b']);
     b.finish();
@@ -79,11 +81,11 @@ describe('the publication lock', () => {
   it('keeps the order of arrival, so that a stream of loads does not keep an upload waiting', async () => {
     const works = { a: makeWork('a'), x: makeWork('x'), b: makeWork('b'), y: makeWork('y'), c: makeWork('c') };
     const running = [
-      lock.shared('r', works.a.run),
+      lock.shared('r', works.a.run, NEVER),
       lock.exclusive('r', works.x.run),
-      lock.shared('r', works.b.run),
+      lock.shared('r', works.b.run, NEVER),
       lock.exclusive('r', works.y.run),
-      lock.shared('r', works.c.run),
+      lock.shared('r', works.c.run, NEVER),
     ];
     for (const work of Object.values(works)) {
       await settle();
@@ -95,7 +97,7 @@ describe('the publication lock', () => {
 
   it('lets the shared works that came after an exclusive one begin together when it ends', async () => {
     const [x, a, b] = [makeWork('x'), makeWork('a'), makeWork('b')];
-    const running = [lock.exclusive('r', x.run), lock.shared('r', a.run), lock.shared('r', b.run)];
+    const running = [lock.exclusive('r', x.run), lock.shared('r', a.run, NEVER), lock.shared('r', b.run, NEVER)];
     await settle();
     assert.deepEqual(events, ['+x']);
     x.finish();
@@ -109,9 +111,9 @@ describe('the publication lock', () => {
   it('makes an exclusive work wait for the shared ones on both sides of an earlier exclusive one', async () => {
     const [a, x, b, y] = [makeWork('a'), makeWork('x'), makeWork('b'), makeWork('y')];
     const running = [
-      lock.shared('r', a.run),
+      lock.shared('r', a.run, NEVER),
       lock.exclusive('r', x.run),
-      lock.shared('r', b.run),
+      lock.shared('r', b.run, NEVER),
       lock.exclusive('r', y.run),
     ];
     a.finish();
@@ -127,9 +129,9 @@ describe('the publication lock', () => {
 
   it('is released by a work that fails, whose failure is its caller’s alone', async () => {
     const [a, x, b] = [makeWork('a'), makeWork('x'), makeWork('b')];
-    const shared = lock.shared('r', a.run);
+    const shared = lock.shared('r', a.run, NEVER);
     const exclusive = lock.exclusive('r', x.run);
-    const last = lock.shared('r', b.run);
+    const last = lock.shared('r', b.run, NEVER);
     await settle();
     a.fail();
     await assert.rejects(shared, /a failed/);
@@ -151,6 +153,25 @@ describe('the publication lock', () => {
     assert.equal(lock.size, 0);
   });
 
+  it('lets those go who wait no longer, and keeps nobody waiting for them', async () => {
+    const [x, a, y] = [makeWork('x'), makeWork('a'), makeWork('y')];
+    const abort = new AbortController();
+    const first = lock.exclusive('r', x.run);
+    const waiting = lock.shared('r', a.run, abort.signal);
+    const last = lock.exclusive('r', y.run);
+    await settle();
+    abort.abort(new Error('left'));
+    await assert.rejects(waiting, /left/);
+    assert.deepEqual(events, ['+x']);
+    x.finish();
+    await first;
+    await settle();
+    assert.deepEqual(events, ['+x', '-x', '+y']);
+    y.finish();
+    await last;
+    assert.equal(lock.size, 0);
+  });
+
   it('keeps resources apart', async () => {
     const [x, y] = [makeWork('x'), makeWork('y')];
     const running = [lock.exclusive('r', x.run), lock.exclusive('s', y.run)];
@@ -164,7 +185,7 @@ describe('the publication lock', () => {
 
   it('forgets a resource when nobody holds it or waits for it, whatever the works ended with', async () => {
     const [x, a, y] = [makeWork('x'), makeWork('a'), makeWork('y')];
-    const running = [lock.exclusive('r', x.run), lock.shared('r', a.run), lock.exclusive('r', y.run)];
+    const running = [lock.exclusive('r', x.run), lock.shared('r', a.run, NEVER), lock.exclusive('r', y.run)];
     const settled = Promise.allSettled(running);
     for (const fail of [x.fail, a.fail]) {
       await settle();

@@ -350,11 +350,13 @@ describe('the service of the tasks without a database', () => {
       for (let turn = 0; turn < 20; turn++) await Promise.resolve(); // It is just opening the database.
       const secondStopped = second.stop();
       await eventually(() => a.runs.length > runs);
-      for (const { fail } of a.runs) fail(new Error('aborted'));
+      assert.equal(a.last.context.signal.aborted, true);
+      a.last.fail(new Error('aborted'));
       await secondStopped;
-      if (isOpen(second)) {
-        assert.ok(second.runner.history({ limit: 10 }).tasks.every(({ status }) => status !== 'in_progress'));
-      }
+      assert.deepEqual(
+        second.runner.history({ limit: 10 }).tasks.map(({ status }) => status),
+        ['interrupted', 'interrupted'],
+      );
     });
   });
 });

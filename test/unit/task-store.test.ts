@@ -125,6 +125,20 @@ describe('a stored task', () => {
     assert.equal(store.find('u')?.progress, 100);
   });
 
+  it('ends once: what comes later changes nothing', () => {
+    const task = makeTask({ uid: 'u' });
+    store.insert(task);
+    const ended = end(task, { status: 'interrupted', progress: 1 });
+    store.finish(ended, 2);
+    for (const retryAttempt of [null, 3]) {
+      store.finish(end(task), retryAttempt);
+      assert.deepEqual(makeStore().find('u'), ended);
+      assert.deepEqual(store.pendingRetries(), [{ task: ended, attempt: 2 }]);
+    }
+    assert.deepEqual(logLines, []);
+    addEnded('v');
+  });
+
   it('that has ended can not be changed by anybody', () => {
     const ended = addEnded('u');
     for (const change of ['progress = 1', "status = 'in_progress'", "status = 'failed'", 'result = NULL', 'seq = 99']) {
@@ -383,6 +397,8 @@ describe('what is kept', () => {
       store.finish(end(makeTask({ uid }), { finishedAtMs: NOW_MS + index }), null);
     }
     assert.deepEqual(uids(), ['c', 'long']);
+    addEnded('d', { finishedAtMs: NOW_MS + 10 });
+    assert.deepEqual(uids(), ['d', 'long']);
   });
 
   it('is what has just ended, also where the clock was set back', () => {
@@ -513,6 +529,24 @@ describe('an end that can not be written', () => {
     store.flush(); // Would be refused by the database, if it wrote an end again.
     addEnded('d');
     assert.deepEqual(uids(), ['d', 'b']);
+  });
+
+  it('is counted once, however often its writing fails', () => {
+    store = makeStore(3);
+    for (const uid of ['a', 'b', 'c']) addEnded(uid);
+    store.insert(makeTask({ uid: 'u' }));
+    refuseWrites(true);
+    store.finish(end(makeTask({ uid: 'u' })), null);
+    refuseWrites(false);
+    for (let attempt = 0; attempt < 5; attempt++) {
+      assert.throws(() => {
+        store.insert(makeTask({ uid: 'c' })); // It is taken: nothing of this is kept.
+      }, isUnavailable);
+    }
+    store.flush();
+    assert.deepEqual(uids(), ['u', 'c', 'b']);
+    addEnded('v');
+    assert.deepEqual(uids(), ['v', 'u', 'c']);
   });
 
   it('is in the place of what the database has, in the history of its state', () => {
