@@ -1,6 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { open, rm, stat } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { open, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DEMO_API_KEY, type DemoStage } from './demo-stage.ts';
 import { LoaderClient } from './loader-client.ts';
 import { DEMO_USER } from './origin.ts';
@@ -55,7 +57,8 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
     return { bytes: MODEL_LENGTH, note: 'the cache was removed before' };
   });
   await step('Load it warm, from the cache', async () => {
-    await stat(path.join(stage.cacheFolder, DEMO_RESOURCE.folder, `${DEMO_RESOURCE.filename}.big`));
+    // Its last byte came before the copy was on the disk.
+    await untilThere(path.join(stage.cacheFolder, DEMO_RESOURCE.folder, `${DEMO_RESOURCE.filename}.big`), signal);
     const downloadsBefore = stage.cdnDownloads;
     digests.push(await load(client));
     if (stage.cdnDownloads !== downloadsBefore) throw new Error('the Loader went to the CDN for it');
@@ -68,6 +71,14 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
     }
     return Promise.resolve({ note: 'made = loaded cold = loaded warm', details: [made] });
   });
+}
+
+/** Waits for a file. @throws Error when it does not come */
+async function untilThere(filePath: string, signal: AbortSignal): Promise<void> {
+  for (let tries = 100; !existsSync(filePath); tries--) {
+    if (tries === 0) throw new Error('the model is not in the cache');
+    await sleep(50, undefined, { signal });
+  }
 }
 
 /** Answers the SHA-256 of what came. */

@@ -126,7 +126,9 @@ export class DownloadService {
       const small = await login.session.fetchResource(resource.folder, smallPartFile(resource), signal);
       const cached = await this.#findCached(resource, small, aesKey);
       if (cached !== undefined) return cached;
-      return prove(await this.#findOnCdn(login, resource, small, signal), small, aesKey);
+      const big = await this.#findOnCdn(login, resource, small, signal);
+      // While the CDN was asked, another's transfer may have ended.
+      return (await this.#findCached(resource, small, aesKey)) ?? prove(big, small, aesKey);
     };
     return await publicationLock.shared(resourceKey(resource), find, signal);
   }

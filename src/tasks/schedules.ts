@@ -47,6 +47,8 @@ export class Schedules {
   readonly #options: Required<SchedulesOptions>;
   /** By id, in the order of their creation. */
   readonly #entries = new Map<string, Entry>();
+  /** The last look at the clock, and the last one at which it was set. */
+  #lookedAtMs = -Infinity;
   #lastTickMs = Infinity;
   #timer: NodeJS.Timeout | undefined;
   #isStopped = false;
@@ -111,6 +113,7 @@ export class Schedules {
     const isClockSet = nowMs >= CLOCK_UNSET_BEFORE_MS;
     const isClockSetBack = isClockSet && nowMs < this.#lastTickMs;
     if (isClockSet) this.#lastTickMs = nowMs;
+    this.#lookedAtMs = nowMs;
     for (const entry of this.#entries.values()) {
       if (isClockSetBack) this.#lookAgain(entry, nowMs);
       this.#look(entry, nowMs);
@@ -183,7 +186,8 @@ export class Schedules {
     if (this.#isStopped) return;
     const nowMs = this.#options.now();
     const times = this.list().flatMap(({ nextRunAtMs }) => nextRunAtMs ?? []);
-    const sleeps = times.map((timeMs) => (timeMs > nowMs ? timeMs - nowMs : CATCH_UP_MS));
+    // What was due at the last look and still is waits for its provider.
+    const sleeps = times.map((timeMs) => (timeMs > this.#lookedAtMs ? Math.max(0, timeMs - nowMs) : CATCH_UP_MS));
     this.#timer = setTimeout(
       () => {
         this.tick();

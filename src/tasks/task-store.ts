@@ -263,7 +263,8 @@ export class TaskStore {
     ).run(nowMs - historyAgeMs, this.#seqAtStart);
     this.#finishedCount -= Number(tooOld.changes);
     const isTooLarge = this.#usedLength() > MAX_DATABASE_LENGTH;
-    const surplus = this.#finishedCount - (isTooLarge ? Math.floor(this.#finishedCount * KEPT_SHARE) : historyCount);
+    const keptCount = isTooLarge ? Math.floor(this.#finishedCount * KEPT_SHARE) : historyCount;
+    const surplus = this.#finishedCount - Math.min(keptCount, historyCount);
     if (surplus <= 0) return;
     const tooMany = this.#prepare(
       `DELETE FROM tasks WHERE seq IN (

@@ -116,7 +116,9 @@ export class UnlockService {
       const { status } = this;
       const change = this.#change.promise;
       yield status;
-      if (status.state === 'ready' || status.state === 'error' || this.#isStopped) return;
+      if (status.state === 'ready' || status.state === 'error') return;
+      // A run that is under way ends soon, and how it did is to be told.
+      if (this.#isStopped && !this.#machine.isRunning) return;
       if (!(await happens(change, signal))) return;
     }
   }

@@ -160,6 +160,7 @@ describe('tasks of a Loader that is killed', { skip: S3_SKIP }, () => {
       copies.set(`${name}.big.sums`, sha256(await readFile(`${device.bigPath(name)}.sums`)));
       copies.set(`${name}.big.json`, sha256(await readFile(`${device.bigPath(name)}.json`)));
     }
+    await device.restartLoader('SIGTERM'); // Leaves what makes the starts to come faster.
     await device.tasks.schedule({ provider: 'evict', parameters: { max_bytes: 4_000_000 }, cron: '* * * * * *' });
     await device.tasks.schedule({ provider: 'verify', cron: '* * * * * *', catch_up: true });
     schedules = await device.tasks.schedules();
@@ -189,10 +190,10 @@ describe('tasks of a Loader that is killed', { skip: S3_SKIP }, () => {
     const running = pick(model.running);
     const choice = random();
     if (choice < 0.3) {
-      const wanted = names.filter(() => random() < 0.4);
+      const wanted = names.filter(() => random() < 0.15);
       await begin(
         'prefetch',
-        prefetchOf(...(wanted.length === 0 ? names : wanted), ...(random() < 0.2 ? ['absent'] : [])),
+        prefetchOf(...(wanted.length === 0 ? [names[0] ?? ''] : wanted), ...(random() < 0.2 ? ['absent'] : [])),
       );
     } else if (choice < 0.45) {
       await begin('verify');
@@ -200,7 +201,7 @@ describe('tasks of a Loader that is killed', { skip: S3_SKIP }, () => {
       await begin('evict', { max_bytes: Math.floor(random() * 12_000_000) });
     } else if (choice < 0.68) {
       await begin('unlock', { email: device.email, password: 'there-is-no-archive' });
-    } else if (choice < 0.78 && running !== undefined) {
+    } else if (choice < 0.72 && running !== undefined) {
       const task = await tasks.cancel(running.uid);
       assert.notEqual(task.status, 'in_progress', 'the answer came before the end');
       model.note(task);
