@@ -12,7 +12,7 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 const MAX_LISTED = 1_000;
 
 /** Removes from the cache what has not been loaded for long, or, oldest first, what goes beyond a number of bytes. */
-export function createEvictProvider(cache: BigPartCache): Provider {
+export function createEvictProvider(cache: Pick<BigPartCache, 'list' | 'removeUnlessHeld'>): Provider {
   return defineProvider<EvictParameters>({
     name: 'evict',
     schema: {

@@ -7,8 +7,8 @@ import { runInParallel } from '../run-in-parallel.ts';
 import type { JsonValue } from '../task.ts';
 
 export interface PrefetchProviderOptions {
-  readonly apiClient: ApiClient;
-  readonly downloads: DownloadService;
+  readonly apiClient: Pick<ApiClient, 'isAuthenticated' | 'authenticated' | 'currentLogin'>;
+  readonly downloads: Pick<DownloadService, 'planPrefetch'>;
 }
 
 interface PrefetchParameters {
@@ -75,11 +75,15 @@ export function createPrefetchProvider({ apiClient, downloads }: PrefetchProvide
 }
 
 class PrefetchRun {
-  readonly #downloads: DownloadService;
+  readonly #downloads: PrefetchProviderOptions['downloads'];
   readonly #context: TaskContext;
   readonly #prefetches: readonly Prefetch[];
 
-  constructor(resources: readonly ResourceName[], downloads: DownloadService, context: TaskContext) {
+  constructor(
+    resources: readonly ResourceName[],
+    downloads: PrefetchProviderOptions['downloads'],
+    context: TaskContext,
+  ) {
     this.#downloads = downloads;
     this.#context = context;
     const unknown = { status: 'planned', bytesStored: 0, bytesTotal: 0, error: null, code: null } as const;

@@ -3,13 +3,16 @@ import type { UnlockService } from '../../unlock/unlock-service.ts';
 import { defineProvider, type Provider, type TaskContext } from '../provider.ts';
 import type { JsonValue } from '../task.ts';
 
+/** What the provider needs of the UnlockService. */
+type Unlocks = Pick<UnlockService, 'start' | 'cancel' | 'watch' | 'onRun'>;
+
 interface UnlockParameters {
   readonly email: string;
   readonly password: string;
 }
 
 /** The unlock of the device's image archive. POST /unlock begins the same run, which is then a task as well. */
-export function createUnlockProvider(unlocks: UnlockService): Provider {
+export function createUnlockProvider(unlocks: Unlocks): Provider {
   let runEmail: string | undefined;
   return defineProvider<UnlockParameters>({
     name: 'unlock',
@@ -35,7 +38,7 @@ export function createUnlockProvider(unlocks: UnlockService): Provider {
 }
 
 /** Joins the run that `start` begins, or that is under way, and goes with it to its end. */
-async function follow(unlocks: UnlockService, context: TaskContext, start: () => Promise<void>): Promise<JsonValue> {
+async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promise<void>): Promise<JsonValue> {
   let cancelled: Promise<unknown> | undefined;
   const onAbort = () => {
     cancelled = unlocks.cancel();
@@ -57,7 +60,7 @@ async function follow(unlocks: UnlockService, context: TaskContext, start: () =>
   }
 }
 
-async function watch(unlocks: UnlockService, context: TaskContext): Promise<JsonValue> {
+async function watch(unlocks: Unlocks, context: TaskContext): Promise<JsonValue> {
   let state: string | undefined;
   // Its own end, not that of the task: a cancelled run is followed until nothing of it is left.
   for await (const status of unlocks.watch(new AbortController().signal)) {

@@ -5,9 +5,9 @@ import type { DownloadService } from '../../resources/download-service.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../provider.ts';
 
 export interface VerifyProviderOptions {
-  readonly apiClient: ApiClient;
-  readonly cache: BigPartCache;
-  readonly downloads: DownloadService;
+  readonly apiClient: Pick<ApiClient, 'currentLogin'>;
+  readonly cache: Pick<BigPartCache, 'list' | 'verify'>;
+  readonly downloads: Pick<DownloadService, 'planPrefetch'>;
 }
 
 /** A copy that did not match its digests. */
