@@ -307,9 +307,9 @@ describe('the plan of a prefetch', () => {
     server.beforeRest = () => gate.promise;
     const abort = new AbortController();
     const plan = await downloads.planPrefetch(RESOURCE, NEVER);
-    const running = plan.run(abort.signal, () => undefined);
     const loading = load();
     await until(() => server.ranges.length === 3);
+    const running = plan.run(abort.signal, () => undefined); // It joins at once.
     abort.abort(new Error('no longer wanted'));
     gate.resolve(undefined);
     await assert.rejects(running, /no longer wanted/);
