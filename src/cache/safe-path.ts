@@ -1,6 +1,7 @@
-import { mkdir, realpath } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import path from 'node:path';
 import { LoaderError } from '../errors.ts';
+import { makeOneFolder } from '../transfer/make-folder.ts';
 
 const MAX_SEGMENT_BYTES = 255;
 const MAX_FOLDER_SEGMENTS = 8;
@@ -31,19 +32,11 @@ export async function resolveFolderUnder(root: string, folder: string, create: b
   // Step by step: creating the whole path at once would create folders behind a symlink before it was looked at.
   for (const segment of folder.split('/')) {
     const next = path.join(current, segment);
-    if (create) await mkdirIfAbsent(next);
+    if (create) await makeOneFolder(next);
     current = await realpath(next);
     if (current !== realRoot && !current.startsWith(realRoot + path.sep)) {
       throw new LoaderError('cache_unusable', 'A symbolic link in the cache points out of it.');
     }
   }
   return current;
-}
-
-async function mkdirIfAbsent(folder: string): Promise<void> {
-  try {
-    await mkdir(folder);
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
-  }
 }

@@ -4,7 +4,6 @@ import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.t
 import type { Logger } from '../logger.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks } from '../transfer/file-chunks.ts';
 import { releaseChunk } from '../transfer/release-chunk.ts';
-import { abortReason } from '../transfer/stall-watchdog.ts';
 import { unlessAborted } from '../transfer/unless-aborted.ts';
 
 /** Bytes of one ranged GET, and how many of them run side by side. */
@@ -216,7 +215,6 @@ export class SharedTransfer {
   async #waitFor(position: number, signal: AbortSignal): Promise<void> {
     if (position <= this.#available()) return;
     if (this.#failure !== undefined) throw this.#failure;
-    signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     const waiter: Waiter = {
       position,
@@ -225,16 +223,11 @@ export class SharedTransfer {
       },
       reject,
     };
-    const onAbort = () => {
-      reject(abortReason(signal));
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
     this.#waiters.add(waiter);
     try {
-      await promise;
+      await unlessAborted(promise, signal);
     } finally {
       this.#waiters.delete(waiter);
-      signal.removeEventListener('abort', onAbort);
     }
   }
 

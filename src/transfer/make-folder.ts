@@ -8,16 +8,17 @@ import { systemErrorCode } from '../errors.ts';
  */
 export async function makeFolder(folder: string): Promise<void> {
   try {
-    await makeOne(folder);
+    await makeOneFolder(folder);
   } catch (error) {
     const parent = path.dirname(folder);
     if (systemErrorCode(error) !== 'ENOENT' || parent === folder) throw error;
     await makeFolder(parent);
-    await makeOne(folder);
+    await makeOneFolder(folder);
   }
 }
 
-async function makeOne(folder: string): Promise<void> {
+/** Makes one folder, unless it is there. */
+export async function makeOneFolder(folder: string): Promise<void> {
   try {
     await mkdir(folder);
   } catch (error) {
