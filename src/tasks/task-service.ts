@@ -41,8 +41,9 @@ export class TaskService {
 
   /** Opens the database and takes up what was left behind. It never fails, but tries again from time to time. */
   async start(): Promise<void> {
-    if (await this.#tryOpen()) return;
-    this.#opening = this.#keepTrying();
+    const first = this.#tryOpen();
+    this.#opening = first.then((isOpen) => (isOpen ? undefined : this.#keepTrying()));
+    await first;
   }
 
   /** @throws LoaderError `task_store_unavailable` */
