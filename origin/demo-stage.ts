@@ -18,20 +18,23 @@ export class DemoStage {
   readonly modelPath: string;
   readonly cacheFolder: string;
   readonly archivePath: string;
+  readonly #env: NodeJS.ProcessEnv;
   #origin: Origin | undefined;
   #loader: LoaderChild | undefined;
   #engine: DemoEngine | undefined;
   #loaderUrl = '';
 
-  private constructor(folder: string) {
+  private constructor(folder: string, env: NodeJS.ProcessEnv) {
+    this.#env = env;
     this.folder = folder;
     this.modelPath = path.join(folder, 'model.bin');
     this.cacheFolder = path.join(folder, 'models');
     this.archivePath = path.join(folder, 'images.enc');
   }
 
-  static async create(): Promise<DemoStage> {
-    const stage = new DemoStage(await mkdtemp(path.join(tmpdir(), 'azaion-loader-demo-')));
+  /** `env`: of the demo; the Loader gets of it what it needs for the engine. */
+  static async create(env: NodeJS.ProcessEnv): Promise<DemoStage> {
+    const stage = new DemoStage(await mkdtemp(path.join(tmpdir(), 'azaion-loader-demo-')), env);
     // For whatever ends this process without a `clear`.
     process.once('exit', () => {
       stage.#loader?.kill();
@@ -53,7 +56,7 @@ export class DemoStage {
   /** Starts the Loader, in place of one that ran; answers its base URL. It has this machine's real hardware string. */
   async startLoader(signal: AbortSignal): Promise<string> {
     await this.#loader?.stop();
-    const { PATH, DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH } = process.env;
+    const { PATH, DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH } = this.#env;
     this.#loader = new LoaderChild({
       PATH,
       // Without an engine, they may be what no Loader starts with.

@@ -4,6 +4,13 @@ import { LoaderClient } from './loader-client.ts';
 import { drawProgressBar } from './progress-bar.ts';
 import type { ShowProgress, StepPrinter } from './step-printer.ts';
 
+/** What the event `progress` tells. */
+interface TaskProgress {
+  readonly progress: number;
+  readonly bytes_done: number;
+  readonly bytes_total: number | null;
+}
+
 /** A task that has ended well, as far as the demo looks at it. */
 interface EndedTask {
   readonly status: string;
@@ -48,15 +55,10 @@ async function runTask(
   const uid = await client.startTask(provider, parameters);
   for await (const { event, data } of client.watchTask(uid)) {
     if (event === 'progress') {
-      show(
-        drawProgressBar({
-          percent: Number(data['progress']),
-          bytesDone: Number(data['bytes_done']),
-          bytesTotal: Number(data['bytes_total'] ?? 0),
-        }),
-      );
+      const { progress, bytes_done: bytesDone, bytes_total: bytesTotal } = data as TaskProgress;
+      show(drawProgressBar({ percent: progress, bytesDone, bytesTotal: bytesTotal ?? 0 }));
     } else if (event === 'end') {
-      const task = data as unknown as EndedTask;
+      const task = data as EndedTask;
       if (task.status !== 'complete') throw new Error(`the task ended as ${task.status}: ${task.error ?? ''}`);
       return task;
     }

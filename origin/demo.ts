@@ -27,9 +27,10 @@ class Interrupted extends Error {
   }
 }
 
-process.exitCode = await main(new StepPrinter(process.stdout, process.env));
+const { env } = process;
+process.exitCode = await main(new StepPrinter(process.stdout, env), env);
 
-async function main(printer: StepPrinter): Promise<number> {
+async function main(printer: StepPrinter, env: NodeJS.ProcessEnv): Promise<number> {
   let keep: boolean;
   try {
     keep = parseArgs({ options: { keep: { type: 'boolean', default: false } } }).values.keep;
@@ -45,7 +46,7 @@ async function main(printer: StepPrinter): Promise<number> {
     });
   }
   printer.line(`\n  ${printer.bold('Azaion.Loader: a model goes up and comes back')}\n`);
-  const stage = await DemoStage.create();
+  const stage = await DemoStage.create(env);
   let exitCode = 0;
   try {
     const engine = await DemoEngine.find(interrupt.signal);

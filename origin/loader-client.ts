@@ -18,7 +18,7 @@ export interface ReceivedModel {
 /** An event of a task; its data depends on its name. */
 export interface TaskEvent {
   readonly event: string;
-  readonly data: Readonly<Record<string, unknown>>;
+  readonly data: unknown;
 }
 
 /** What a neighbour of the Loader does with it, over HTTP. Models are streamed both ways. */
@@ -76,7 +76,7 @@ export class LoaderClient {
 
   /** The states of the unlock, from the present one to that in which it ends. */
   async *watchUnlock(): AsyncGenerator<UnlockStatus, void, undefined> {
-    for await (const { data } of this.#events('/unlock/events')) yield data as unknown as UnlockStatus;
+    for await (const { data } of this.#events('/unlock/events')) yield data as UnlockStatus;
   }
 
   /** Starts a task; answers its uid. @throws Error when it was refused */
@@ -104,7 +104,7 @@ export class LoaderClient {
       for (const text of events) {
         const event = /^event: (.*)$/m.exec(text)?.[1];
         const data = /^data: (.*)$/m.exec(text)?.[1];
-        if (event !== undefined && data !== undefined) yield { event, data: JSON.parse(data) as TaskEvent['data'] };
+        if (event !== undefined && data !== undefined) yield { event, data: JSON.parse(data) as unknown };
       }
     }
   }
