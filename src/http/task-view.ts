@@ -16,7 +16,7 @@ export function toTaskSummary({ uid, status, progress, result, provider }: Task)
   return { uid, status, progress, result, provider };
 }
 
-/** All that is known of a task. Names are in snake case, as the original's are in a job server's JSON. */
+/** All that is known of a task. Names are in snake case, as `catch_up` of the schedules is. */
 export function toTaskView(task: Task) {
   return {
     ...toTaskSummary(task),
