@@ -1,5 +1,5 @@
 import { access, constants } from 'node:fs/promises';
-import { installDebianPackages } from '../test/support/services.ts';
+import { installDebianPackages } from '../lab/services/services.ts';
 
 /** By path, since another program of the same name may come first in PATH. */
 export const NGINX = '/usr/sbin/nginx';

@@ -3,9 +3,9 @@ import { createReadStream, createWriteStream } from 'node:fs';
 import { mkdir, open } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { encryptEnvelope } from '../src/security/envelope-streams.ts';
+import { encryptEnvelope } from '../src/security/envelope-cipher.ts';
 import { deriveArchiveAesKey } from '../src/security/key-derivation.ts';
-import { TAR_END, tarEntry } from '../origin/tar-entry.ts';
+import { TAR_END, tarEntry } from '../lab/images/tar-entry.ts';
 import { MachineFiles } from './machine-files.ts';
 
 export const IMAGE_COUNT = 7;

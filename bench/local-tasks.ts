@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { DatabaseSync } from 'node:sqlite';
 import { setImmediate } from 'node:timers/promises';
-import { loadConfig } from '../src/config.ts';
+import { loadConfig } from '../src/config/config.ts';
 import { createLogger } from '../src/logger.ts';
 import { defineProvider } from '../src/tasks/provider.ts';
 import { openTaskDatabase } from '../src/tasks/task-database.ts';

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { buildApp } from '../src/app.ts';
-import { loadConfig } from '../src/config.ts';
+import { buildApp } from '../src/http/app.ts';
+import { loadConfig } from '../src/config/config.ts';
 import { createLogger } from '../src/logger.ts';
 import { createServices } from '../src/services.ts';
 import { defineProvider, type TaskContext } from '../src/tasks/provider.ts';
-import { TaskService } from '../src/tasks/task-service.ts';
+import { TaskService } from '../src/tasks/tasks.ts';
 import { monotonicUs } from './task-client.ts';
 
 /**

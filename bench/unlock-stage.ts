@@ -1,8 +1,8 @@
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
-import { DEMO_USER, Origin, type OriginOptions } from '../origin/origin.ts';
-import { DockerCli } from '../test/support/docker-cli.ts';
-import { startDockerd, stopDockerd, type DockerService } from '../test/support/services.ts';
+import { DEMO_USER, Origin, type OriginOptions } from '../lab/upstream/origin.ts';
+import { DockerCli } from '../lab/services/docker-cli.ts';
+import { startDockerd, stopDockerd, type DockerService } from '../lab/services/services.ts';
 import { makeImageArchive, type ImageArchive } from './image-archive.ts';
 import { LoaderUnderTest } from './loader-under-test.ts';
 import { runProcess } from './run-process.ts';

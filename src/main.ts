@@ -1,5 +1,5 @@
-import { buildApp } from './app.ts';
-import { ConfigError, loadConfig, type Config } from './config.ts';
+import { buildApp } from './http/app.ts';
+import { ConfigError, loadConfig, type Config } from './config/config.ts';
 import { createLogger, type Logger } from './logger.ts';
 import { createServices } from './services.ts';
 import { Shutdown } from './shutdown.ts';

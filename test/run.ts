@@ -3,7 +3,7 @@ import { glob } from 'node:fs/promises';
 import path from 'node:path';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
-import { SERVICES_FOLDER, startDockerd, startRgw, stopAllDockerds, stopRgw } from './support/services.ts';
+import { SERVICES_FOLDER, startDockerd, startRgw, stopAllDockerds, stopRgw } from '../lab/services/services.ts';
 
 /**
  * Runs the tests: `npm test`, or `npm run test:only -- PATTERN...` for the files whose path has one of the patterns.
@@ -34,7 +34,7 @@ await Promise.all([s3Start, dockerStart]);
 
 try {
   const patterns = process.argv.slice(2);
-  const files = (await Array.fromAsync(glob('test/{unit,integration}/**/*.test.ts')))
+  const files = (await Array.fromAsync(glob('test/{unit,integration,docs}/**/*.test.ts')))
     .filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern)))
     .sort();
   const passed = await runFiles(files, 2);

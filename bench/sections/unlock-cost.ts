@@ -2,7 +2,7 @@ import path from 'node:path';
 import { open, truncate } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ErrorCode } from '../../src/errors.ts';
-import { EngineProxy } from '../../test/support/engine-proxy.ts';
+import { EngineProxy } from '../../lab/faults/engine-proxy.ts';
 import type { ImageArchive } from '../image-archive.ts';
 import { latencyRow } from '../latency-row.ts';
 import { median } from '../measure.ts';

@@ -2,18 +2,18 @@ import { lstat, rename, rm, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { makeFolder } from '../transfer/make-folder.ts';
-import { syncFolder, type PartFile } from '../transfer/part-file.ts';
-import { formatRecord, type BigPartRecord } from './big-part-record.ts';
+import { makeFolder } from '../files/folders.ts';
+import { syncFolder, type PartFile } from '../files/draft-file.ts';
+import { formatRecord, type BigPartRecord } from './copy-record.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
 import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
-import { isAt, openCopy, type BadCopy, type CachedBigPart } from './cached-big-part.ts';
-import { checkCopy, type CheckOptions } from './check-copy.ts';
+import { isAt, openCopy, type BadCopy, type CachedBigPart } from './open-copy.ts';
+import { checkCopy, type CheckOptions } from './copy-verification.ts';
 import { formatSums, readSums, type ChunkDigests } from './chunk-digests.ts';
 import { copyPaths, copyStem, isDigestStem, stemOf, type CopyPaths } from './copy-paths.ts';
-import { PartsFolder } from './parts-folder.ts';
-import { isSafeSegment, resolveFolderUnder } from './safe-path.ts';
-import { Turns } from './turns.ts';
+import { PartsFolder } from './drafts-folder.ts';
+import { isSafeSegment, resolveFolderUnder } from './safe-folder.ts';
+import { Turns } from '../async/keyed-lock.ts';
 
 export type { CacheEntry };
 

@@ -3,9 +3,9 @@ import { lstat, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { readRecordedName } from './big-part-record.ts';
+import { readRecordedName } from './copy-record.ts';
 import { copyPaths, copyStem, isDigestStem, stemOf } from './copy-paths.ts';
-import { isSafeFolder } from './safe-path.ts';
+import { isSafeFolder } from './safe-folder.ts';
 
 /** A file of the cache that takes room. A copy's record and sums are part of it, though not counted. */
 export interface CacheEntry {

@@ -1,8 +1,8 @@
 import { webcrypto } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { LoaderError, systemErrorCode } from '../errors.ts';
-import { releaseChunk } from '../transfer/release-chunk.ts';
-import { readSmallFile } from './read-small-file.ts';
+import { releaseChunk } from '../files/release-chunk.ts';
+import { readSmallFile } from '../files/small-file.ts';
 
 /** Digests of the chunks of a copy, its sums; they stand beside it as `<name>.big.sums`. */
 export interface ChunkDigests {

@@ -1,8 +1,8 @@
 import { Readable } from 'node:stream';
 import { GetObjectCommand, S3Client, type GetObjectCommandOutput, type S3ClientConfig } from '@aws-sdk/client-s3';
 import { LoaderError } from '../errors.ts';
-import { retry, RetryCounter } from '../transfer/retry.ts';
-import { watchForStalls } from '../transfer/stall-watchdog.ts';
+import { retry, RetryCounter } from '../async/retry.ts';
+import { watchForStalls } from '../async/stall-watchdog.ts';
 import type { AccessKeyPair, CdnConfig } from './cdn-config.ts';
 import { isTransientCdnError, toCdnError } from './cdn-errors.ts';
 import { S3Upload } from './s3-upload.ts';

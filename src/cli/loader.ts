@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { ConfigError, loadEngineConfig } from '../config.ts';
+import { ConfigError, loadEngineConfig } from '../config/config.ts';
 import { DockerEngine } from '../docker/docker-engine.ts';
 import { LoaderError } from '../errors.ts';
 import { CliError, UsageError } from './cli-error.ts';

@@ -2,10 +2,10 @@ import { lstat } from 'node:fs/promises';
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import { hasErrorCode, systemErrorCode } from '../errors.ts';
-import { encryptEnvelope } from '../security/envelope-streams.ts';
+import { encryptEnvelope } from '../security/envelope-cipher.ts';
 import { deriveArchiveAesKey } from '../security/key-derivation.ts';
-import { PartFile } from '../transfer/part-file.ts';
-import { releaseChunk } from '../transfer/release-chunk.ts';
+import { PartFile } from '../files/draft-file.ts';
+import { releaseChunk } from '../files/release-chunk.ts';
 import { CliError } from './cli-error.ts';
 import { EngineSource } from './engine-source.ts';
 import { fileError } from './file-error.ts';
@@ -13,7 +13,7 @@ import { InputFile } from './input-file.ts';
 import type { PackArguments } from './pack-arguments.ts';
 import { formatBytes, ProgressLine, type ProgressOutput } from './progress-line.ts';
 import type { TarSource } from './tar-source.ts';
-import { verifyArchive, type VerifiedArchive } from './verify-archive.ts';
+import { verifyArchive, type VerifiedArchive } from '../archive/check-archive.ts';
 
 export interface PackOptions extends Pick<PackArguments, 'outputPath' | 'keyFragmentPath'> {
   /** Called once all files are known to be in order. */

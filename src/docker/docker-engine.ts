@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import { Agent, errors, request, type Dispatcher } from 'undici';
 import { LoaderError, systemErrorCode } from '../errors.ts';
-import { watchForStalls } from '../transfer/stall-watchdog.ts';
+import { watchForStalls } from '../async/stall-watchdog.ts';
 import { describeDockerHost, type DockerHost } from './docker-host.ts';
 import { LoadReply, type LoadReplyListener } from './load-reply.ts';
 

@@ -1,18 +1,18 @@
 import { createHash } from 'node:crypto';
-import type { ApiClient, Login } from '../api-client/api-client.ts';
+import type { ApiClient, Login } from '../upstream/upstream.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import type { CachedBigPart } from '../cache/cached-big-part.ts';
+import type { CachedBigPart } from '../cache/open-copy.ts';
 import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope-preflight.ts';
-import { decryptEnvelope } from '../security/envelope-streams.ts';
-import { FILE_CHUNK_LENGTH, readFileChunks } from '../transfer/file-chunks.ts';
-import type { PublicationLock } from './publication-lock.ts';
-import { bigPartFile, resourceKey, smallPartFile, type ResourceName } from './resource-name.ts';
+import { PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope.ts';
+import { decryptEnvelope } from '../security/envelope-cipher.ts';
+import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
+import type { PublicationLock } from '../async/keyed-read-write-lock.ts';
+import { bigPartFile, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
 import type { Follower } from './shared-transfer.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
-import { joinedLength } from './split.ts';
+import { joinedLength } from './envelope-parts.ts';
 
 export interface DownloadServiceOptions {
   readonly apiClient: ApiClient;

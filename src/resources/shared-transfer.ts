@@ -1,10 +1,10 @@
-import type { PartFile } from '../transfer/part-file.ts';
+import type { PartFile } from '../files/draft-file.ts';
 import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { FILE_CHUNK_LENGTH, readFileChunks } from '../transfer/file-chunks.ts';
-import { releaseChunk } from '../transfer/release-chunk.ts';
-import { unlessAborted } from '../transfer/unless-aborted.ts';
+import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
+import { releaseChunk } from '../files/release-chunk.ts';
+import { unlessAborted } from '../async/abort.ts';
 
 /** Bytes of one ranged GET, and how many of them run side by side. */
 const RANGE_LENGTH = 8 * 1024 * 1024;

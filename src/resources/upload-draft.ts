@@ -1,16 +1,16 @@
 import { setImmediate } from 'node:timers/promises';
-import type { Login } from '../api-client/api-client.ts';
+import type { Login } from '../upstream/upstream.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import type { PartFile } from '../transfer/part-file.ts';
+import type { PartFile } from '../files/draft-file.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { encryptEnvelope } from '../security/envelope-streams.ts';
-import { readFileChunks } from '../transfer/file-chunks.ts';
-import { releaseChunk } from '../transfer/release-chunk.ts';
-import { PART_LENGTH, PartedUpload } from './parted-upload.ts';
-import { bigPartFile, type ResourceName } from './resource-name.ts';
-import { EnvelopeSplitter } from './split.ts';
+import { encryptEnvelope } from '../security/envelope-cipher.ts';
+import { readFileChunks } from '../files/file-chunks.ts';
+import { releaseChunk } from '../files/release-chunk.ts';
+import { PART_LENGTH, PartedUpload } from './s3-part-uploader.ts';
+import { bigPartFile, type ResourceName } from '../resource-name.ts';
+import { EnvelopeSplitter } from './envelope-parts.ts';
 
 export interface UploadDraftOptions {
   readonly login: Login;

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
-import type { ApiClient, Login } from '../api-client/api-client.ts';
+import type { ApiClient, Login } from '../upstream/upstream.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { hasErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import type { PublicationLock } from './publication-lock.ts';
-import { DEFAULT_FOLDER, resourceKey, smallPartFile, type ResourceName } from './resource-name.ts';
+import type { PublicationLock } from '../async/keyed-read-write-lock.ts';
+import { DEFAULT_FOLDER, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
 import { UploadDraft } from './upload-draft.ts';
 
 export interface UploadServiceOptions {

@@ -1,7 +1,7 @@
 import { createDecipheriv } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { FILE_CHUNK_LENGTH, readFileChunks } from '../transfer/file-chunks.ts';
-import { BLOCK_LENGTH, DECRYPT_LENGTH } from './envelope-streams.ts';
+import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
+import { BLOCK_LENGTH, DECRYPT_LENGTH } from './envelope-cipher.ts';
 
 /**
  * Reads an envelope on disk at random (docs/protocol.md section 3): any range of the plaintext costs that range of the

@@ -1,6 +1,6 @@
 import { Ajv, type ErrorObject, type SchemaObject } from 'ajv';
 import { LoaderError, type ErrorCode } from '../errors.ts';
-import { RESOURCE_FORMATS } from '../resources/resource-name.ts';
+import { RESOURCE_FORMATS } from '../resource-name.ts';
 import type { JsonObject, JsonValue, TaskLogLevel } from './task.ts';
 
 /** What a run tells of itself. Bytes and percentage are never shown going back, whatever is reported. */

@@ -1,6 +1,6 @@
 import { LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { abortReason } from '../transfer/stall-watchdog.ts';
+import { abortReason } from '../async/stall-watchdog.ts';
 import { PartialResultError, type TaskContext, type TaskProgress, type TaskRun } from './provider.ts';
 import type { TaskStore } from './task-store.ts';
 import type { Task, TaskLogLevel } from './task.ts';

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { makeFolder } from '../transfer/make-folder.ts';
+import { makeFolder } from '../files/folders.ts';
 
 const FILE_NAME = 'tasks.db';
 /** The write-ahead log is cut back to this many bytes. */

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { happens } from '../transfer/unless-aborted.ts';
+import { happens } from '../async/abort.ts';
 import type { Task, TaskLogLine } from './task.ts';
 
 /**

@@ -1,8 +1,8 @@
 import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import { hasErrorCode } from '../errors.ts';
-import type { LoadedArchive } from './archive-loader.ts';
-import { findImage } from './engine-images.ts';
-import { isSameArchive, readArchiveIdentity } from './open-archive.ts';
+import type { LoadedArchive } from '../binary-split/unlock-archive.ts';
+import { findImage } from '../binary-split/engine-images.ts';
+import { isSameArchive, readArchiveIdentity } from '../archive/open-archive.ts';
 import type { Receipt } from './receipt.ts';
 
 export interface PresenceOptions {

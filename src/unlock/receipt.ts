@@ -1,9 +1,9 @@
 import { constants } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { makeFolder } from '../transfer/make-folder.ts';
-import { PartFile } from '../transfer/part-file.ts';
-import type { LoadedArchive } from './archive-loader.ts';
+import { makeFolder } from '../files/folders.ts';
+import { PartFile } from '../files/draft-file.ts';
+import type { LoadedArchive } from '../binary-split/unlock-archive.ts';
 
 const FILE_NAME = 'unlock-receipt.json';
 const VERSION = 1;

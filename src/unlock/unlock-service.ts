@@ -1,23 +1,23 @@
-import type { ApiClient } from '../api-client/api-client.ts';
+import type { ApiClient } from '../upstream/upstream.ts';
 import { LoaderError, type ErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { deriveArchiveAesKey } from '../security/key-derivation.ts';
-import { abortReason } from '../transfer/stall-watchdog.ts';
-import { happens } from '../transfer/unless-aborted.ts';
-import type { LoadedArchive } from './archive-loader.ts';
-import type { LoadSnapshot } from './load-progress.ts';
+import { abortReason } from '../async/stall-watchdog.ts';
+import { happens } from '../async/abort.ts';
+import type { LoadedArchive } from '../binary-split/unlock-archive.ts';
+import type { LoadSnapshot } from '../binary-split/image-load-progress.ts';
 import {
   archiveExists,
   isSameArchive,
   openArchive,
   readArchiveIdentity,
   type ArchiveIdentity,
-} from './open-archive.ts';
+} from '../archive/open-archive.ts';
 import type { Presence } from './presence.ts';
-import { ProgressMeter, type UnlockProgress } from './progress-meter.ts';
+import { ProgressMeter, type UnlockProgress } from './unlock-progress.ts';
 import type { Receipt } from './receipt.ts';
 import { UnlockStateMachine, type UnlockRun, type UnlockState } from './unlock-state-machine.ts';
-import { UnlockWorker, type ThreadJob } from './unlock-worker.ts';
+import { UnlockWorker, type ThreadJob } from '../binary-split/unlock-worker.ts';
 
 export interface UnlockServiceOptions {
   readonly apiClient: ApiClient;

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BigPartCache, type BigPartName } from '../../src/cache/big-part-cache.ts';
-import type { BigPartRecord } from '../../src/cache/big-part-record.ts';
+import type { BigPartRecord } from '../../src/cache/copy-record.ts';
 import type { CacheEntry } from '../../src/cache/cache-entry.ts';
 import { copyStem } from '../../src/cache/copy-paths.ts';
 import { createLogger, type Logger } from '../../src/logger.ts';

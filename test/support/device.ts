@@ -3,9 +3,9 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
-import { Origin } from '../../origin/origin.ts';
-import { FaultProxy } from './fault-proxy.ts';
-import { LoaderProcess } from './loader-process.ts';
+import { Origin } from '../../lab/upstream/origin.ts';
+import { FaultProxy } from '../../lab/faults/fault-proxy.ts';
+import { LoaderProcess } from '../../lab/loader-process.ts';
 import { TaskClient } from './task-client.ts';
 import { noteSecrets, S3 } from './test-environment.ts';
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readJson, type JsonAnswer, type LoaderProcess } from './loader-process.ts';
+import { readJson, type JsonAnswer, type LoaderProcess } from '../../lab/loader-process.ts';
 import { noteSecrets } from './test-environment.ts';
 
 /** What POST / and GET /tasks answer. */

@@ -1,6 +1,6 @@
 import { appendFileSync } from 'node:fs';
 import path from 'node:path';
-import type { S3Service } from './services.ts';
+import type { S3Service } from '../../lab/services/services.ts';
 
 /**
  * What test/run.ts hands to the test files through their environment. A test file that is run by itself, with

@@ -1,4 +1,4 @@
-import { makeImage, makeLayer, seededBytes, type Image } from '../../origin/image-maker.ts';
+import { makeImage, makeLayer, seededBytes, type Image } from '../../lab/images/image-maker.ts';
 
 const MB = 1_000_000;
 

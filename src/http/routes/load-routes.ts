@@ -1,10 +1,10 @@
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { DownloadService } from '../../resources/download-service.ts';
-import type { ResourceName } from '../../resources/resource-name.ts';
-import type { ActiveWork } from '../active-work.ts';
-import { abortWhenClientLeaves } from '../client-abort.ts';
-import { sendBody } from '../send-body.ts';
-import { assertFileName } from '../validation.ts';
+import type { ResourceName } from '../../resource-name.ts';
+import type { ActiveWork } from '../../api-client/active-work.ts';
+import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
+import { sendBody } from '../bodies/send-body.ts';
+import { assertFileName } from '../errors/request-faults.ts';
 
 export interface LoadRoutesOptions {
   readonly downloads: DownloadService;

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify';
-import { abortWhenClientLeaves } from '../client-abort.ts';
+import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 
 export interface LoginRoutesOptions {
   readonly apiClient: { login(email: string, password: string, signal: AbortSignal): Promise<unknown> };

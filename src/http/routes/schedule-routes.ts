@@ -1,8 +1,8 @@
 import type { FastifyInstance } from 'fastify';
-import type { TaskService } from '../../tasks/task-service.ts';
+import type { TaskService } from '../../tasks/tasks.ts';
 import type { JsonObject } from '../../tasks/task.ts';
-import { toScheduleView } from '../task-view.ts';
-import { toRequestError } from '../validation.ts';
+import { toScheduleView } from '../schemas/task.ts';
+import { toRequestError } from '../errors/request-faults.ts';
 
 interface ScheduleBody {
   readonly provider: string;

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { UnlockService } from '../../unlock/unlock-service.ts';
-import { abortWhenClientLeaves } from '../client-abort.ts';
-import { sendEvents, type ServerEvent } from '../send-events.ts';
+import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
+import { sendEvents, type ServerEvent } from '../bodies/send-events.ts';
 
 export interface UnlockRoutesOptions {
   readonly unlocks: UnlockService;

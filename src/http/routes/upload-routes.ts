@@ -1,9 +1,9 @@
 import type { FastifyInstance } from 'fastify';
 import type { UploadService } from '../../resources/upload-service.ts';
-import type { ActiveWork } from '../active-work.ts';
-import { abortWhenClientLeaves } from '../client-abort.ts';
-import { readUploadForm } from '../upload-form.ts';
-import { assertFileName, MISSING_MESSAGE, RequestValidationError } from '../validation.ts';
+import type { ActiveWork } from '../../api-client/active-work.ts';
+import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
+import { readUploadForm } from '../bodies/upload-form.ts';
+import { assertFileName, MISSING_MESSAGE, RequestValidationError } from '../errors/request-faults.ts';
 
 export interface UploadRoutesOptions {
   readonly uploads: UploadService;

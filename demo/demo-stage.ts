@@ -1,0 +1,110 @@
+import { rmSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { DemoEngine } from './demo-engine.ts';
+import { LoaderChild } from '../lab/loader-child.ts';
+import { Origin } from '../lab/upstream/origin.ts';
+
+/** Of the demo's Loader, which listens on loopback only. */
+export const DEMO_API_KEY = 'demo-key';
+
+/**
+ * All that a demo starts and must end: a temporary folder, the stand-in upstream in this process, a Loader, images in the
+ * Docker engine.
+ */
+export class DemoStage {
+  readonly folder: string;
+  readonly modelPath: string;
+  readonly cacheFolder: string;
+  readonly archivePath: string;
+  readonly #env: NodeJS.ProcessEnv;
+  #origin: Origin | undefined;
+  #loader: LoaderChild | undefined;
+  #engine: DemoEngine | undefined;
+  #loaderUrl = '';
+
+  private constructor(folder: string, env: NodeJS.ProcessEnv) {
+    this.#env = env;
+    this.folder = folder;
+    this.modelPath = path.join(folder, 'model.bin');
+    this.cacheFolder = path.join(folder, 'models');
+    this.archivePath = path.join(folder, 'images.enc');
+  }
+
+  /** `env`: of the demo; the Loader gets of it what it needs for the engine. */
+  static async create(env: NodeJS.ProcessEnv): Promise<DemoStage> {
+    const stage = new DemoStage(await mkdtemp(path.join(tmpdir(), 'azaion-loader-demo-')), env);
+    // For whatever ends this process without a `clear`.
+    process.once('exit', () => {
+      stage.#loader?.kill();
+      rmSync(stage.folder, { recursive: true, force: true });
+    });
+    return stage;
+  }
+
+  async startOrigin(): Promise<Origin> {
+    this.#origin = await Origin.start({ folder: path.join(this.folder, 'origin') });
+    return this.#origin;
+  }
+
+  /** For the Loaders that are started from now on. What they bring into it is removed at the end. */
+  useEngine(engine: DemoEngine): void {
+    this.#engine = engine;
+  }
+
+  /** Starts the Loader, in place of one that ran; answers its base URL. It has this machine's real hardware string. */
+  async startLoader(signal: AbortSignal): Promise<string> {
+    await this.#loader?.stop();
+    const { PATH, DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH } = this.#env;
+    this.#loader = new LoaderChild({
+      PATH,
+      // Without an engine, they may be what no Loader starts with.
+      ...(this.#engine === undefined ? {} : { DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH }),
+      HOST: '127.0.0.1',
+      PORT: '0',
+      API_KEY: DEMO_API_KEY,
+      RESOURCE_API_URL: this.#origin?.api.url,
+      MODEL_CACHE_DIR: this.cacheFolder,
+      STATE_DIR: path.join(this.folder, 'state'),
+      IMAGES_PATH: this.archivePath,
+    });
+    this.#loaderUrl = await this.#loader.listening(signal);
+    return this.#loaderUrl;
+  }
+
+  /** Of the Loader that was started last. */
+  get loaderUrl(): string {
+    return this.#loaderUrl;
+  }
+
+  /** What the Resource API gives to those who unlock. */
+  get keyFragment(): Buffer {
+    return this.#origin?.keyFragment ?? Buffer.alloc(0);
+  }
+
+  /** Of the Loader, if it was started. */
+  get lastLogLines(): readonly string[] {
+    return this.#loader?.lastLogLines ?? [];
+  }
+
+  /** How often the CDN was asked for an object. */
+  get cdnDownloads(): number {
+    return this.#origin?.s3Downloads ?? 0;
+  }
+
+  /** Waits until `signal` aborts. @throws Error when the Loader ends before that */
+  async stayUp(signal: AbortSignal): Promise<void> {
+    const result = await this.#loader?.exitedBefore(signal);
+    if (result !== undefined) throw new Error(`the Loader ended by itself (${result})`);
+  }
+
+  /** Ends everything and removes its files and images. */
+  async clear(): Promise<void> {
+    await this.#loader?.stop();
+    await this.#origin?.stop();
+    await rm(this.folder, { recursive: true, force: true });
+    // Last: of all this, an engine is the likeliest to fail.
+    await this.#engine?.clear();
+  }
+}

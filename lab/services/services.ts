@@ -1,0 +1,75 @@
+import { execFile } from 'node:child_process';
+import { mkdir, readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const ROOT = path.resolve(import.meta.dirname, '../..');
+/** Everything that the services of tests and bench write: git ignores it. */
+export const SERVICES_FOLDER = path.join(ROOT, '.services');
+const SCRIPTS = import.meta.dirname;
+
+export interface S3Service {
+  readonly endpoint: string;
+  readonly accessKey: string;
+  readonly accessSecret: string;
+}
+
+export interface DockerService {
+  /** `unix://` and the path of its socket, as in DOCKER_HOST. */
+  readonly host: string;
+  /** Of dockerd. When this process is killed, all that belongs to the engine ends with it. */
+  readonly pid: number;
+}
+
+/** Starts the Ceph RADOS Gateway on loopback, or finds the one that runs; installs it from Debian when it is absent. */
+export async function startRgw(name = 'rgw'): Promise<S3Service> {
+  const values = await startService('rgw-up.sh', name);
+  return {
+    endpoint: values.get('S3_ENDPOINT') ?? '',
+    accessKey: values.get('S3_KEY') ?? '',
+    accessSecret: values.get('S3_SECRET') ?? '',
+  };
+}
+
+/** Stops it and throws its data away. */
+export async function stopRgw(name = 'rgw'): Promise<void> {
+  await run('bash', [path.join(SCRIPTS, 'rgw-down.sh'), path.join(SERVICES_FOLDER, name), '--purge']);
+}
+
+/**
+ * Starts a private Docker engine, or finds the one that runs; starts it on its old data when it was killed; installs it
+ * from Debian when it is absent. Needs root. Engines of different names have nothing in common. `dataRoot` is for one
+ * on another file system than the services' folder: an empty folder, which is emptied again when the engine is stopped.
+ */
+export async function startDockerd(name = 'dockerd', options: { dataRoot?: string } = {}): Promise<DockerService> {
+  const env = options.dataRoot === undefined ? {} : { DOCKERD_DATA_ROOT: options.dataRoot };
+  const values = await startService('dockerd-up.sh', name, env);
+  return { host: values.get('DOCKER_HOST') ?? '', pid: Number(values.get('DOCKERD_PID')) };
+}
+
+/** Stops it and throws its data away. */
+export async function stopDockerd(name = 'dockerd'): Promise<void> {
+  await run('bash', [path.join(SCRIPTS, 'dockerd-down.sh'), path.join(SERVICES_FOLDER, name), '--purge']);
+}
+
+/** All whose name begins with `dockerd`: also those of test files that were killed. */
+export async function stopAllDockerds(): Promise<void> {
+  const names = (await readdir(SERVICES_FOLDER)).filter((name) => name.startsWith('dockerd'));
+  await Promise.allSettled(names.map((name) => stopDockerd(name)));
+}
+
+/** The values that the script of a service prints. */
+async function startService(script: string, name: string, env: Record<string, string> = {}) {
+  const folder = path.join(SERVICES_FOLDER, name);
+  await mkdir(folder, { recursive: true });
+  const { stdout } = await run('bash', [path.join(SCRIPTS, script), folder], { env: { ...process.env, ...env } });
+  return new Map(stdout.split('\n').map((line) => line.split('=', 2) as [string, string]));
+}
+
+/** Installs Debian packages whose command is not there. Needs root. */
+export async function installDebianPackages(packages: readonly string[]): Promise<void> {
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' };
+  await run('apt-get', ['update'], { env });
+  await run('apt-get', ['install', '-y', '--no-install-recommends', ...packages], { env, maxBuffer: 1 << 26 });
+}

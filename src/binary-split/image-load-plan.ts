@@ -1,0 +1,136 @@
+import { createHash } from 'node:crypto';
+import type { ArchiveImage, ArchiveLayer } from '../archive/archive-index.ts';
+import type { ImageConfig } from '../archive/manifest.ts';
+
+/** What an engine holds already, as far as a plan depends on it. */
+export interface EngineInventory {
+  /** Chain IDs of all layers: each image there begins with some of them. */
+  readonly chainIds: ReadonlySet<string>;
+  /** The engine takes no image of which a layer is left out (containerd image store, Podman). */
+  readonly needsEveryLayer: boolean;
+}
+
+/** One request to the engine: an image, or layers that several images stand on. */
+export interface PlannedLoad {
+  readonly configJson: Buffer;
+  /** Of the image: `sha256:` and the digest of its config. */
+  readonly id: string;
+  readonly tags: readonly string[];
+  /** All of them, from the lowest to the highest. */
+  readonly layers: readonly ArchiveLayer[];
+  /** Those of them whose files are sent; of several with one diff ID, one. */
+  readonly sentLayers: readonly ArchiveLayer[];
+  /** Must be loaded before this one ends: it brings the layers below. */
+  readonly after: PlannedLoad | undefined;
+  /** Not an image of the archive: to be removed when all images are there. */
+  readonly isShared: boolean;
+}
+
+/** In the order in which the loads are to begin. */
+export type LoadPlan = readonly PlannedLoad[];
+
+/** Label of the images that hold shared layers while an unlock runs. */
+export const SHARED_LAYERS_LABEL = 'com.azaion.loader.shared-layers';
+
+/**
+ * Plans the loads that bring `images`, which the engine lacks, so that no layer is sent twice and none that is there.
+ *
+ * Missing layers that several images stand on go first, as a load of their own: an image of nothing but them, unless one
+ * of the images is just that. All that stand on it may be sent beside it, and end after it. The order is that in which
+ * they are to begin: what others wait for, then the largest.
+ */
+export function planLoads(images: readonly ArchiveImage[], engine: EngineInventory): LoadPlan {
+  if (engine.needsEveryLayer) return images.map(wholeLoad).toSorted(largestFirst);
+  const planned = new Map<string, PlannedLoad>();
+  const users = countUsers(images);
+  const loads: PlannedLoad[] = [];
+  // Short ones first, so that an image that is the base of another is there when that one is planned.
+  for (const image of images.toSorted((a, b) => a.layers.length - b.layers.length)) {
+    let base: PlannedLoad | undefined;
+    let missing: ArchiveLayer[] = [];
+    for (const [index, layer] of image.layers.entries()) {
+      if (engine.chainIds.has(layer.chainId)) continue;
+      const known = planned.get(layer.chainId);
+      if (known !== undefined) {
+        base = known;
+        missing = [];
+        continue;
+      }
+      missing.push(layer);
+      const next = image.layers[index + 1];
+      const isSharedTop = (users.get(layer.chainId) ?? 0) > (next === undefined ? 0 : (users.get(next.chainId) ?? 0));
+      if (next === undefined || (users.get(layer.chainId) ?? 0) < 2 || !isSharedTop) continue;
+      base = sharedLoad(image, image.layers.slice(0, index + 1), missing, base);
+      for (const brought of missing) planned.set(brought.chainId, base);
+      loads.push(base);
+      missing = [];
+    }
+    const load = { ...wholeLoad(image), sentLayers: distinct(missing), after: base };
+    for (const brought of missing) planned.set(brought.chainId, load);
+    loads.push(load);
+  }
+  const awaited = new Set(loads.map((load) => load.after));
+  return [
+    // As they were planned: none stands before one that it waits for.
+    ...loads.filter((load) => awaited.has(load)),
+    ...loads.filter((load) => !awaited.has(load)).toSorted(largestFirst),
+  ];
+}
+
+/** The load of an image with every layer that it has. */
+export function wholeLoad(image: Pick<ArchiveImage, 'config' | 'configJson' | 'tags' | 'layers'>): PlannedLoad {
+  const { config, configJson, tags, layers } = image;
+  return { configJson, id: config.id, tags, layers, sentLayers: distinct(layers), after: undefined, isShared: false };
+}
+
+/** The same load with every layer that it has, which stands on nothing. */
+export function withEveryLayer(load: PlannedLoad): PlannedLoad {
+  return { ...load, sentLayers: distinct(load.layers), after: undefined };
+}
+
+/** Bytes of layers that a load sends. */
+export function sentLength(load: Pick<PlannedLoad, 'sentLayers'>): number {
+  return load.sentLayers.reduce((total, { file }) => total + file.length, 0);
+}
+
+function sharedLoad(
+  { config }: ArchiveImage,
+  layers: readonly ArchiveLayer[],
+  missing: readonly ArchiveLayer[],
+  after: PlannedLoad | undefined,
+): PlannedLoad {
+  const configJson = sharedConfig(config, layers);
+  const id = `sha256:${createHash('sha256').update(configJson).digest('hex')}`;
+  return { configJson, id, tags: [], layers, sentLayers: distinct(missing), after, isShared: true };
+}
+
+/** The same layers always give the same image, so that an unlock that is repeated finds it. */
+function sharedConfig({ architecture, os, variant }: ImageConfig, layers: readonly ArchiveLayer[]): Buffer {
+  return Buffer.from(
+    JSON.stringify({
+      created: '1970-01-01T00:00:00Z',
+      architecture,
+      ...(variant === undefined ? {} : { variant }),
+      os,
+      config: { Labels: { [SHARED_LAYERS_LABEL]: 'true' } },
+      rootfs: { type: 'layers', diff_ids: layers.map((layer) => layer.diffId) },
+    }),
+  );
+}
+
+/** How many images have each layer. */
+function countUsers(images: readonly ArchiveImage[]): Map<string, number> {
+  const users = new Map<string, number>();
+  for (const { layers } of images) {
+    for (const { chainId } of layers) users.set(chainId, (users.get(chainId) ?? 0) + 1);
+  }
+  return users;
+}
+
+function distinct(layers: readonly ArchiveLayer[]): ArchiveLayer[] {
+  return [...new Map(layers.map((layer) => [layer.diffId, layer])).values()];
+}
+
+function largestFirst(a: PlannedLoad, b: PlannedLoad): number {
+  return sentLength(b) - sentLength(a);
+}

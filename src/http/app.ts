@@ -1,0 +1,85 @@
+import multipart from '@fastify/multipart';
+import { fastify, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import type { ApiClient } from '../upstream/upstream.ts';
+import type { ActiveWork } from '../api-client/active-work.ts';
+import { registerApiKeyGuard } from './guards/api-key-guard.ts';
+import { answerClientError } from './errors/client-error.ts';
+import { registerClosingGuard } from './guards/closing-guard.ts';
+import { registerEmptyBodies } from './guards/empty-bodies.ts';
+import { answerError, registerErrorHandler } from './errors/error-handler.ts';
+import { collectMethods, registerMethodNotAllowed } from './errors/method-not-allowed.ts';
+import { registerRequestBodyWatchdog } from './guards/body-watchdog.ts';
+import { registerHealthRoutes } from './routes/health-routes.ts';
+import { registerLoadRoutes } from './routes/load-routes.ts';
+import { registerLoginRoutes } from './routes/login-routes.ts';
+import { registerScheduleRoutes } from './routes/schedule-routes.ts';
+import { registerTaskRoutes } from './routes/task-routes.ts';
+import { registerUnlockRoutes } from './routes/unlock-routes.ts';
+import { registerUploadRoutes } from './routes/upload-routes.ts';
+import { FORMATS } from './errors/request-faults.ts';
+import type { Logger } from '../logger.ts';
+import type { DownloadService } from '../resources/download-service.ts';
+import type { UploadService } from '../resources/upload-service.ts';
+import type { TaskService } from '../tasks/tasks.ts';
+import type { UnlockService } from '../unlock/unlock-service.ts';
+
+export interface AppServices {
+  readonly apiClient: ApiClient;
+  readonly downloads: DownloadService;
+  readonly uploads: UploadService;
+  readonly unlocks: UnlockService;
+  readonly tasks: TaskService;
+  readonly activeWork: ActiveWork;
+}
+
+export interface AppOptions {
+  readonly logger: Logger;
+  readonly modelCacheDir: string;
+  readonly apiKeys: readonly string[];
+  /** How long a client may send or take nothing within a body, in ms. */
+  readonly clientStallTimeoutMs: number;
+}
+
+const MAX_JSON_LENGTH = 1024 * 1024;
+/** Longer than any name that is allowed, so that a name that is not gets its 422 rather than a 404. */
+const MAX_PARAM_LENGTH = 8192;
+/** A form has one file and one field; some room is left for fields that we pass over. */
+const FORM_LIMITS = { fileSize: Infinity, files: 4, fields: 16, parts: 20, fieldSize: 16 * 1024, headerPairs: 20 };
+
+/** Builds the HTTP application with all its routes. It does not listen. */
+export async function buildApp(services: AppServices, options: AppOptions): Promise<FastifyInstance> {
+  // Widened, or the logger's type would become part of the type of every plugin.
+  const loggerInstance: FastifyBaseLogger = options.logger;
+  const app = fastify({
+    loggerInstance,
+    bodyLimit: MAX_JSON_LENGTH,
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    forceCloseConnections: 'idle',
+    return503OnClosing: false, // The closing guard answers in our shape.
+    clientErrorHandler: answerClientError,
+    frameworkErrors: (error, request, reply) => {
+      void answerError(error, request, reply);
+    },
+    ajv: {
+      // As FastAPI does: every fault is told, and a number is no string.
+      customOptions: { allErrors: true, coerceTypes: false, removeAdditional: false, formats: FORMATS },
+    },
+  });
+  registerErrorHandler(app);
+  registerClosingGuard(app);
+  registerApiKeyGuard(app, options.apiKeys);
+  registerEmptyBodies(app);
+  registerRequestBodyWatchdog(app, options.clientStallTimeoutMs);
+  const methodsByUrl = collectMethods(app);
+  await app.register(multipart, { limits: FORM_LIMITS });
+
+  registerHealthRoutes(app, { apiClient: services.apiClient, modelCacheDir: options.modelCacheDir });
+  registerLoginRoutes(app, services);
+  registerLoadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
+  registerUploadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
+  registerUnlockRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
+  registerTaskRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
+  registerScheduleRoutes(app, services);
+  registerMethodNotAllowed(app, methodsByUrl);
+  return app;
+}

@@ -1,0 +1,110 @@
+import type { Readable } from 'node:stream';
+import type { Multipart } from '@fastify/multipart';
+import type { FastifyRequest } from 'fastify';
+import { LoaderError, toError } from '../../errors.ts';
+import type { UploadItem } from '../../resources/upload-service.ts';
+import { releaseChunk } from '../../files/release-chunk.ts';
+import { watchForStalls } from '../../async/stall-watchdog.ts';
+import { assertFolder, MISSING_MESSAGE, RequestValidationError } from '../errors/request-faults.ts';
+
+export interface UploadFormOptions {
+  /** How long the client may send nothing, in ms. The time in which we do not read does not count. */
+  readonly stallTimeoutMs: number;
+  /** Aborts when the client leaves. */
+  readonly signal: AbortSignal;
+}
+
+/** Far above the length of a boundary, of which the parser hands out a buffer that it goes on using. */
+const MIN_RELEASED_LENGTH = 16 * 1024;
+
+/**
+ * The items of a multipart upload, as they arrive: one file `data`, and at most one field `folder`, in any order.
+ * Other fields are passed over, as the original does.
+ *
+ * @throws RequestValidationError; LoaderError `client_closed` when the body breaks off, `client_stalled`
+ */
+export async function* readUploadForm(
+  request: FastifyRequest,
+  options: UploadFormOptions,
+): AsyncGenerator<UploadItem, void, undefined> {
+  let hasData = false;
+  let hasFolder = false;
+  const parts = request.parts()[Symbol.asyncIterator]();
+  for (
+    let part = await nextPart(parts, request, options);
+    part !== undefined;
+    part = await nextPart(parts, request, options)
+  ) {
+    if (part.type === 'file') {
+      if (part.fieldname !== 'data') throw fault('data', 'value_error', `Value error, only one file, data, is taken`);
+      if (hasData) throw fault('data', 'value_error', 'Value error, there must be one file only');
+      hasData = true;
+      yield { kind: 'data', chunks: readFile(part.file, request, options) };
+      if (part.file.truncated) throw fault('data', 'value_error', 'Value error, the file is too large');
+    } else if (part.fieldname === 'folder') {
+      if (hasFolder) throw fault('folder', 'value_error', 'Value error, there must be one folder only');
+      hasFolder = true;
+      yield { kind: 'folder', folder: assertFolder(part.value, ['body', 'folder']) };
+    }
+  }
+  if (!hasData) throw fault('data', 'missing', MISSING_MESSAGE);
+}
+
+async function nextPart(
+  parts: AsyncIterator<Multipart>,
+  request: FastifyRequest,
+  options: UploadFormOptions,
+): Promise<Multipart | undefined> {
+  const { promise: stalled, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    reject(clientStalled(options));
+  }, options.stallTimeoutMs);
+  try {
+    const next = await Promise.race([parts.next(), stalled]);
+    return next.done === true ? undefined : next.value;
+  } catch (error) {
+    throw bodyError(error, request);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function* readFile(
+  file: Readable,
+  request: FastifyRequest,
+  options: UploadFormOptions,
+): AsyncGenerator<Buffer, void, undefined> {
+  const watchdog = { timeoutMs: options.stallTimeoutMs, stalled: () => clientStalled(options), signal: options.signal };
+  try {
+    for await (const chunk of watchForStalls(file, watchdog)) {
+      yield chunk;
+      // Whoever asks for the next one is through with it. The parser keeps small ones of its own.
+      if (chunk.length >= MIN_RELEASED_LENGTH) releaseChunk(chunk);
+    }
+  } catch (error) {
+    throw bodyError(error, request);
+  }
+}
+
+function clientStalled({ stallTimeoutMs }: UploadFormOptions): LoaderError {
+  return new LoaderError('client_stalled', `The client sent nothing for ${stallTimeoutMs} ms.`);
+}
+
+/** Whatever the parser says: either the connection broke, or what came over it is no multipart. */
+function bodyError(error: unknown, request: FastifyRequest): Error {
+  if (error instanceof LoaderError) return error;
+  if (!request.raw.complete && request.raw.destroyed) {
+    return new LoaderError('client_closed', 'The client closed the connection within the body.', { cause: error });
+  }
+  const code = 'code' in toError(error) ? String((error as { code: unknown }).code) : '';
+  if (code === 'FST_PARTS_LIMIT' || code === 'FST_FILES_LIMIT' || code === 'FST_FIELDS_LIMIT') {
+    return fault('data', 'value_error', 'Value error, the form has too many parts');
+  }
+  return new RequestValidationError([
+    { type: 'multipart_invalid', loc: ['body'], msg: 'The multipart body is damaged or ends too early' },
+  ]);
+}
+
+function fault(field: string, type: string, msg: string): RequestValidationError {
+  return new RequestValidationError([{ type, loc: ['body', field], msg }]);
+}

@@ -1,0 +1,110 @@
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { ERRORS, LoaderError, type ErrorCode } from '../../errors.ts';
+import { MISSING_MESSAGE, RequestValidationError, toValidationItems, type ValidationItem } from './request-faults.ts';
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** The one status of this route's failures, where the contract gives it one. */
+    failureStatus?: 401 | 500;
+  }
+}
+
+export interface ErrorBody {
+  /** For people; in a 422, FastAPI's list of faults. */
+  readonly detail: string | readonly ValidationItem[];
+  readonly code: ErrorCode;
+}
+
+/** Answers every failure as `{"detail", "code"}` with its status from the table of errors.ts. */
+export function registerErrorHandler(app: FastifyInstance): void {
+  app.setErrorHandler(answerError);
+  app.setNotFoundHandler(async (_request, reply) => {
+    return await reply.code(404).send({ detail: 'Not Found', code: 'not_found' } satisfies ErrorBody);
+  });
+}
+
+/** The answer to `error`; also for those that Fastify meets before it knows a route. */
+export function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const known = toLoaderError(error);
+  const status = statusOf(known.code, request);
+  if (status >= 500) request.log.error({ err: error, code: known.code }, 'The request failed');
+  else request.log.info({ code: known.code, reason: known.message }, 'The request was refused');
+  if (known.code === 'forbidden') void reply.header('www-authenticate', 'Bearer');
+  if (!request.raw.complete) drainForAWhile(reply);
+  return reply.code(status).send(errorBody(known));
+}
+
+/** For a path that exists, but not with the method asked for. */
+export async function answerMethodNotAllowed(reply: FastifyReply, allowed: readonly string[]): Promise<FastifyReply> {
+  void reply.header('allow', allowed.join(', '));
+  return await reply.code(405).send({ detail: 'Method Not Allowed', code: 'method_not_allowed' } satisfies ErrorBody);
+}
+
+/** How long a refused client may go on sending its body, in ms, before its connection is closed. */
+const DRAIN_MS = 10_000;
+
+/**
+ * Node reads and drops what a client still sends after its answer. Closing at once would reset the connection under a
+ * client that reads the answer only after its last byte; waiting for ever would be an invitation.
+ */
+function drainForAWhile(reply: FastifyReply): void {
+  const { raw } = reply.request;
+  // Fastify asks for the close after a body that is too large.
+  void reply.removeHeader('connection');
+  reply.raw.once('finish', () => {
+    // A form's parser that nobody reads from would hold the body back.
+    raw.unpipe();
+    raw.resume();
+    const timer = setTimeout(() => raw.destroy(), DRAIN_MS);
+    timer.unref();
+    raw.once('close', () => {
+      clearTimeout(timer);
+    });
+  });
+}
+
+function errorBody(error: LoaderError): ErrorBody {
+  return { detail: error instanceof RequestValidationError ? error.items : error.message, code: error.code };
+}
+
+function statusOf(code: ErrorCode, request: FastifyRequest): number {
+  const { status } = ERRORS[code];
+  return status === 'route' ? (request.routeOptions.config.failureStatus ?? 500) : status;
+}
+
+/** What Fastify and its plugins throw, in our codes. */
+function toLoaderError(error: FastifyError): LoaderError {
+  if (error instanceof LoaderError) return error;
+  if (error.validation !== undefined) {
+    return new RequestValidationError(toValidationItems(error.validation, error.validationContext ?? 'body'));
+  }
+  switch (error.code) {
+    case 'FST_ERR_CTP_EMPTY_JSON_BODY':
+      return new RequestValidationError([{ type: 'missing', loc: ['body'], msg: MISSING_MESSAGE }]);
+    case 'FST_ERR_CTP_INVALID_JSON_BODY':
+      return new RequestValidationError([{ type: 'json_invalid', loc: ['body'], msg: 'JSON decode error' }]);
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+    case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
+      return new RequestValidationError([
+        {
+          type: 'model_attributes_type',
+          loc: ['body'],
+          msg: 'Input should be a valid dictionary or object to extract fields from; send JSON with Content-Type: application/json',
+        },
+      ]);
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return new LoaderError('body_too_large', 'The body is larger than 1 MiB.');
+    case 'FST_ERR_BAD_URL':
+      return new RequestValidationError([
+        { type: 'value_error', loc: ['path'], msg: 'Value error, the path is not valid percent-encoding' },
+      ]);
+    default:
+      return new LoaderError(
+        'internal_error',
+        'Internal error; the log of the Loader tells more under the request id.',
+        {
+          cause: error,
+        },
+      );
+  }
+}

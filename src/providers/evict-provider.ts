@@ -1,0 +1,93 @@
+import type { BigPartCache, CacheEntry } from '../cache/big-part-cache.ts';
+import { LoaderError } from '../errors.ts';
+import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
+
+interface EvictParameters {
+  readonly max_age_days?: number;
+  readonly max_bytes?: number;
+}
+
+const DAY_MS = 24 * 60 * 60 * 1000;
+/** Files that are listed one by one; more are counted. */
+const MAX_LISTED = 1_000;
+
+/** Removes from the cache what has not been loaded for long, or, oldest first, what goes beyond a number of bytes. */
+export function createEvictProvider(cache: Pick<BigPartCache, 'list' | 'removeUnlessHeld'>): Provider {
+  return defineProvider<EvictParameters>({
+    name: 'evict',
+    schema: {
+      type: 'object',
+      minProperties: 1,
+      additionalProperties: false,
+      properties: {
+        max_age_days: { type: 'number', minimum: 0 },
+        max_bytes: { type: 'integer', minimum: 0 },
+      },
+    },
+    isRepeatable: true,
+    run: async ({ max_age_days: maxAgeDays, max_bytes: maxBytes = Infinity }, context) => {
+      const { signal } = context;
+      const entries: CacheEntry[] = [];
+      for await (const entry of cache.list(signal)) entries.push(entry);
+      entries.sort(inOrderOfRemoval);
+      let bytesLeft = entries.reduce((sum, { length }) => sum + length, 0);
+      const oldestMs = maxAgeDays === undefined ? -Infinity : Date.now() - maxAgeDays * DAY_MS;
+      const old = entries
+        .filter(({ loadedAtMs }) => loadedAtMs <= oldestMs)
+        .reduce((sum, entry) => sum + entry.length, 0);
+      const bytesTotal = Math.max(old, bytesLeft - maxBytes, 0);
+      const removed: CacheEntry[] = [];
+      const counts = { held: 0, failed: 0 };
+      let bytesRemoved = 0;
+      for (const entry of entries) {
+        if (entry.loadedAtMs > oldestMs && bytesLeft <= maxBytes) continue;
+        signal.throwIfAborted();
+        const outcome = await remove(entry, context);
+        if (outcome === 'held' || outcome === 'failed') {
+          counts[outcome]++;
+          continue;
+        }
+        bytesLeft -= entry.length;
+        if (outcome === 'absent') continue;
+        removed.push(entry);
+        bytesRemoved += entry.length;
+        context.report({ bytesDone: bytesRemoved, bytesTotal });
+      }
+      context.log('info', `Removed ${removed.length} files with ${bytesRemoved} bytes; ${bytesLeft} bytes are left`);
+      const result = {
+        files_removed: removed.length,
+        bytes_removed: bytesRemoved,
+        bytes_left: bytesLeft,
+        files_held: counts.held,
+        files_failed: counts.failed,
+        removed: removed.slice(0, MAX_LISTED).map(({ folder, file, length, loadedAtMs }) => ({
+          folder,
+          file,
+          bytes: length,
+          loaded_at: new Date(loadedAtMs).toISOString(),
+        })),
+      };
+      if (counts.failed === 0) return result;
+      throw new PartialResultError('cache_unusable', `${counts.failed} files could not be removed.`, result);
+    },
+  });
+
+  /** `failed` where a file can't be removed, which is no reason to keep the others. */
+  async function remove(entry: CacheEntry, context: TaskContext): Promise<'removed' | 'held' | 'absent' | 'failed'> {
+    try {
+      const outcome = await cache.removeUnlessHeld(entry);
+      if (outcome === 'held') context.log('info', `${entry.folder}/${entry.file} is in use: it stays`);
+      return outcome;
+    } catch (error) {
+      if (!(error instanceof LoaderError)) throw error;
+      context.log('error', `${entry.folder}/${entry.file}: ${error.message}`);
+      return 'failed';
+    }
+  }
+}
+
+/** What was set aside is of no use to anybody, so it goes first; then what was loaded longest ago. */
+function inOrderOfRemoval(a: CacheEntry, b: CacheEntry): number {
+  if (a.kind !== b.kind) return a.kind === 'set_aside' ? -1 : 1;
+  return a.loadedAtMs - b.loadedAtMs;
+}

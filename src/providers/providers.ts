@@ -1,0 +1,26 @@
+import type { ApiClient } from '../upstream/upstream.ts';
+import type { BigPartCache } from '../cache/big-part-cache.ts';
+import type { DownloadService } from '../resources/download-service.ts';
+import type { UnlockService } from '../unlock/unlock-service.ts';
+import type { Provider } from '../tasks/provider.ts';
+import { createEvictProvider } from './evict-provider.ts';
+import { createPrefetchProvider } from './prefetch-provider.ts';
+import { createUnlockProvider } from './unlock-provider.ts';
+import { createVerifyProvider } from './verify-provider.ts';
+
+export interface ProvidersOptions {
+  readonly apiClient: ApiClient;
+  readonly cache: BigPartCache;
+  readonly downloads: DownloadService;
+  readonly unlocks: UnlockService;
+}
+
+/** All providers. To add one is told in docs/providers.md. */
+export function createProviders(options: ProvidersOptions): readonly Provider[] {
+  return [
+    createUnlockProvider(options.unlocks),
+    createPrefetchProvider(options),
+    createVerifyProvider(options),
+    createEvictProvider(options.cache),
+  ];
+}

@@ -1,0 +1,77 @@
+import { LoaderError } from '../errors.ts';
+import type { UnlockService } from '../unlock/unlock-service.ts';
+import { defineProvider, type Provider, type TaskContext } from '../tasks/provider.ts';
+import type { JsonValue } from '../tasks/task.ts';
+
+/** What the provider needs of the UnlockService. */
+type Unlocks = Pick<UnlockService, 'start' | 'cancel' | 'watch' | 'onRun'>;
+
+interface UnlockParameters {
+  readonly email: string;
+  readonly password: string;
+}
+
+/** The unlock of the device's image archive. POST /unlock begins the same run, which is then a task as well. */
+export function createUnlockProvider(unlocks: Unlocks): Provider {
+  let runEmail: string | undefined;
+  return defineProvider<UnlockParameters>({
+    name: 'unlock',
+    schema: {
+      type: 'object',
+      required: ['email', 'password'],
+      additionalProperties: false,
+      properties: { email: { type: 'string' }, password: { type: 'string', writeOnly: true } },
+    },
+    isRepeatable: false, // The password is gone.
+    run: ({ email, password }, context) =>
+      follow(unlocks, context, async () => {
+        const state = await unlocks.start(email, password);
+        if (state !== 'ready' && runEmail !== email) context.log('warn', 'Somebody else began this unlock.');
+      }),
+    onOutsideRun: (begin) => {
+      unlocks.onRun((email) => {
+        runEmail = email;
+        begin({ email }, (context) => follow(unlocks, context, () => Promise.resolve()));
+      });
+    },
+  });
+}
+
+/** Joins the run that `start` begins, or that is under way, and goes with it to its end. */
+async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promise<void>): Promise<JsonValue> {
+  let cancelled: Promise<unknown> | undefined;
+  const onAbort = () => {
+    cancelled = unlocks.cancel();
+  };
+  context.signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    context.signal.throwIfAborted();
+    await start();
+    return await watch(unlocks, context);
+  } catch (error) {
+    // From the other side: DELETE /unlock.
+    if (error instanceof LoaderError && error.code === 'unlock_cancelled') {
+      throw new LoaderError('task_cancelled', error.message, { cause: error });
+    }
+    throw error;
+  } finally {
+    context.signal.removeEventListener('abort', onAbort);
+    await cancelled;
+  }
+}
+
+async function watch(unlocks: Unlocks, context: TaskContext): Promise<JsonValue> {
+  let state: string | undefined;
+  // Its own end, not that of the task: a cancelled run is followed until nothing of it is left.
+  for await (const status of unlocks.watch(new AbortController().signal)) {
+    const { progress } = status;
+    if (progress !== null) context.report(progress);
+    if (status.state !== state) context.log('info', status.state);
+    ({ state } = status);
+    if (status.state === 'error') throw new LoaderError(status.code ?? 'internal_error', status.error ?? '');
+    if (status.state === 'ready') {
+      return { state, images: progress?.imagesTotal ?? null, bytes: progress?.bytesTotal ?? null };
+    }
+  }
+  throw new LoaderError('unlock_cancelled', 'The Loader stopped before the unlock had begun.');
+}

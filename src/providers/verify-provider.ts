@@ -1,0 +1,95 @@
+import type { ApiClient } from '../upstream/upstream.ts';
+import type { BigPartCache, CacheEntry } from '../cache/big-part-cache.ts';
+import { LoaderError, type ErrorCode } from '../errors.ts';
+import type { DownloadService } from '../resources/download-service.ts';
+import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
+
+export interface VerifyProviderOptions {
+  readonly apiClient: Pick<ApiClient, 'currentLogin'>;
+  readonly cache: Pick<BigPartCache, 'list' | 'verify'>;
+  readonly downloads: Pick<DownloadService, 'planPrefetch'>;
+}
+
+/** A copy that did not match its digests. */
+interface BadCopy {
+  readonly folder: string;
+  readonly file: string;
+  /** Whether a good one was fetched in its place; if not, the next load does it. */
+  readonly mended: boolean;
+  /** Why it was not mended. */
+  readonly error: string | null;
+  readonly code: ErrorCode | null;
+}
+
+/** Bad copies that are listed one by one; more are counted. */
+const MAX_LISTED = 1_000;
+
+/** Reads every copy in the cache against its digests, sets bad ones aside, and fetches them again. */
+export function createVerifyProvider({ apiClient, cache, downloads }: VerifyProviderOptions): Provider {
+  return defineProvider<object>({
+    name: 'verify',
+    schema: { type: 'object', additionalProperties: false, properties: {} },
+    isRepeatable: true,
+    run: async (_parameters, context) => {
+      const { signal } = context;
+      const entries: CacheEntry[] = [];
+      for await (const entry of cache.list(signal)) if (entry.kind === 'copy') entries.push(entry);
+      const bytesTotal = entries.reduce((sum, { length }) => sum + length, 0);
+      const counts = { good: 0, recorded: 0, bad: 0, absent: 0, failed: 0 };
+      const bad: BadCopy[] = [];
+      let bytesDone = 0;
+      context.report({ bytesDone, bytesTotal });
+      for (const entry of entries) {
+        const outcome = await verify(entry, context, (bytes) => {
+          bytesDone += bytes;
+          context.report({ bytesDone, bytesTotal });
+        });
+        counts[outcome]++;
+        if (outcome === 'bad') {
+          context.log('warn', `${entry.folder}/${entry.file} does not match its digests: it was set aside`);
+          const copy = await mend(entry, context);
+          if (bad.length < MAX_LISTED) bad.push(copy);
+        }
+      }
+      context.log('info', `${counts.good} good, ${counts.recorded} digested for the first time, ${counts.bad} bad`);
+      const result = { ...counts, bytes: bytesDone, bad_copies: bad.map((copy) => ({ ...copy })) };
+      if (counts.failed === 0) return result;
+      throw new PartialResultError('cache_unusable', `${counts.failed} copies could not be verified.`, result);
+    },
+  });
+
+  /** `failed` where a copy can be neither judged nor moved out of the way; the others are to be verified all the same. */
+  async function verify(
+    entry: CacheEntry,
+    context: TaskContext,
+    onBytes: (bytes: number) => void,
+  ): Promise<'good' | 'recorded' | 'bad' | 'absent' | 'failed'> {
+    const { signal } = context;
+    try {
+      signal.throwIfAborted();
+      return await cache.verify(entry, { signal, onBytes });
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!(error instanceof LoaderError)) throw error;
+      context.log('error', `${entry.folder}/${entry.file}: ${error.message}`);
+      return 'failed';
+    }
+  }
+
+  async function mend({ folder, file, name }: CacheEntry, context: TaskContext): Promise<BadCopy> {
+    const { signal } = context;
+    try {
+      if (name === undefined) throw new LoaderError('resource_not_in_cdn', 'Its name is not known.');
+      apiClient.currentLogin();
+      const plan = await downloads.planPrefetch({ folder, name }, signal);
+      await plan.run(signal, () => undefined);
+      context.log('info', `${folder}/${file} was fetched again`);
+      return { folder, file, mended: true, error: null, code: null };
+    } catch (error) {
+      signal.throwIfAborted();
+      const failure = error instanceof LoaderError ? error : new LoaderError('internal_error', 'Internal error.');
+      context.log('warn', `${folder}/${file} was not fetched again: ${failure.message}`);
+      return { folder, file, mended: false, error: failure.message, code: failure.code };
+    }
+  }
+}

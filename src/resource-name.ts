@@ -1,0 +1,31 @@
+import { isSafeFolder, isSafeSegment } from './cache/safe-folder.ts';
+
+/** A resource, as clients name it. Both parts are safe path segments: the HTTP layer has seen to that. */
+export interface ResourceName {
+  readonly folder: string;
+  readonly name: string;
+}
+
+/** The folder of resources for which none is named. */
+export const DEFAULT_FOLDER = 'models';
+
+/** Name of the part that lies with the Resource API (docs/protocol.md section 4). */
+export function smallPartFile(resource: ResourceName): string {
+  return `${resource.name}.small`;
+}
+
+/** Name of the part that lies on the CDN and in the cache. */
+export function bigPartFile(resource: ResourceName): string {
+  return `${resource.name}.big`;
+}
+
+/** One text for one resource, to look things up by. */
+export function resourceKey(resource: ResourceName): string {
+  return `${resource.folder}/${resource.name}`;
+}
+
+/** What JSON Schemas call the form of a resource's folder and file name. */
+export const RESOURCE_FORMATS = {
+  'resource-filename': isSafeSegment,
+  'resource-folder': isSafeFolder,
+} as const;

@@ -1,0 +1,376 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { generateKeyPairSync } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, describe, it } from 'node:test';
+import { ConfigError, loadConfig, SECRET_VARIABLES } from '../../../src/config/config.ts';
+import { LOG_LEVELS } from '../../../src/logger.ts';
+
+const PEM = generateKeyPairSync('ec', {
+  namedCurve: 'P-256',
+  publicKeyEncoding: { type: 'spki', format: 'pem' },
+  privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+}).publicKey.trim();
+
+const folder = mkdtempSync(path.join(tmpdir(), 'loader-config-'));
+const certificates = path.join(folder, 'certificates');
+mkdirSync(certificates);
+for (const name of ['ca.pem', 'cert.pem', 'key.pem']) {
+  writeFileSync(path.join(certificates, name), `text of ${name}`);
+}
+after(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
+
+describe('the configuration', () => {
+  it('of an empty environment is all defaults', () => {
+    assert.deepEqual(loadConfig({}), {
+      host: '127.0.0.1',
+      port: 8080,
+      resourceApiUrl: 'https://api.azaion.com',
+      modelCacheDir: 'models',
+      stateDir: 'state',
+      imagesPath: '/opt/azaion/images.enc',
+      apiVersion: 'latest',
+      serviceImages: [],
+      dockerHost: { kind: 'unix', socketPath: '/var/run/docker.sock' },
+      unlockParallelism: 3,
+      resourceKey: undefined,
+      keyTemplates: {
+        hardware: 'azaion-loader/hardware/v1/{hardware}',
+        api: 'azaion-loader/api/v1/{email}/{password}/{hardware_hash}',
+      },
+      hardwareId: undefined,
+      tokenKeys: { publicKeyPem: undefined, secret: undefined },
+      apiKeys: [],
+      historyCount: 10_000,
+      historyAgeMs: 90 * 24 * 60 * 60 * 1000,
+      upstreamTimeoutMs: 30_000,
+      stallTimeoutMs: 30_000,
+      engineTimeoutMs: 30_000,
+      engineStallTimeoutMs: 120_000,
+      clientStallTimeoutMs: 120_000,
+      shutdownTimeoutMs: 8000,
+      logLevel: 'info',
+      logFile: undefined,
+    });
+  });
+
+  it('counts empty values as unset', () => {
+    const names = ['HOST', 'PORT', 'RESOURCE_API_URL', 'RESOURCE_KEY', 'RESOURCE_KEY_FILE', 'HARDWARE_ID', 'API_KEY'];
+    assert.deepEqual(loadConfig(Object.fromEntries(names.map((name) => [name, '']))), loadConfig({}));
+  });
+
+  it('takes every variable', () => {
+    const config = loadConfig({
+      HOST: '0.0.0.0',
+      PORT: '0',
+      RESOURCE_API_URL: 'http://127.0.0.1:9/base/',
+      MODEL_CACHE_DIR: '/var/models',
+      STATE_DIR: '/var/state',
+      IMAGES_PATH: '/srv/images.enc',
+      SERVICE_IMAGES: 'azaion/api, registry.example.com:5000/azaion/worker_2 ,nginx,',
+      API_VERSION: '1.2.3-rc_4',
+      DOCKER_HOST: 'tcp://engine.local',
+      DOCKER_TLS_VERIFY: '1',
+      DOCKER_CERT_PATH: certificates,
+      UNLOCK_PARALLELISM: '16',
+      RESOURCE_KEY: 'fleet',
+      KEY_TEMPLATE_HARDWARE: '<{hardware}>',
+      KEY_TEMPLATE_API: '{email}{password}{hardware_hash}',
+      HARDWARE_ID: 'device 7',
+      JWT_SECRET: 'shared',
+      API_KEY: ' one, two ,three,',
+      TASK_HISTORY_COUNT: '1000000',
+      TASK_HISTORY_DAYS: '3650',
+      UPSTREAM_TIMEOUT_MS: '1',
+      STALL_TIMEOUT_MS: '2',
+      ENGINE_TIMEOUT_MS: '4',
+      ENGINE_STALL_TIMEOUT_MS: '5',
+      CLIENT_STALL_TIMEOUT_MS: '3',
+      SHUTDOWN_TIMEOUT_MS: '2147483647',
+      LOG_LEVEL: 'trace',
+      LOG_FILE: '/var/log/loader.log',
+    });
+    assert.deepEqual(config, {
+      host: '0.0.0.0',
+      port: 0,
+      resourceApiUrl: 'http://127.0.0.1:9/base',
+      modelCacheDir: '/var/models',
+      stateDir: '/var/state',
+      imagesPath: '/srv/images.enc',
+      apiVersion: '1.2.3-rc_4',
+      serviceImages: ['azaion/api', 'registry.example.com:5000/azaion/worker_2', 'nginx'],
+      dockerHost: {
+        kind: 'tcp',
+        host: 'engine.local:2376',
+        tls: { ca: 'text of ca.pem', cert: 'text of cert.pem', key: 'text of key.pem' },
+      },
+      unlockParallelism: 16,
+      resourceKey: 'fleet',
+      keyTemplates: { hardware: '<{hardware}>', api: '{email}{password}{hardware_hash}' },
+      hardwareId: 'device 7',
+      tokenKeys: { publicKeyPem: undefined, secret: 'shared' },
+      apiKeys: ['one', 'two', 'three'],
+      historyCount: 1_000_000,
+      historyAgeMs: 315_360_000_000,
+      upstreamTimeoutMs: 1,
+      stallTimeoutMs: 2,
+      engineTimeoutMs: 4,
+      engineStallTimeoutMs: 5,
+      clientStallTimeoutMs: 3,
+      shutdownTimeoutMs: 2_147_483_647,
+      logLevel: 'trace',
+      logFile: '/var/log/loader.log',
+    });
+  });
+
+  it('takes a public key in PEM', () => {
+    assert.equal(loadConfig({ JWT_PUBLIC_KEY: PEM }).tokenKeys.publicKeyPem, PEM);
+  });
+
+  it('takes every level of the log', () => {
+    for (const level of LOG_LEVELS) assert.equal(loadConfig({ LOG_LEVEL: level }).logLevel, level);
+  });
+
+  it('cannot be changed', () => {
+    assert.ok(Object.isFrozen(loadConfig({})));
+  });
+
+  it('is refused with all its problems at once, one line for each', () => {
+    const problems = problemsOf({
+      PORT: 'x',
+      RESOURCE_API_URL: 'x',
+      KEY_TEMPLATE_HARDWARE: 'x',
+      KEY_TEMPLATE_API: '{email}',
+      UPSTREAM_TIMEOUT_MS: '0',
+      STALL_TIMEOUT_MS: '0',
+      CLIENT_STALL_TIMEOUT_MS: '0',
+      ENGINE_TIMEOUT_MS: '0',
+      ENGINE_STALL_TIMEOUT_MS: '0',
+      SHUTDOWN_TIMEOUT_MS: '0',
+      API_VERSION: '.x',
+      SERVICE_IMAGES: 'azaion/api:1',
+      DOCKER_HOST: 'npipe:////./pipe/docker',
+      DOCKER_TLS_VERIFY: '1',
+      UNLOCK_PARALLELISM: '0',
+      TASK_HISTORY_COUNT: '0',
+      TASK_HISTORY_DAYS: '3651',
+      LOG_LEVEL: 'loud',
+      API_KEY: 'a b',
+      RESOURCE_KEY_FILE: path.join(folder, 'absent'),
+      JWT_PUBLIC_KEY: 'x',
+    });
+    for (const name of [
+      'PORT',
+      'RESOURCE_API_URL',
+      'KEY_TEMPLATE_HARDWARE',
+      'KEY_TEMPLATE_API',
+      'UPSTREAM_TIMEOUT_MS',
+      'STALL_TIMEOUT_MS',
+      'CLIENT_STALL_TIMEOUT_MS',
+      'ENGINE_TIMEOUT_MS',
+      'ENGINE_STALL_TIMEOUT_MS',
+      'SHUTDOWN_TIMEOUT_MS',
+      'API_VERSION',
+      'SERVICE_IMAGES',
+      'DOCKER_HOST',
+      'DOCKER_TLS_VERIFY',
+      'UNLOCK_PARALLELISM',
+      'TASK_HISTORY_COUNT',
+      'TASK_HISTORY_DAYS',
+      'LOG_LEVEL',
+      'API_KEY',
+      'RESOURCE_KEY_FILE',
+      'JWT_PUBLIC_KEY',
+    ]) {
+      assert.equal(problems.filter((problem) => new RegExp(`^${name}\\b`).test(problem)).length, 1, name);
+    }
+    assert.equal(problems.length, 21);
+  });
+
+  it('has its problems in the message of the error', () => {
+    assert.throws(() => loadConfig({ PORT: 'x', LOG_LEVEL: 'loud' }), /PORT[^]*LOG_LEVEL/);
+  });
+});
+
+describe('a wrong value', () => {
+  const INVALID: Readonly<Record<string, readonly string[]>> = {
+    PORT: ['-1', '65536', '80.5', '8e3', '0x50', ' 80', '80 ', 'http', 'NaN', '9'.repeat(400)],
+    RESOURCE_API_URL: [
+      'api.azaion.com',
+      '//api.azaion.com',
+      'ftp://api.azaion.com',
+      'https://',
+      'https://user@api.azaion.com',
+      'https://user:pass@api.azaion.com',
+      'https://api.azaion.com?tenant=1',
+      'https://api.azaion.com#top',
+    ],
+    KEY_TEMPLATE_HARDWARE: ['hardware', '{Hardware}', '{ hardware }'],
+    KEY_TEMPLATE_API: ['{email}{password}', '{email}{hardware_hash}', '{password}{hardware_hash}', '{hardware}'],
+    UPSTREAM_TIMEOUT_MS: ['0', '-1', '1.5', '30s', '2147483648'],
+    STALL_TIMEOUT_MS: ['0', '-1', '1.5', '30s', '2147483648'],
+    CLIENT_STALL_TIMEOUT_MS: ['0', '-1', '1.5', '30s', '2147483648'],
+    SHUTDOWN_TIMEOUT_MS: ['0', '-1', '1.5', '30s', '2147483648'],
+    ENGINE_TIMEOUT_MS: ['0', '1.5', '2147483648'],
+    ENGINE_STALL_TIMEOUT_MS: ['0', '1.5', '2147483648'],
+    UNLOCK_PARALLELISM: ['0', '17', '1.5', 'all'],
+    TASK_HISTORY_COUNT: ['0', '1000001', '1.5', 'all'],
+    TASK_HISTORY_DAYS: ['0', '3651', '1.5', 'always'],
+    API_VERSION: ['.1', '-1', 'a b', 'a/b', 'a'.repeat(129)],
+    SERVICE_IMAGES: ['azaion/api:1', 'Azaion/api', 'azaion//api/', 'a b'],
+    DOCKER_HOST: [
+      'unix://relative.sock',
+      '/var/run/docker.sock',
+      'npipe:////./pipe/docker_engine',
+      'ssh://device',
+      'tcp://',
+      'tcp://host:port',
+      'tcp://host:1/path',
+      'tcp://user@host:1',
+      'fd://',
+    ],
+    DOCKER_TLS_VERIFY: ['1'],
+    LOG_LEVEL: ['INFO', 'verbose', 'info ', 'toString'],
+    API_KEY: ['a b', 'one,t\two', 'one,two\nthree'],
+    JWT_PUBLIC_KEY: ['text', '-----BEGIN CERTIFICATE-----', '-----BEGIN RSA PUBLIC KEY-----'],
+  };
+  for (const [name, values] of Object.entries(INVALID)) {
+    for (const value of values) {
+      it(`of ${name} is refused: ${JSON.stringify(value.slice(0, 40))}`, () => {
+        const problems = problemsOf({ [name]: value });
+        assert.equal(problems.length, 1, problems.join());
+        assert.match(problems[0] ?? '', new RegExp(`^${name}\\b`));
+      });
+    }
+  }
+
+  it('of DOCKER_CERT_PATH is told with each file that it lacks', () => {
+    const problems = problemsOf({ DOCKER_TLS_VERIFY: '1', DOCKER_CERT_PATH: path.join(folder, 'absent') });
+    assert.deepEqual(
+      problems.map((problem) => /^DOCKER_CERT_PATH: (\w+\.pem) can't be read there \(ENOENT\)$/.exec(problem)?.[1]),
+      ['ca.pem', 'cert.pem', 'key.pem'],
+    );
+  });
+
+  it('of KEY_TEMPLATE_API is told with the placeholders that it lacks', () => {
+    assert.match(problemsOf({ KEY_TEMPLATE_API: '{password}' }).join(), /lacks \{email\}, \{hardware_hash\}$/);
+  });
+
+  it('is a public key beside a shared secret', () => {
+    assert.match(problemsOf({ JWT_PUBLIC_KEY: PEM, JWT_SECRET: 'x' }).join(), /JWT_PUBLIC_KEY and JWT_SECRET/);
+  });
+});
+
+describe('a secret from a file', () => {
+  const VALUES = { RESOURCE_KEY: 'fleet', JWT_PUBLIC_KEY: PEM, JWT_SECRET: 'shared', API_KEY: 'one,two' } as const;
+
+  for (const name of SECRET_VARIABLES) {
+    it(`is the same as ${name} itself`, () => {
+      const file = writeSecret(name, VALUES[name]);
+      assert.deepEqual(loadConfig({ [`${name}_FILE`]: file }), loadConfig({ [name]: VALUES[name] }));
+    });
+
+    it(`must not stand beside ${name}`, () => {
+      const file = writeSecret(name, VALUES[name]);
+      const problems = problemsOf({ [`${name}_FILE`]: file, [name]: VALUES[name] });
+      assert.deepEqual(problems, [`${name} and ${name}_FILE are both set; which of them counts?`]);
+    });
+
+    it(`must be there for ${name}_FILE`, () => {
+      const problems = problemsOf({ [`${name}_FILE`]: path.join(folder, 'absent') });
+      assert.match(problems.join(), new RegExp(`^${name}_FILE: .* can't be read \\(ENOENT\\)$`));
+    });
+
+    it(`must be a file for ${name}_FILE`, () => {
+      assert.match(problemsOf({ [`${name}_FILE`]: folder }).join(), new RegExp(`^${name}_FILE: .*\\(EISDIR\\)$`));
+    });
+
+    for (const content of ['', '\n', '\r\n']) {
+      it(`must not be empty for ${name}_FILE: ${JSON.stringify(content)}`, () => {
+        const problems = problemsOf({ [`${name}_FILE`]: writeSecret('empty', content) });
+        assert.match(problems.join(), new RegExp(`^${name}_FILE: .* is empty$`));
+      });
+    }
+  }
+
+  for (const [content, secret] of [
+    ['fleet\n', 'fleet'],
+    ['fleet\r\n', 'fleet'],
+    ['fleet\n\n', 'fleet\n'],
+    [' fleet ', ' fleet '],
+    ['two\nlines', 'two\nlines'],
+    ['schlüssel\n', 'schlüssel'],
+  ] as const) {
+    it(`loses no more than one line break at its end: ${JSON.stringify(content)}`, () => {
+      assert.equal(loadConfig({ RESOURCE_KEY_FILE: writeSecret('breaks', content) }).resourceKey, secret);
+    });
+  }
+});
+
+describe('the problems', () => {
+  it('hold no value of a secret', () => {
+    const file = writeSecret('spaced', 'hush with space');
+    const environments: readonly Readonly<Record<string, string>>[] = [
+      { API_KEY: 'hush with space' },
+      { API_KEY_FILE: file },
+      { API_KEY: 'hush', API_KEY_FILE: file },
+      { JWT_PUBLIC_KEY: 'hush' },
+      { JWT_PUBLIC_KEY_FILE: writeSecret('pem', 'hush') },
+      { JWT_PUBLIC_KEY: `${PEM} hush`, JWT_SECRET: 'hush' },
+      { RESOURCE_KEY: 'hush', RESOURCE_KEY_FILE: writeSecret('key', 'hush') },
+      { RESOURCE_API_URL: 'https://user:hush@api.azaion.com' },
+      { RESOURCE_API_URL: 'https://api.azaion.com/?token=hush' },
+      { RESOURCE_API_URL: 'user:hush@api.azaion.com' },
+      { RESOURCE_KEY: 'hush', PORT: 'x' },
+    ];
+    for (const environment of environments) {
+      assert.throws(
+        () => loadConfig(environment),
+        (error) => {
+          assert.ok(error instanceof ConfigError);
+          assert.doesNotMatch(`${error.problems.join()} ${error.message} ${error.stack ?? ''}`, /hush/);
+          return true;
+        },
+      );
+    }
+  });
+});
+
+function problemsOf(env: Readonly<Record<string, string>>): readonly string[] {
+  try {
+    loadConfig(env);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
+  return assert.fail('the configuration was taken');
+}
+
+function writeSecret(name: string, content: string): string {
+  const file = path.join(folder, `${name}.txt`);
+  writeFileSync(file, content);
+  return file;
+}
+
+describe('a value that is present and wrong', () => {
+  const wrong: Record<string, readonly string[]> = {
+    API_KEY: [',', ' ', ' , ', 'schlüssel', 'two words'],
+    RESOURCE_API_URL: ['https://api.azaion.com ', 'https://api.azaion.com/base?', 'https://user:pw@api.azaion.com'],
+    JWT_PUBLIC_KEY: ['-----BEGIN PUBLIC KEY-----\nrubbish\n-----END PUBLIC KEY-----'],
+  };
+  for (const [name, values] of Object.entries(wrong)) {
+    for (const value of values) {
+      it(`stops the start: ${name}=${JSON.stringify(value)}`, () => {
+        assert.throws(() => loadConfig({ [name]: value }), new RegExp(`- ${name}`));
+      });
+    }
+  }
+});
+
+it('the configuration is frozen in depth', () => {
+  const config = loadConfig({ API_KEY: 'a' });
+  assert.ok([config, config.apiKeys, config.keyTemplates, config.tokenKeys].every((part) => Object.isFrozen(part)));
+});

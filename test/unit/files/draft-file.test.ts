@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { PartFile } from '../../../src/files/draft-file.ts';
+
+let folder = '';
+let partPath = '';
+let target = '';
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'loader-part-'));
+  partPath = path.join(folder, 'x.part');
+  target = path.join(folder, 'model.big');
+});
+
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+describe('a file in the making', () => {
+  it('is readable by its owner only, and never takes the place of another', async () => {
+    const file = await PartFile.create(partPath);
+    assert.equal((await stat(partPath)).mode & 0o777, 0o600);
+    await assert.rejects(PartFile.create(partPath), { code: 'EEXIST' });
+    await file.close();
+  });
+
+  it('takes bytes at any position', async () => {
+    const content = randomBytes(5000);
+    const file = await PartFile.create(partPath);
+    await file.write(content.subarray(3000), 3000);
+    await file.write(content.subarray(0, 3000), 0);
+    await file.write(Buffer.alloc(0), 0);
+    assert.ok((await readFile(partPath)).equals(content));
+    await file.close();
+  });
+
+  for (const most of [1, 7, 10, 13]) {
+    it(`is written in full when the system takes ${most} bytes at a time`, async (t) => {
+      const content = randomBytes(40);
+      const file = await PartFile.create(partPath);
+      const { handle } = file;
+      const write = handle.write.bind(handle);
+      t.mock.method(handle, 'write', async (bytes: Buffer, offset: number, length: number, position: number) => {
+        return await write(bytes, offset, Math.min(most, length), position);
+      });
+      await file.write(content, 5);
+      assert.ok((await readFile(partPath)).subarray(5).equals(content));
+      await file.close();
+    });
+  }
+
+  it('is not seen under its final name before it is published, and then whole', async () => {
+    const file = await PartFile.create(partPath);
+    await file.write(Buffer.from('content'), 0);
+    assert.deepEqual(await readdir(folder), ['x.part']);
+    await file.publish(target);
+    assert.deepEqual(await readdir(folder), ['model.big']);
+    assert.equal(await readFile(target, 'utf8'), 'content');
+    await file.close();
+  });
+
+  it('takes the place of the file that stood there, whose readers keep what they have', async () => {
+    await writeFile(target, 'earlier');
+    const file = await PartFile.create(partPath);
+    await file.write(Buffer.from('later'), 0);
+    await file.publish(target);
+    assert.equal(await readFile(target, 'utf8'), 'later');
+    await file.close();
+  });
+
+  it('is synced to the disk before it gets its final name', async (t) => {
+    const file = await PartFile.create(partPath);
+    let namesAtSync: string[] = [];
+    const sync = file.handle.sync.bind(file.handle);
+    t.mock.method(file.handle, 'sync', async () => {
+      namesAtSync = await readdir(folder);
+      await sync();
+    });
+    await file.publish(target);
+    assert.deepEqual(namesAtSync, ['x.part']);
+    await file.close();
+  });
+
+  it('is not published when it could not be synced', async (t) => {
+    await writeFile(target, 'earlier');
+    const file = await PartFile.create(partPath);
+    t.mock.method(file.handle, 'sync', () => Promise.reject(new Error('ENOSPC')));
+    await assert.rejects(file.publish(target), /ENOSPC/);
+    assert.equal(await readFile(target, 'utf8'), 'earlier');
+    await file.discard();
+    await file.close();
+    assert.deepEqual(await readdir(folder), ['model.big']);
+  });
+
+  it('leaves nothing when it is discarded, and stays readable until it is closed', async () => {
+    const file = await PartFile.create(partPath);
+    await file.write(Buffer.from('content'), 0);
+    await file.discard();
+    assert.deepEqual(await readdir(folder), []);
+    const { buffer } = await file.handle.read(Buffer.alloc(7), 0, 7, 0);
+    assert.equal(buffer.toString(), 'content');
+    await file.close();
+  });
+
+  it('stays when it is discarded after it was published', async () => {
+    const file = await PartFile.create(partPath);
+    await file.publish(target);
+    await writeFile(partPath, 'the name may be another file by now');
+    await file.discard();
+    assert.deepEqual((await readdir(folder)).sort(), ['model.big', 'x.part']);
+    await file.close();
+  });
+
+  it('may be discarded twice, or after somebody else removed it', async () => {
+    const file = await PartFile.create(partPath);
+    await rm(partPath);
+    await file.discard();
+    await file.discard();
+    await file.close();
+  });
+
+  it('can be discarded after a publication that failed', async () => {
+    await mkdir(target);
+    const file = await PartFile.create(partPath);
+    await assert.rejects(file.publish(target));
+    await file.discard();
+    await file.close();
+    assert.deepEqual(await readdir(folder), ['model.big']);
+  });
+});

@@ -1,0 +1,215 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { describe, it } from 'node:test';
+import { LoaderError } from '../../../src/errors.ts';
+import { PREFLIGHT_LENGTH, preflightEnvelope } from '../../../src/security/envelope.ts';
+import {
+  BLOCK_LENGTH,
+  decryptEnvelope,
+  encryptEnvelope,
+  envelopeLength,
+  MIN_ENVELOPE_LENGTH,
+  openEnvelope,
+  sealEnvelope,
+} from '../../../src/security/envelope-cipher.ts';
+
+const KEY = Buffer.alloc(32, 'k');
+const INVALID = { name: 'LoaderError', code: 'envelope_invalid' };
+
+describe('encrypting', () => {
+  it('takes a random IV of its own for every envelope', async () => {
+    const first = await collect(encryptEnvelope([Buffer.from('model')], KEY));
+    const second = await collect(encryptEnvelope([Buffer.from('model')], KEY));
+    assert.notDeepEqual(first.subarray(0, BLOCK_LENGTH), second.subarray(0, BLOCK_LENGTH));
+    assert.notDeepEqual(
+      sealEnvelope(Buffer.from('model'), KEY).subarray(0, BLOCK_LENGTH),
+      sealEnvelope(Buffer.from('model'), KEY).subarray(0, BLOCK_LENGTH),
+    );
+  });
+
+  it('makes an envelope of 32 bytes of nothing', async () => {
+    assert.equal((await collect(encryptEnvelope([], KEY))).length, MIN_ENVELOPE_LENGTH);
+  });
+
+  it('passes on the failure of the plaintext, without the padding that would make the envelope look whole', async () => {
+    const chunks: Buffer[] = [];
+    function* failing(): Generator<Buffer> {
+      yield Buffer.alloc(40);
+      throw new Error('the client has left');
+    }
+    await assert.rejects(async () => {
+      for await (const chunk of encryptEnvelope(failing(), KEY)) chunks.push(chunk);
+    }, /the client has left/);
+    assert.equal(Buffer.concat(chunks).length, BLOCK_LENGTH + 2 * BLOCK_LENGTH);
+  });
+});
+
+describe('a truncated envelope', () => {
+  const plaintext = Buffer.from(Uint8Array.from({ length: 100 }, (_, index) => index));
+  const envelope = sealEnvelope(plaintext, KEY, Buffer.alloc(BLOCK_LENGTH, 1));
+
+  for (let length = 0; length < envelope.length; length++) {
+    it(`is refused when ${length} of its ${envelope.length} bytes are there`, async () => {
+      const cut = envelope.subarray(0, length);
+      assert.throws(() => openEnvelope(cut, KEY), INVALID);
+      await assert.rejects(decrypt(cut), INVALID);
+      // The whole blocks that are left have a last one without valid padding here.
+      const lastTwoBlocks =
+        length < PREFLIGHT_LENGTH ? Buffer.alloc(PREFLIGHT_LENGTH) : cut.subarray(-PREFLIGHT_LENGTH);
+      assert.throws(() => preflightEnvelope(length, lastTwoBlocks, KEY), INVALID);
+    });
+  }
+
+  it('is refused by its length alone when it is no whole number of blocks, whatever its end looks like', () => {
+    const end = envelope.subarray(-PREFLIGHT_LENGTH);
+    assert.equal(preflightEnvelope(envelope.length, end, KEY), plaintext.length);
+    for (const length of [0, 15, 16, 31, envelope.length - 1, envelope.length + 1, envelope.length + 15]) {
+      assert.throws(() => preflightEnvelope(length, end, KEY), INVALID, `${length} bytes`);
+    }
+  });
+});
+
+describe('an envelope with a flipped bit', () => {
+  // Every length of padding from 1 to 16, so that each of its bytes is hit.
+  for (let plaintextLength = 32; plaintextLength < 48; plaintextLength++) {
+    it(`has one verdict of preflight and decryption for each bit of its last two blocks (${plaintextLength} bytes)`, async () => {
+      const plaintext = Buffer.alloc(plaintextLength, 0x5a);
+      const envelope = sealEnvelope(plaintext, KEY, Buffer.alloc(BLOCK_LENGTH, 2));
+      const firstBit = 8 * (envelope.length - PREFLIGHT_LENGTH);
+      let refused = 0;
+      for (let bit = firstBit; bit < 8 * envelope.length; bit++) {
+        const bad = flipBit(envelope, bit);
+        const preflight = verdict(() => preflightEnvelope(bad.length, bad.subarray(-PREFLIGHT_LENGTH), KEY));
+        const opened = verdict(() => openEnvelope(bad, KEY).length);
+        const streamed = await decrypt(bad).then((bytes) => bytes.length, codeOf);
+        assert.equal(preflight, opened, `bit ${bit}`);
+        assert.equal(streamed, opened, `bit ${bit}`);
+        if (opened === 'envelope_invalid') refused++;
+        else assert.notDeepEqual(openEnvelope(bad, KEY), plaintext, `bit ${bit} changed nothing`);
+      }
+      // At least those bits of the block before that hit the padding, but for the byte that tells its length.
+      assert.ok(refused >= 8 * (48 - plaintextLength - 1), `only ${refused} were refused`);
+    });
+  }
+
+  it('is refused for every bit of the block before the last when the last is all padding', () => {
+    const envelope = sealEnvelope(Buffer.alloc(32), KEY, Buffer.alloc(BLOCK_LENGTH, 3));
+    for (let bit = 8 * (envelope.length - PREFLIGHT_LENGTH); bit < 8 * (envelope.length - BLOCK_LENGTH); bit++) {
+      assert.throws(() => openEnvelope(flipBit(envelope, bit), KEY), INVALID, `bit ${bit}`);
+    }
+  });
+
+  it('decrypts without an error when the bit is in the middle: the known weakness of CBC', async () => {
+    const plaintext = Buffer.alloc(160, 7);
+    const envelope = sealEnvelope(plaintext, KEY);
+    for (let bit = 0; bit < 8 * (envelope.length - PREFLIGHT_LENGTH); bit += 37) {
+      const bad = flipBit(envelope, bit);
+      const decrypted = await decrypt(bad);
+      assert.equal(decrypted.length, plaintext.length);
+      assert.notDeepEqual(decrypted, plaintext);
+      assert.equal(preflightEnvelope(bad.length, bad.subarray(-PREFLIGHT_LENGTH), KEY), plaintext.length);
+    }
+  });
+});
+
+describe('a wrong key', () => {
+  it('is noticed by the padding, or gives another plaintext, with one verdict of all who look', async () => {
+    const plaintext = Buffer.alloc(100, 9);
+    const envelope = sealEnvelope(plaintext, KEY, Buffer.alloc(BLOCK_LENGTH, 4));
+    let refused = 0;
+    for (let index = 0; index < 1024; index++) {
+      const wrongKey = Buffer.alloc(32);
+      wrongKey.writeUInt32BE(index);
+      const opened = verdict(() => openEnvelope(envelope, wrongKey).length);
+      const end = envelope.subarray(-PREFLIGHT_LENGTH);
+      assert.equal(
+        verdict(() => preflightEnvelope(envelope.length, end, wrongKey)),
+        opened,
+      );
+      assert.equal(await decrypt(envelope, wrongKey).then((bytes) => bytes.length, codeOf), opened);
+      if (opened === 'envelope_invalid') refused++;
+      else assert.notDeepEqual(openEnvelope(envelope, wrongKey), plaintext);
+    }
+    // One in 256 passes: about 1,020 of 1,024 are refused, and the keys are fixed.
+    assert.ok(refused > 1000 && refused < 1024, `${refused} were refused`);
+  });
+
+  it('is refused in words that tell neither key nor content', () => {
+    const envelope = sealEnvelope(Buffer.from('top secret model'), KEY, Buffer.alloc(BLOCK_LENGTH));
+    assert.throws(
+      () => openEnvelope(envelope, Buffer.alloc(32, 'x')),
+      (error) => error instanceof LoaderError && !/secret|kkkk|xxxx/.test(error.message),
+    );
+  });
+});
+
+describe('decrypting as it comes', () => {
+  it('yields plaintext before the last chunk has arrived', async () => {
+    const envelope = sealEnvelope(Buffer.alloc(1000, 1), KEY);
+    let fed = 0;
+    function* chunks(): Generator<Buffer> {
+      for (; fed < 5; fed++) yield envelope.subarray(fed * 100, (fed + 1) * 100);
+    }
+    const decrypted = decryptEnvelope(chunks(), KEY);
+    const first = await decrypted.next();
+    assert.ok(first.done !== true && first.value.length > 0);
+    assert.ok(fed <= 1, `${fed} chunks were read ahead`);
+    await decrypted.return();
+  });
+
+  it('lets go of the envelope when its consumer leaves early', async () => {
+    const envelope = sealEnvelope(Buffer.alloc(1000, 1), KEY);
+    let isReleased = false;
+    function* chunks(): Generator<Buffer> {
+      try {
+        for (let from = 0; from < envelope.length; from += 100) yield envelope.subarray(from, from + 100);
+      } finally {
+        isReleased = true;
+      }
+    }
+    for await (const chunk of decryptEnvelope(chunks(), KEY)) if (chunk.length > 0) break;
+    assert.ok(isReleased);
+  });
+
+  it('takes empty chunks anywhere', async () => {
+    const plaintext = randomBytes(50);
+    const envelope = sealEnvelope(plaintext, KEY);
+    const none = Buffer.alloc(0);
+    const chunks = [none, envelope.subarray(0, 10), none, envelope.subarray(10, 16), none, envelope.subarray(16), none];
+    assert.deepEqual(await collect(decryptEnvelope(chunks, KEY)), plaintext);
+  });
+});
+
+it('foresees the length of every envelope from 0 to 100 bytes', () => {
+  for (let length = 0; length <= 100; length++) {
+    assert.equal(envelopeLength(length), sealEnvelope(Buffer.alloc(length), KEY).length);
+  }
+});
+
+function flipBit(bytes: Buffer, bit: number): Buffer {
+  const copy = Buffer.from(bytes);
+  const index = bit >> 3;
+  copy.writeUInt8(copy.readUInt8(index) ^ (1 << (bit & 7)), index);
+  return copy;
+}
+
+/** The length that `look` tells, or the code that it fails with. */
+function verdict(look: () => number): number | string {
+  try {
+    return look();
+  } catch (error) {
+    return codeOf(error);
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof LoaderError ? error.code : String(error);
+}
+
+async function decrypt(envelope: Buffer, aesKey = KEY): Promise<Buffer> {
+  return await collect(decryptEnvelope([envelope], aesKey));
+}
+
+async function collect(chunks: AsyncIterable<Buffer>): Promise<Buffer> {
+  return Buffer.concat(await Array.fromAsync(chunks));
+}

@@ -1,0 +1,628 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { LoaderError } from '../../../src/errors.ts';
+import { ParametersError } from '../../../src/tasks/provider.ts';
+import { ScheduleFieldError } from '../../../src/tasks/schedule-field-error.ts';
+import { ScheduleStore } from '../../../src/tasks/schedule-store.ts';
+import type { Schedule } from '../../../src/tasks/schedule.ts';
+import { Schedules, type NewSchedule } from '../../../src/tasks/schedules.ts';
+import { UnknownProviderError } from '../../../src/tasks/task-runner.ts';
+import { ControlledProvider, DAY_MS, HOUR_MS, settle, TaskLab } from '../../support/task-lab.ts';
+
+/** A Monday. */
+const START_MS = Date.parse('2026-06-01T12:00:00Z');
+const MINUTE_MS = 60_000;
+/** At half past each hour. */
+const HOURLY: NewSchedule = { provider: 'a', parameters: {}, cron: '30 * * * *', timezone: 'UTC', catchUp: false };
+const FIRST_MS = START_MS + 30 * MINUTE_MS;
+
+const COPY_SCHEDULE = `
+  INSERT INTO schedules (id, provider, parameters, cron, timezone, catch_up, created_at, next_run_at, last_run)
+  SELECT ?, provider, parameters, cron, timezone, catch_up, created_at, next_run_at, last_run
+  FROM schedules WHERE id = ?`;
+
+let nowMs = START_MS;
+let a = new ControlledProvider('a');
+let lab = new TaskLab([a]);
+let schedules = makeSchedules();
+
+beforeEach(() => {
+  nowMs = START_MS;
+  a = new ControlledProvider('a', {
+    schema: {
+      type: 'object',
+      properties: { x: { type: 'number' }, password: { type: 'string', writeOnly: true } },
+    },
+  });
+  lab = new TaskLab([a, new ControlledProvider('b')], { now: () => nowMs, historyAgeMs: 10_000 * DAY_MS });
+  schedules = makeSchedules();
+  schedules.start();
+});
+
+afterEach(() => {
+  schedules.stop();
+});
+
+function makeSchedules(): Schedules {
+  const { runner, logger, database } = lab;
+  return new Schedules({ store: new ScheduleStore(database), runner, logger, now: () => nowMs });
+}
+
+/** The next process, over the same database. */
+function restart(): void {
+  schedules.stop();
+  lab.restart();
+  schedules = makeSchedules();
+  schedules.start();
+}
+
+/** Lets the clock show another time, and looks at it. */
+function jump(timeMs: number): void {
+  nowMs = timeMs;
+  schedules.tick();
+}
+
+function only(): Schedule {
+  const [schedule, ...others] = schedules.list();
+  assert.ok(schedule !== undefined && others.length === 0);
+  return schedule;
+}
+
+/** Ends what runs. */
+async function finish(): Promise<void> {
+  await settle();
+  a.last.complete();
+  await settle();
+}
+
+describe('a schedule', () => {
+  it('is answered with its next time, and survives a restart', () => {
+    const schedule = schedules.create({ ...HOURLY, parameters: { x: 1 }, timezone: 'Europe/Berlin', catchUp: true });
+    assert.match(schedule.id, /^[0-9a-f-]{36}$/);
+    assert.deepEqual(schedule, {
+      id: schedule.id,
+      provider: 'a',
+      parameters: { x: 1 },
+      cron: '30 * * * *',
+      timezone: 'Europe/Berlin',
+      catchUp: true,
+      createdAtMs: START_MS,
+      nextRunAtMs: FIRST_MS,
+      lastRun: null,
+    });
+    assert.deepEqual(schedules.list(), [schedule]);
+    restart();
+    assert.deepEqual(schedules.list(), [schedule]);
+  });
+
+  it('begins a task when it is due, and not a moment before', async () => {
+    const { id } = schedules.create({ ...HOURLY, parameters: { x: 7 } });
+    jump(FIRST_MS - 1);
+    assert.deepEqual(lab.runner.list(), []);
+    assert.equal(only().lastRun, null);
+    jump(FIRST_MS);
+    const [task] = lab.runner.list();
+    assert.ok(task);
+    assert.deepEqual([task.provider, task.parameters, task.scheduleId], ['a', { x: 7 }, id]);
+    const { lastRun, nextRunAtMs } = only();
+    assert.deepEqual(lastRun, { dueAtMs: FIRST_MS, outcome: 'started', task: task.uid, reason: null });
+    assert.equal(nextRunAtMs, FIRST_MS + HOUR_MS);
+    await settle();
+    assert.equal(a.last.context.isUnattended, true);
+    jump(FIRST_MS + 1);
+    await finish();
+    jump(FIRST_MS + 2);
+    assert.equal(a.runs.length, 1);
+  });
+
+  it('begins a task each time', async () => {
+    schedules.create(HOURLY);
+    for (let hour = 0; hour < 5; hour++) {
+      jump(FIRST_MS + hour * HOUR_MS + 7);
+      assert.equal(only().lastRun?.dueAtMs, FIRST_MS + hour * HOUR_MS);
+      await finish();
+    }
+    assert.equal(a.runs.length, 5);
+  });
+
+  it('skips a time at which a task of its provider runs', async () => {
+    schedules.create(HOURLY);
+    lab.begin('a');
+    jump(FIRST_MS);
+    assert.deepEqual(only().lastRun, {
+      dueAtMs: FIRST_MS,
+      outcome: 'skipped',
+      task: null,
+      reason: 'A task of the same provider was in progress.',
+    });
+    await finish();
+    jump(FIRST_MS + MINUTE_MS);
+    assert.equal(a.runs.length, 1);
+    jump(FIRST_MS + HOUR_MS);
+    assert.equal(only().lastRun?.outcome, 'started');
+  });
+
+  it('of the same provider as another, due at once, lets the first one begin', () => {
+    const first = schedules.create(HOURLY);
+    schedules.create(HOURLY);
+    const other = schedules.create({ ...HOURLY, provider: 'b' });
+    jump(FIRST_MS);
+    assert.deepEqual(
+      schedules.list().map(({ lastRun }) => lastRun?.outcome),
+      ['started', 'skipped', 'started'],
+    );
+    assert.deepEqual(
+      lab.runner.list().map(({ scheduleId }) => scheduleId),
+      [first.id, other.id],
+    );
+  });
+
+  it('begins a task that is late by a minute, and misses one that is later', async () => {
+    schedules.create(HOURLY);
+    jump(FIRST_MS + MINUTE_MS);
+    assert.equal(only().lastRun?.outcome, 'started');
+    await finish();
+    jump(FIRST_MS + HOUR_MS + MINUTE_MS + 1);
+    assert.deepEqual(only().lastRun, {
+      dueAtMs: FIRST_MS + HOUR_MS,
+      outcome: 'missed',
+      task: null,
+      reason: 'The time passed while the Loader was not running, or its clock was set.',
+    });
+    assert.equal(only().nextRunAtMs, FIRST_MS + 2 * HOUR_MS);
+    assert.equal(a.runs.length, 1);
+  });
+
+  it('says why its task could not begin, and goes on', () => {
+    schedules.create(HOURLY);
+    lab.refuseWrites(true);
+    jump(FIRST_MS);
+    const { lastRun, nextRunAtMs } = only();
+    assert.deepEqual([lastRun?.outcome, lastRun?.task], ['failed', null]);
+    assert.match(lastRun?.reason ?? '', /it is read-only/);
+    assert.equal(nextRunAtMs, FIRST_MS + HOUR_MS);
+    lab.refuseWrites(false);
+    jump(FIRST_MS + HOUR_MS);
+    assert.equal(only().lastRun?.outcome, 'started');
+  });
+
+  it('says no more than that of a fault in the Loader', (t) => {
+    schedules.create(HOURLY);
+    t.mock.method(lab.runner, 'create', () => {
+      throw new Error('hush');
+    });
+    jump(FIRST_MS);
+    assert.equal(only().lastRun?.outcome, 'failed');
+    assert.equal(only().lastRun?.reason, 'Internal error; the log of the Loader tells more.');
+    assert.ok(lab.logLines.some((line) => line.includes('hush') && line.includes('could not begin')));
+  });
+
+  it('fails at its times when its provider is gone or takes its parameters no more', () => {
+    schedules.create({ ...HOURLY, parameters: { x: 1 } });
+    nowMs += 1;
+    schedules.create({ ...HOURLY, provider: 'b' });
+    lab.providers = [
+      new ControlledProvider('a', { schema: { type: 'object', properties: { x: { type: 'string' } } } }),
+    ];
+    restart();
+    jump(FIRST_MS);
+    assert.deepEqual(
+      schedules.list().map(({ lastRun }) => [lastRun?.outcome, lastRun?.reason]),
+      [
+        ['failed', 'The parameters are not those of the provider.'],
+        ['failed', 'The provider must be one of a.'],
+      ],
+    );
+  });
+
+  it('fails at its times while the Loader stops', async () => {
+    schedules.create(HOURLY);
+    await lab.runner.stop();
+    jump(FIRST_MS);
+    assert.equal(only().lastRun?.outcome, 'failed');
+  });
+
+  it('is removed, and answered once more; its tasks go on', async () => {
+    const { id } = schedules.create(HOURLY);
+    jump(FIRST_MS);
+    const kept = schedules.create(HOURLY);
+    assert.equal(schedules.remove(id).id, id);
+    assert.deepEqual(schedules.list(), [kept]);
+    assert.throws(() => schedules.remove(id), { code: 'schedule_not_found' });
+    assert.throws(() => schedules.remove(''), { code: 'schedule_not_found' });
+    assert.equal(lab.runner.list()[0]?.status, 'in_progress');
+    await finish();
+    restart();
+    assert.deepEqual(schedules.list(), [kept]);
+    schedules.remove(kept.id);
+    jump(FIRST_MS + HOUR_MS);
+    assert.equal(a.runs.length, 1);
+  });
+
+  it('stays when it can not be removed from the disk', () => {
+    const { id } = schedules.create(HOURLY);
+    lab.refuseWrites(true);
+    assert.throws(() => schedules.remove(id), { code: 'task_store_unavailable' });
+    assert.equal(schedules.list().length, 1);
+    lab.refuseWrites(false);
+    schedules.remove(id);
+    assert.deepEqual(schedules.list(), []);
+  });
+});
+
+describe('a new schedule', () => {
+  const refused: readonly (readonly [
+    what: string,
+    change: Partial<NewSchedule>,
+    kind: new (...none: never[]) => Error,
+  ])[] = [
+    ['a provider that there is not', { provider: 'c' }, UnknownProviderError],
+    ['parameters that its provider does not take', { parameters: { x: 'one' } }, ParametersError],
+    ['a pattern that is none', { cron: 'soon' }, ScheduleFieldError],
+    ['a pattern without a time', { cron: '0 0 30 2 *' }, ScheduleFieldError],
+    ['a time zone that there is not', { timezone: 'Mars/Olympus' }, ScheduleFieldError],
+  ];
+  for (const [what, change, kind] of refused) {
+    it(`is refused with ${what}`, () => {
+      assert.throws(
+        () => schedules.create({ ...HOURLY, ...change }),
+        (error) => error instanceof kind && error instanceof LoaderError && error.code === 'validation_failed',
+      );
+      assert.deepEqual(schedules.list(), []);
+    });
+  }
+
+  it('is told to have no time where it has none', () => {
+    assert.throws(() => schedules.create({ ...HOURLY, cron: '0 0 30 2 *' }), {
+      field: 'cron',
+      message: 'cron has no time that is still to come',
+    });
+  });
+
+  it('is refused with a secret, which is stored nowhere', () => {
+    const password = 'correct-horse-battery-staple';
+    assert.throws(() => schedules.create({ ...HOURLY, parameters: { password } }), {
+      field: 'provider',
+      message: "provider needs a secret, which is never kept: it can't be scheduled",
+    });
+    assert.deepEqual(schedules.list(), []);
+    assert.deepEqual(new ScheduleStore(lab.database).list(), []);
+    assert.ok(!lab.logLines.join('').includes(password));
+  });
+
+  it('is refused where it can not be stored', () => {
+    lab.refuseWrites(true);
+    assert.throws(() => schedules.create(HOURLY), { code: 'task_store_unavailable' });
+    assert.deepEqual(schedules.list(), []);
+  });
+
+  it('is refused beside a thousand others', () => {
+    const { id } = schedules.create(HOURLY);
+    const insert = lab.database.prepare(COPY_SCHEDULE);
+    for (let count = 1; count < 999; count++) insert.run(`copy-${count}`, id);
+    restart();
+    const last = schedules.create(HOURLY);
+    assert.equal(schedules.list().length, 1_000);
+    assert.throws(() => schedules.create(HOURLY), { code: 'too_many_schedules', message: /1000 schedules/ });
+    schedules.remove(last.id);
+    schedules.create(HOURLY);
+  });
+});
+
+describe('times that passed while the Loader was down', () => {
+  it('are missed, all of them, by one that does not catch up', () => {
+    schedules.create(HOURLY);
+    nowMs = FIRST_MS + 5 * HOUR_MS + 10 * MINUTE_MS;
+    restart();
+    const { lastRun, nextRunAtMs } = only();
+    assert.deepEqual([lastRun?.outcome, lastRun?.dueAtMs], ['missed', FIRST_MS]);
+    assert.equal(nextRunAtMs, FIRST_MS + 6 * HOUR_MS);
+    assert.deepEqual(lab.runner.list(), []);
+  });
+
+  it('are made up for by one run of one that catches up', async () => {
+    schedules.create({ ...HOURLY, catchUp: true });
+    nowMs = FIRST_MS + 5 * HOUR_MS + 10 * MINUTE_MS;
+    restart();
+    const { lastRun, nextRunAtMs } = only();
+    assert.deepEqual([lastRun?.outcome, lastRun?.dueAtMs], ['started', FIRST_MS]);
+    assert.equal(nextRunAtMs, FIRST_MS + 6 * HOUR_MS);
+    await finish();
+    restart();
+    schedules.tick();
+    assert.equal(a.runs.length, 1);
+    assert.deepEqual(only().lastRun, lastRun);
+  });
+
+  it('are made up for no more than once though the Loader dies at once', () => {
+    schedules.create({ ...HOURLY, catchUp: true });
+    nowMs = FIRST_MS + HOUR_MS;
+    restart();
+    for (let start = 0; start < 3; start++) restart();
+    assert.equal(lab.store.history({ limit: 10 }).tasks.length, 1);
+  });
+
+  it('are made up for when the provider is idle', (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    schedules.create({ ...HOURLY, catchUp: true });
+    const task = lab.begin('a');
+    nowMs = FIRST_MS + 10 * MINUTE_MS;
+    schedules.tick();
+    const ticks = t.mock.method(schedules, 'tick').mock;
+    assert.deepEqual([only().nextRunAtMs, only().lastRun], [FIRST_MS, null]);
+    t.mock.timers.tick(999);
+    assert.equal(ticks.callCount(), 0);
+    t.mock.timers.tick(1);
+    assert.equal(ticks.callCount(), 1);
+    assert.equal(only().lastRun, null);
+    return (async () => {
+      await finish();
+      assert.equal(lab.runner.find(task.uid).status, 'complete');
+      t.mock.timers.tick(1_000);
+      assert.deepEqual([only().lastRun?.outcome, only().lastRun?.dueAtMs], ['started', FIRST_MS]);
+      assert.equal(only().nextRunAtMs, FIRST_MS + HOUR_MS);
+    })();
+  });
+
+  it('are skipped by one that catches up when they are not late', () => {
+    schedules.create({ ...HOURLY, catchUp: true });
+    lab.begin('a');
+    jump(FIRST_MS + MINUTE_MS);
+    assert.equal(only().lastRun?.outcome, 'skipped');
+  });
+
+  it('are used up before their task begins: a death in between begins none twice', () => {
+    schedules.create({ ...HOURLY, catchUp: true });
+    nowMs = FIRST_MS;
+    const stored = new ScheduleStore(lab.database);
+    let seen: readonly Schedule[] = [];
+    lab.runner.create = () => {
+      seen = stored.list();
+      throw new Error('dead');
+    };
+    schedules.tick();
+    assert.equal(seen[0]?.nextRunAtMs, FIRST_MS + HOUR_MS);
+    assert.deepEqual(seen[0].lastRun, {
+      dueAtMs: FIRST_MS,
+      outcome: 'failed',
+      task: null,
+      reason: 'The Loader died at that moment.',
+    });
+    assert.equal(only().lastRun?.reason, 'Internal error; the log of the Loader tells more.');
+  });
+});
+
+/** One of the next two times begins a task; the first may be used up. */
+async function assertGoesOn(firstMs: number): Promise<void> {
+  const runs = a.runs.length;
+  for (const timeMs of [firstMs, firstMs + HOUR_MS]) {
+    jump(timeMs);
+    if (lab.runner.isBusy('a')) await finish();
+  }
+  assert.ok(a.runs.length > runs, `nothing began until ${new Date(nowMs).toISOString()}`);
+}
+
+describe('a clock', () => {
+  for (const catchUp of [false, true]) {
+    it(`that is set forward by years, and back, stalls nothing, ${catchUp ? 'with' : 'without'} catching up`, async () => {
+      schedules.create({ ...HOURLY, catchUp });
+      jump(FIRST_MS);
+      await finish();
+      const far = START_MS + 9 * 365 * DAY_MS;
+      jump(far);
+      assert.equal(only().lastRun?.outcome, catchUp ? 'started' : 'missed');
+      if (catchUp) await finish();
+      assert.ok((only().nextRunAtMs ?? 0) > far);
+      jump(FIRST_MS + 10 * MINUTE_MS);
+      await assertGoesOn(FIRST_MS + HOUR_MS);
+    });
+  }
+
+  for (const far of ['2035-01-01T00:00:00Z', '9000-01-01T00:00:00Z']) {
+    for (const isDown of [false, true]) {
+      it(`that was ${far} for a moment, and is set right ${isDown ? 'at' : 'before'} the next start`, async () => {
+        schedules.create(HOURLY);
+        jump(Date.parse(far));
+        assert.deepEqual([only().lastRun?.outcome, only().lastRun?.dueAtMs], ['missed', FIRST_MS]);
+        assert.notEqual(only().nextRunAtMs, FIRST_MS + HOUR_MS);
+        nowMs = FIRST_MS + 10 * MINUTE_MS;
+        if (isDown) restart();
+        else schedules.tick();
+        assert.equal(only().nextRunAtMs, FIRST_MS + HOUR_MS);
+        jump(FIRST_MS + HOUR_MS);
+        await settle();
+        assert.equal(a.runs.length, 1);
+      });
+    }
+  }
+
+  it('beyond all times lets a schedule wait for a better one', async () => {
+    schedules.create(HOURLY);
+    jump(Date.parse('9000-01-01T00:00:00Z'));
+    assert.equal(only().nextRunAtMs, null);
+    restart();
+    assert.equal(only().nextRunAtMs, null);
+    jump(START_MS);
+    await assertGoesOn(FIRST_MS);
+  });
+
+  it('that is not set yet after a start changes nothing, and uses no time up', async () => {
+    schedules.create({ ...HOURLY, catchUp: true });
+    jump(FIRST_MS);
+    await finish();
+    const before = only();
+    nowMs = 0;
+    restart();
+    jump(30_000);
+    assert.deepEqual(only(), before);
+    jump(FIRST_MS + 20 * MINUTE_MS);
+    assert.deepEqual(only(), before);
+    assert.equal(a.runs.length, 1);
+    jump(FIRST_MS + HOUR_MS);
+    assert.equal(only().lastRun?.outcome, 'started');
+  });
+
+  it('that was far ahead, is not set yet after a start, and then is, stalls nothing', async () => {
+    schedules.create(HOURLY);
+    const far = START_MS + 9 * 365 * DAY_MS;
+    jump(far);
+    jump(far + HOUR_MS);
+    if (lab.runner.isBusy('a')) await finish();
+    nowMs = 0;
+    restart();
+    jump(30_000);
+    jump(START_MS);
+    await assertGoesOn(FIRST_MS);
+  });
+
+  it('that was far ahead, lost its setting, and got it back, stalls nothing', async () => {
+    schedules.create(HOURLY);
+    jump(START_MS + 9 * 365 * DAY_MS);
+    jump(0);
+    jump(START_MS + MINUTE_MS);
+    await assertGoesOn(FIRST_MS);
+  });
+
+  it('that is set back a little uses no time twice', async () => {
+    schedules.create(HOURLY);
+    jump(FIRST_MS);
+    await finish();
+    jump(FIRST_MS - 5 * MINUTE_MS);
+    jump(FIRST_MS);
+    jump(FIRST_MS + 5 * MINUTE_MS);
+    await settle();
+    assert.equal(a.runs.length, 1);
+    jump(FIRST_MS + HOUR_MS);
+    await settle();
+    assert.equal(a.runs.length, 2);
+  });
+
+  it('that is right changes nothing between the times', () => {
+    schedules.create(HOURLY);
+    const before = only();
+    const changes = () => lab.database.prepare('SELECT total_changes() AS n').get()?.['n'];
+    const changesBefore = changes();
+    for (let minute = 0; minute < 30; minute++) jump(START_MS + minute * MINUTE_MS);
+    assert.equal(only(), before);
+    assert.equal(changes(), changesBefore);
+  });
+
+  it('that was set back while the Loader was down stalls nothing', async () => {
+    nowMs = START_MS + 9 * 365 * DAY_MS;
+    schedules.create(HOURLY);
+    nowMs = START_MS;
+    restart();
+    await assertGoesOn(FIRST_MS);
+  });
+});
+
+describe('waiting for the next time', () => {
+  it('lasts until then, and no longer than half a minute', (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    restart();
+    const ticks = t.mock.method(schedules, 'tick').mock;
+    const { id } = schedules.create(HOURLY);
+    t.mock.timers.tick(29_999);
+    assert.equal(ticks.callCount(), 0);
+    nowMs = FIRST_MS - 5_000;
+    t.mock.timers.tick(1);
+    assert.equal(ticks.callCount(), 1);
+    t.mock.timers.tick(4_999);
+    assert.equal(ticks.callCount(), 1);
+    nowMs = FIRST_MS;
+    t.mock.timers.tick(1);
+    assert.equal(ticks.callCount(), 2);
+    assert.equal(only().lastRun?.outcome, 'started');
+    schedules.remove(id);
+    t.mock.timers.tick(30_000);
+    assert.equal(ticks.callCount(), 3);
+    schedules.stop();
+    t.mock.timers.tick(10 * 30_000);
+    assert.equal(ticks.callCount(), 3);
+  });
+
+  it('is cut short by a new schedule that is due earlier', (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    restart();
+    schedules.create({ ...HOURLY, cron: '*/10 * * * * *' });
+    nowMs += 10_000;
+    t.mock.timers.tick(10_000);
+    assert.equal(only().lastRun?.outcome, 'started');
+  });
+
+  it('does not begin again after the end', (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    restart();
+    schedules.stop();
+    const ticks = t.mock.method(schedules, 'tick').mock;
+    schedules.create(HOURLY);
+    t.mock.timers.tick(DAY_MS);
+    assert.equal(ticks.callCount(), 0);
+  });
+});
+
+describe('stored schedules', () => {
+  it('are as they were stored, in the order of their creation', () => {
+    const store = new ScheduleStore(lab.database);
+    const first = schedules.create({ ...HOURLY, parameters: { x: 0.5 }, catchUp: true });
+    nowMs += 1;
+    const second = schedules.create({ ...HOURLY, cron: '1 1 1 1 *', timezone: 'Asia/Kathmandu' });
+    assert.deepEqual(store.list(), [first, second]);
+    const changed: Schedule = {
+      ...first,
+      nextRunAtMs: null,
+      lastRun: { dueAtMs: 5, outcome: 'failed', task: null, reason: 'ü' },
+    };
+    store.save(changed);
+    assert.deepEqual(store.list(), [changed, second]);
+    store.remove(first.id);
+    store.remove('unknown');
+    assert.deepEqual(store.list(), [second]);
+  });
+
+  it('are in the order of their creation also when that was at once', () => {
+    const created = Array.from({ length: 8 }, () => schedules.create(HOURLY));
+    restart();
+    assert.deepEqual(schedules.list(), created);
+  });
+
+  it('that can not be read keep the others from beginning unseen', () => {
+    const store = new ScheduleStore(lab.database);
+    lab.database.close();
+    const isUnavailable = { code: 'task_store_unavailable' };
+    assert.throws(() => store.list(), isUnavailable);
+    assert.throws(() => {
+      store.remove('x');
+    }, isUnavailable);
+    assert.throws(() => {
+      makeSchedules().start();
+    }, isUnavailable);
+  });
+
+  for (const [what, change] of [
+    ['a time zone that this Loader does not know', "timezone = 'Mars/Olympus'"],
+    ['a pattern that this Loader does not know', "cron = 'soon'"],
+  ] as const) {
+    it(`of which one has ${what} begin all the same`, () => {
+      const bad = schedules.create(HOURLY);
+      nowMs += 1;
+      const good = schedules.create({ ...HOURLY, provider: 'b' });
+      lab.database.exec(`UPDATE schedules SET ${change} WHERE id = '${bad.id}'`);
+      restart();
+      jump(FIRST_MS);
+      assert.equal(schedules.list().find(({ id }) => id === good.id)?.lastRun?.outcome, 'started');
+    });
+  }
+});
+
+describe('a thousand schedules', () => {
+  it('hold up the rest of the Loader only for a moment', () => {
+    const { id } = schedules.create({ ...HOURLY, timezone: 'Europe/Berlin' });
+    const insert = lab.database.prepare(COPY_SCHEDULE);
+    for (let count = 1; count < 1_000; count++) insert.run(`copy-${count}`, id);
+    restart();
+    const start = performance.now();
+    schedules.tick();
+    assert.ok(performance.now() - start < 1_000);
+  });
+});
