@@ -7,7 +7,7 @@ import { defineProvider } from '../src/tasks/provider.ts';
 import { openTaskDatabase } from '../src/tasks/task-database.ts';
 import { TaskRunner } from '../src/tasks/task-runner.ts';
 import { TaskStore } from '../src/tasks/task-store.ts';
-import type { JsonObject, JsonValue } from '../src/tasks/task.ts';
+import type { JsonObject, JsonValue } from '../src/json.ts';
 
 /** Looks like a prefetch in the history, and does nothing. */
 const PROVIDER = 'prefetch';

@@ -4,7 +4,7 @@ import { loadConfig } from '../src/config/config.ts';
 import { createLogger } from '../src/logger.ts';
 import { createServices } from '../src/services.ts';
 import { defineProvider, type TaskContext } from '../src/tasks/provider.ts';
-import { TaskService } from '../src/tasks/tasks.ts';
+import { Tasks } from '../src/tasks/tasks.ts';
 import { monotonicUs } from './task-client.ts';
 
 /**
@@ -50,7 +50,7 @@ const ticks = defineProvider<TicksParameters>({
   run: tick,
 });
 const services = createServices(config, logger);
-const tasks = new TaskService({ ...config, providers: [ticks], logger });
+const tasks = new Tasks({ ...config, providers: [ticks], logger });
 const app = await buildApp({ ...services, tasks }, { ...config, logger });
 process.once('SIGTERM', () => {
   void Promise.all([app.close(), tasks.stop()]).then(async () => {

@@ -37,9 +37,7 @@ export async function runProcess(
   try {
     const outcome = await new Promise<string>((resolve, reject) => {
       child.once('error', reject);
-      child.once('close', (code, signalName) => {
-        resolve(String(code ?? signalName));
-      });
+      child.once('close', (code, signalName) => resolve(String(code ?? signalName)));
     });
     const wallMs = performance.now() - startedAt;
     signal.throwIfAborted();

@@ -33,9 +33,7 @@ const SECTIONS: Readonly<Record<SectionLetter, Section>> = {
 };
 
 async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> {
-  const table = new Table((line) => {
-    console.log(line);
-  });
+  const table = new Table((line) => console.log(line));
   console.log(
     `Node ${process.version}, Linux ${release()}, ${cpus().length} cores, ${options.rounds} rounds, ` +
       `load average ${loadavg()[0]?.toFixed(2) ?? ''}`,

@@ -6,16 +6,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CopyObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { Agent } from 'undici';
 import { DEMO_BUCKET, DEMO_USER, Origin } from '../lab/upstream/origin.ts';
-import { ApiClient, type Login } from '../src/upstream/upstream.ts';
+import { Upstream } from '../src/upstream/upstream.ts';
 import { ResourceApi } from '../src/upstream/resource-api.ts';
 import { VARIABLES } from '../src/config/config.ts';
 import { HardwareFingerprint } from '../src/hardware/hardware-fingerprint.ts';
+import { S3CdnManager } from '../src/cdn/s3-cdn-manager.ts';
+import { SecurityKeys } from '../src/security/security-keys.ts';
 import { createLogger } from '../src/logger.ts';
-import { BLOCK_LENGTH } from '../src/security/envelope-cipher.ts';
 import { SERVICES_FOLDER, startRgw, stopRgw, type S3Service } from '../lab/services/services.ts';
 import { LoaderUnderTest } from './loader-under-test.ts';
 import { writeRandomFile } from './random-file.ts';
 import { UnlockStage } from './unlock-stage.ts';
+import { BLOCK_LENGTH } from '../src/security/envelope.ts';
+import type { Session } from '../src/upstream/session.ts';
 
 /** A resource that was uploaded through the Loader. */
 export interface BenchResource {
@@ -59,7 +62,7 @@ export class Stage {
   readonly stateFolder = path.join(this.folder, 'state');
   readonly #origin: Origin;
   readonly #s3Client: S3Client;
-  readonly #login: Login;
+  readonly #session: Session;
   readonly #closeClients: () => Promise<void>;
   readonly #resources = new Map<number, BenchResource>();
   readonly #ciphertexts = new Map<string, Ciphertext>();
@@ -71,14 +74,14 @@ export class Stage {
     signal: AbortSignal;
     origin: Origin;
     s3Client: S3Client;
-    login: Login;
+    session: Session;
     closeClients: () => Promise<void>;
   }) {
     this.s3 = parts.s3;
     this.signal = parts.signal;
     this.#origin = parts.origin;
     this.#s3Client = parts.s3Client;
-    this.#login = parts.login;
+    this.#session = parts.session;
     this.#closeClients = parts.closeClients;
   }
 
@@ -90,16 +93,18 @@ export class Stage {
     signal.throwIfAborted();
     const origin = await Origin.start({ folder: path.join(folder, 'origin'), s3 });
     const dispatcher = new Agent();
-    const apiClient = new ApiClient({
+    const upstream = new Upstream({
       api: new ResourceApi({ baseUrl: origin.api.url, dispatcher, timeoutMs: 30_000 }),
       fingerprint: new HardwareFingerprint(HARDWARE),
-      keyTemplates: { hardware: VARIABLES.KEY_TEMPLATE_HARDWARE.fallback, api: VARIABLES.KEY_TEMPLATE_API.fallback },
-      resourceKey: undefined,
+      keys: new SecurityKeys({
+        templates: { hardware: VARIABLES.KEY_TEMPLATE_HARDWARE.fallback, api: VARIABLES.KEY_TEMPLATE_API.fallback },
+        resourceSecret: undefined,
+      }),
       tokenKeys: { publicKeyPem: undefined, secret: undefined },
-      stallTimeoutMs: 30_000,
+      openCdn: (config) => new S3CdnManager(config, { stallTimeoutMs: 30_000 }),
       logger: createLogger({ level: 'error', file: undefined }),
     });
-    await apiClient.login(DEMO_USER.email, DEMO_USER.password, signal);
+    await upstream.login(DEMO_USER.email, DEMO_USER.password, signal);
     const s3Client = new S3Client({
       endpoint: s3.endpoint,
       region: 'us-east-1',
@@ -107,11 +112,11 @@ export class Stage {
       forcePathStyle: true,
     });
     const closeClients = async () => {
-      apiClient.close();
+      upstream.close();
       s3Client.destroy();
       await dispatcher.destroy();
     };
-    return new Stage({ s3, signal, origin, s3Client, login: apiClient.currentLogin(), closeClients });
+    return new Stage({ s3, signal, origin, s3Client, session: upstream.currentSession(), closeClients });
   }
 
   /** Stops the servers of any bench and removes all that it wrote. */
@@ -213,7 +218,7 @@ export class Stage {
     );
     const ciphertext = {
       path: filePath,
-      keyHex: this.#login.resourceAesKey().toString('hex'),
+      keyHex: this.#session.resourceAesKey().toString('hex'),
       ivHex: small.subarray(0, BLOCK_LENGTH).toString('hex'),
     };
     this.#ciphertexts.set(resource.name, ciphertext);
@@ -257,6 +262,6 @@ export class Stage {
   }
 
   async #smallPart(resource: BenchResource): Promise<Buffer> {
-    return await this.#login.session.fetchResource(MODELS, `${resource.name}.small`, this.signal);
+    return await this.#session.api.fetchResource(MODELS, `${resource.name}.small`, this.signal);
   }
 }

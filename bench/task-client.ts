@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from 'undici';
-import type { JsonObject, JsonValue, TaskStatus } from '../src/tasks/task.ts';
+import type { TaskStatus } from '../src/tasks/task.ts';
 import type { LoaderUnderTest } from './loader-under-test.ts';
+import type { JsonObject, JsonValue } from '../src/json.ts';
 
 /** What the bench wants to know of a task. */
 export interface TaskView {

@@ -41,9 +41,7 @@ async function main(printer: StepPrinter, env: NodeJS.ProcessEnv): Promise<numbe
   const interrupt = new AbortController();
   for (const signal of Object.keys(EXIT_CODES) as EndingSignal[]) {
     // The first counts. Further ones change nothing: cleaning up takes moments, and has its own time limit.
-    process.on(signal, () => {
-      interrupt.abort(new Interrupted(signal));
-    });
+    process.on(signal, () => interrupt.abort(new Interrupted(signal)));
   }
   printer.line(`\n  ${printer.bold('Azaion.Loader: a model goes up and comes back')}\n`);
   const stage = await DemoStage.create(env);

@@ -45,9 +45,7 @@ export class StepPrinter {
     this.#showStep(title, '...');
     const start = performance.now();
     try {
-      const result = await work((text) => {
-        this.#showStep(title.padEnd(TITLE_WIDTH), text);
-      });
+      const result = await work((text) => this.#showStep(title.padEnd(TITLE_WIDTH), text));
       const seconds = (performance.now() - start) / 1000;
       const rate = result.bytes === undefined ? '' : `${(result.bytes / 1e6 / seconds).toFixed(0)} MB/s`;
       this.#endStep(this.#style('green', '✓'), title, seconds, rate, result.note ?? '');

@@ -26,17 +26,13 @@ export class LoaderChild {
     });
     this.#exited = once(this.#child, 'exit').then(([code, signal]) => (code ?? signal) as number | string);
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
-      createInterface({ input: stream }).on('line', (line) => {
-        this.#onLogLine(line);
-      });
+      createInterface({ input: stream }).on('line', (line) => this.#onLogLine(line));
     }
     void this.#exited.then(
       (result) => {
         this.#listening.reject(new Error(`the Loader ended before it listened (${result})`));
       },
-      (error: unknown) => {
-        this.#listening.reject(error);
-      },
+      (error: unknown) => this.#listening.reject(error),
     );
     this.#listening.promise.catch(() => undefined); // Whoever waits for it gets the failure; maybe nobody does.
   }
@@ -69,9 +65,7 @@ export class LoaderChild {
   async stop(): Promise<void> {
     if (!this.isRunning) return;
     this.#child.kill('SIGTERM');
-    const timer = setTimeout(() => {
-      this.kill();
-    }, STOP_TIMEOUT_MS);
+    const timer = setTimeout(() => this.kill(), STOP_TIMEOUT_MS);
     await this.#exited;
     clearTimeout(timer);
   }

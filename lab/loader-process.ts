@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { appendFileSync, createWriteStream, mkdirSync, readFileSync } from 'node:fs';
 import { readdir, readlink } from 'node:fs/promises';
 import path from 'node:path';
-import { LOG_FOLDER, RUN_FOLDER } from '../test/support/test-environment.ts';
+import { LOG_FOLDER, RUN_FOLDER } from './test-environment.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '../src/main.ts');
 

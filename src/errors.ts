@@ -91,6 +91,31 @@ export class LoaderError extends Error {
   }
 }
 
+/** One fault of an input. */
+export interface InputFault {
+  /** FastAPI's word for the kind of fault, such as `missing` or `value_error`. */
+  readonly type: string;
+  /** The fields that lead to the fault, from the outside in; empty for the input as a whole. */
+  readonly path: readonly string[];
+  /** What would be right. It never quotes the input, which may be a password. */
+  readonly message: string;
+}
+
+/** An input that can't be taken, with what is wrong in it. */
+export class InputError extends LoaderError {
+  readonly faults: readonly InputFault[];
+
+  constructor(faults: readonly InputFault[]) {
+    super('validation_failed', faults.map(({ path, message }) => [...path, message].join(': ')).join('; '));
+    this.faults = faults;
+  }
+
+  /** The same faults where the input is the field `name` of a larger one. */
+  under(name: string): InputError {
+    return new InputError(this.faults.map((fault) => ({ ...fault, path: [name, ...fault.path] })));
+  }
+}
+
 /** Tells whether `error` is a LoaderError with one of `codes`. */
 export function hasErrorCode(error: unknown, ...codes: ErrorCode[]): error is LoaderError {
   return error instanceof LoaderError && codes.includes(error.code);
@@ -112,4 +137,14 @@ export function systemErrorCode(error: unknown): string | undefined {
 /** `error` as an Error, whatever was thrown. */
 export function toError(error: unknown): Error {
   return error instanceof Error ? error : new Error('a value that is no Error was thrown');
+}
+
+/**
+ * `error` as the Loader tells it: itself where it has a code, otherwise `internal_error` with `error` as its cause. An
+ * error that a failed disposal hid (SuppressedError) is found again.
+ */
+export function asLoaderError(error: unknown): LoaderError {
+  if (error instanceof SuppressedError) return asLoaderError(error.suppressed);
+  if (error instanceof LoaderError) return error;
+  return new LoaderError('internal_error', 'Internal error: the log of the Loader has the details.', { cause: error });
 }

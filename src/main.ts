@@ -10,12 +10,9 @@ async function start(config: Config, logger: Logger): Promise<void> {
   const app = await buildApp(services, { ...config, logger });
 
   const finishRequests = async (deadline: AbortSignal) => {
-    deadline.addEventListener('abort', () => {
-      app.server.closeAllConnections();
-    });
+    deadline.addEventListener('abort', () => app.server.closeAllConnections());
     // Together: from the beginning on, no new request is taken.
-    await Promise.all([app.close(), services.unlocks.stop(deadline), services.tasks.stop()]);
-    await services.activeWork.settled();
+    await Promise.all([app.close(), services.apiClient.stop(deadline), services.tasks.stop()]);
   };
   const shutdown = new Shutdown(
     [

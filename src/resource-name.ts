@@ -1,5 +1,3 @@
-import { isSafeFolder, isSafeSegment } from './cache/safe-folder.ts';
-
 /** A resource, as clients name it. Both parts are safe path segments: the HTTP layer has seen to that. */
 export interface ResourceName {
   readonly folder: string;
@@ -29,3 +27,19 @@ export const RESOURCE_FORMATS = {
   'resource-filename': isSafeSegment,
   'resource-folder': isSafeFolder,
 } as const;
+
+const MAX_SEGMENT_BYTES = 255;
+const MAX_FOLDER_SEGMENTS = 8;
+
+/** Whether `text` can be one segment of a resource's path: see docs/http-api.md. */
+export function isSafeSegment(text: string): boolean {
+  if (text === '' || text === '.' || text === '..') return false;
+  if (Buffer.byteLength(text, 'utf8') > MAX_SEGMENT_BYTES || !text.isWellFormed()) return false;
+  return !/[/\\\p{Cc}]/u.test(text);
+}
+
+/** Whether `text` is one to eight safe segments joined by `/`. */
+export function isSafeFolder(text: string): boolean {
+  const segments = text.split('/');
+  return segments.length <= MAX_FOLDER_SEGMENTS && segments.every(isSafeSegment);
+}

@@ -1,22 +1,13 @@
-import { Agent } from 'undici';
-import { ApiClient } from './upstream/upstream.ts';
-import { ResourceApi } from './upstream/resource-api.ts';
-import type { AppServices } from './http/app.ts';
+import { ApiClient } from './api-client/api-client.ts';
 import { BigPartCache } from './cache/big-part-cache.ts';
 import type { Config } from './config/config.ts';
 import { DockerEngine } from './docker/docker-engine.ts';
-import { HardwareFingerprint } from './hardware/hardware-fingerprint.ts';
-import { ActiveWork } from './api-client/active-work.ts';
+import type { AppServices } from './http/app.ts';
 import type { Logger } from './logger.ts';
-import { DownloadService } from './resources/download-service.ts';
-import { PublicationLock } from './async/keyed-read-write-lock.ts';
-import { SharedTransfers } from './resources/shared-transfers.ts';
-import { UploadService } from './resources/upload-service.ts';
 import { createProviders } from './providers/providers.ts';
-import { TaskService } from './tasks/tasks.ts';
+import { Tasks } from './tasks/tasks.ts';
 import { Presence } from './unlock/presence.ts';
 import { Receipt } from './unlock/receipt.ts';
-import { UnlockService } from './unlock/unlock-service.ts';
 
 export interface Services extends AppServices {
   readonly cache: BigPartCache;
@@ -24,29 +15,32 @@ export interface Services extends AppServices {
   close(): Promise<void>;
 }
 
-/** Makes every object of the Loader, once, and gives each what it needs. It does no I/O. */
+/**
+ * Makes every object of the Loader, once, and gives each what it needs and no more: the configuration holds secrets, so
+ * its fields are named one by one. It does no I/O.
+ */
 export function createServices(config: Config, logger: Logger): Services {
-  const dispatcher = new Agent();
-  const apiClient = new ApiClient({
-    api: new ResourceApi({ baseUrl: config.resourceApiUrl, dispatcher, timeoutMs: config.upstreamTimeoutMs }),
-    fingerprint: new HardwareFingerprint(config.hardwareId),
-    keyTemplates: config.keyTemplates,
-    resourceKey: config.resourceKey,
-    tokenKeys: config.tokenKeys,
-    stallTimeoutMs: config.stallTimeoutMs,
-    logger,
-  });
   const cache = new BigPartCache(config.modelCacheDir, logger);
-  const publicationLock = new PublicationLock();
-  const transfers = new SharedTransfers();
   const engine = new DockerEngine({ host: config.dockerHost, timeoutMs: config.engineTimeoutMs });
   const receipt = new Receipt(config.stateDir);
-  const downloads = new DownloadService({ apiClient, cache, publicationLock, transfers, logger });
-  const unlocks = new UnlockService({
-    apiClient,
-    presence: new Presence({ ...config, engine, receipt, archivePath: config.imagesPath }),
+  const presence = new Presence({
+    engine,
     receipt,
-    job: {
+    archivePath: config.imagesPath,
+    serviceImages: config.serviceImages,
+    apiVersion: config.apiVersion,
+  });
+  const apiClient = new ApiClient({
+    resourceApiUrl: config.resourceApiUrl,
+    upstreamTimeoutMs: config.upstreamTimeoutMs,
+    stallTimeoutMs: config.stallTimeoutMs,
+    hardwareId: config.hardwareId,
+    keys: { templates: config.keyTemplates, resourceSecret: config.resourceKey },
+    tokenKeys: config.tokenKeys,
+    cache,
+    presence,
+    receipt,
+    unlockJob: {
       path: config.imagesPath,
       dockerHost: config.dockerHost,
       engineTimeoutMs: config.engineTimeoutMs,
@@ -55,20 +49,22 @@ export function createServices(config: Config, logger: Logger): Services {
     },
     logger,
   });
-  const providers = createProviders({ apiClient, cache, downloads, unlocks });
-  const tasks = new TaskService({ ...config, providers, logger });
+  const { upstream, downloads, unlocks } = apiClient;
+  const tasks = new Tasks({
+    stateDir: config.stateDir,
+    historyCount: config.historyCount,
+    historyAgeMs: config.historyAgeMs,
+    providers: createProviders({ upstream, cache, downloads, unlocks }),
+    logger,
+  });
   return {
     apiClient,
     cache,
-    downloads,
-    uploads: new UploadService({ apiClient, cache, publicationLock, logger }),
-    unlocks,
     tasks,
-    activeWork: new ActiveWork(),
     close: async () => {
+      await apiClient.close();
       tasks.close();
-      apiClient.close();
-      await Promise.all([dispatcher.destroy(), engine.close()]);
+      await engine.close();
     },
   };
 }

@@ -32,9 +32,7 @@ export class EngineProxy {
   private constructor(socketPath: string, engineHost: string) {
     this.#socketPath = socketPath;
     this.#engineSocketPath = engineHost.slice('unix://'.length);
-    this.#server = createServer((incoming, outgoing) => {
-      this.#handle(incoming, outgoing);
-    });
+    this.#server = createServer((incoming, outgoing) => this.#handle(incoming, outgoing));
   }
 
   static async start(socketPath: string, engineHost: string): Promise<EngineProxy> {
@@ -76,9 +74,8 @@ export class EngineProxy {
     const index = this.loads.push(0) - 1;
     const fault = this.fault(index);
     // Not before somebody reads: a body that nobody reads must stay where it is.
-    const count = () => {
+    const count = () =>
       incoming.on('data', (chunk: Buffer) => (this.loads[index] = (this.loads[index] ?? 0) + chunk.length));
-    };
     if (fault.kind === 'never-read') return;
     if (fault.kind === 'early') {
       outgoing.writeHead(fault.status, { 'content-type': 'application/json' }).end(fault.body);

@@ -108,9 +108,7 @@ export class FaultProxy {
     } else if (fault.kind === 'refuse') {
       incoming.socket.destroy();
     } else if (fault.kind === 'delay') {
-      setTimeout(() => {
-        this.#forward(incoming, outgoing, PASS);
-      }, fault.ms);
+      setTimeout(() => this.#forward(incoming, outgoing, PASS), fault.ms);
     } else if (fault.kind === 'hold') {
       void fault.until.then(() => {
         if (fault.answer === undefined) this.#forward(incoming, outgoing, PASS);

@@ -5,7 +5,7 @@ import multipart from '@fastify/multipart';
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import jwt from 'jsonwebtoken';
 import { deriveAesKey, deriveApiKey, deriveHardwareHash } from '../../src/security/key-derivation.ts';
-import { sealEnvelope } from '../../src/security/envelope-cipher.ts';
+import { encryptBuffer } from '../../src/security/envelope-cipher.ts';
 
 export interface OriginUser {
   readonly email: string;
@@ -122,7 +122,7 @@ export class ResourceApiServer {
     const { keyTemplates } = this.#options;
     const hardwareHash = deriveHardwareHash(keyTemplates.hardware, hardware);
     const apiKey = deriveApiKey(keyTemplates.api, { email: user.email, password, hardwareHash });
-    return await reply.type('application/octet-stream').send(sealEnvelope(content, deriveAesKey(apiKey)));
+    return await reply.type('application/octet-stream').send(encryptBuffer(content, deriveAesKey(apiKey)));
   }
 
   async #put(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {

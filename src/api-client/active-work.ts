@@ -1,22 +1,29 @@
+import { Changes } from '../async/changes.ts';
+
 /**
- * The work that requests have begun and that may outlast their connections: when a client leaves, or the time to stop
- * is over, unfinished files and uploads are still to be removed.
+ * Counts the work that requests have begun and that may outlast their connections: when a client leaves, or the time to
+ * stop is over, unfinished files and uploads are still to be removed.
  */
 export class ActiveWork {
-  readonly #running = new Set<Promise<unknown>>();
+  readonly #changes = new Changes();
+  #count = 0;
 
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    const running = work();
-    this.#running.add(running);
-    try {
-      return await running;
-    } finally {
-      this.#running.delete(running);
-    }
+  /** Counts one piece of work until its disposal. */
+  track(): Disposable {
+    this.#count++;
+    let isTracked = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (!isTracked) return;
+        isTracked = false;
+        this.#count--;
+        this.#changes.announce();
+      },
+    };
   }
 
-  /** Waits until no work is running. It never fails. */
+  /** Waits until no work is under way. */
   async settled(): Promise<void> {
-    while (this.#running.size > 0) await Promise.allSettled(this.#running);
+    while (this.#count > 0) await this.#changes.next;
   }
 }

@@ -1,12 +1,13 @@
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { LoaderError } from '../errors.ts';
+import { EndOfFileError } from '../files/file-chunks.ts';
 import { archiveError } from './archive-error.ts';
-import type { WantedImage } from '../binary-split/engine-images.ts';
 import type { OpenArchive } from './open-archive.ts';
 import { TarObserver } from './tar-observer.ts';
+import type { WantedImage } from './archive-images.ts';
 
-export interface CompressedArchiveOptions {
+export interface ArchiveStreamOptions {
   /** Bytes of the compressed archive that were read. */
   readonly onBytes: (length: number) => void;
   /** Called before the end of the tar is given away: from then on, it can't be taken back. */
@@ -20,7 +21,7 @@ const CHUNK_LENGTH = 128 * 1024;
  * The tar of an archive that is compressed as a whole. It can't be read at random: all of it streams into the engine,
  * but for its end, which follows when every layer was found to match its digest.
  */
-export class CompressedArchive {
+export class ArchiveStream {
   readonly #archive: OpenArchive;
   #images: readonly WantedImage[] = [];
 
@@ -34,7 +35,7 @@ export class CompressedArchive {
   }
 
   /** The tar, decompressed. @throws LoaderError `archive_invalid`, or the reason of the signal */
-  async *chunks({ onBytes, onEnd, signal }: CompressedArchiveOptions): AsyncGenerator<Buffer, void, undefined> {
+  async *chunks({ onBytes, onEnd, signal }: ArchiveStreamOptions): AsyncGenerator<Buffer, void, undefined> {
     const observer = new TarObserver();
     const held: Buffer[] = [];
     for await (const chunk of this.#decompress(onBytes, signal)) {
@@ -71,7 +72,7 @@ export class CompressedArchive {
       await pumping;
     } catch (error) {
       signal.throwIfAborted();
-      if (error instanceof LoaderError) throw error;
+      if (error instanceof LoaderError || error instanceof EndOfFileError) throw error;
       throw archiveError("it can't be decompressed", { cause: error });
     } finally {
       decompressor.destroy();

@@ -1,11 +1,11 @@
 import { readArchiveIndex, type ArchiveImage, type ArchiveLayer } from './archive-index.ts';
-import { CompressedArchive } from './archive-stream.ts';
+import { ArchiveStream } from './archive-stream.ts';
 import type { Compression } from './compression.ts';
 import { LayerVerifier } from './layer-verifier.ts';
 import { openArchive, type OpenArchive } from './open-archive.ts';
 
 /** An image of an archive, whose layers are all right. */
-export interface VerifiedImage {
+export interface CheckedImage {
   /** `sha256:` and the digest of the config. */
   readonly id: string;
   readonly tags: readonly string[];
@@ -17,15 +17,15 @@ export interface VerifiedImage {
   readonly bytes: number | undefined;
 }
 
-export interface VerifiedArchive {
+export interface CheckedArchive {
   /** Of the archive as a whole. */
   readonly compression: Compression;
   /** Bytes of the encrypted file. */
   readonly length: number;
-  readonly images: readonly VerifiedImage[];
+  readonly images: readonly CheckedImage[];
 }
 
-export interface VerifyOptions {
+export interface CheckOptions {
   readonly onBytes: (length: number) => void;
   readonly signal: AbortSignal;
 }
@@ -35,7 +35,7 @@ export interface VerifyOptions {
  *
  * @throws LoaderError `archive_...`, or the reason of the signal
  */
-export async function verifyArchive(path: string, aesKey: Buffer, options: VerifyOptions): Promise<VerifiedArchive> {
+export async function checkArchive(path: string, aesKey: Buffer, options: CheckOptions): Promise<CheckedArchive> {
   const archive = await openArchive(path, aesKey);
   try {
     const { compression, identity } = archive;
@@ -46,7 +46,7 @@ export async function verifyArchive(path: string, aesKey: Buffer, options: Verif
   }
 }
 
-async function verifyTar(archive: OpenArchive, options: VerifyOptions): Promise<VerifiedImage[]> {
+async function verifyTar(archive: OpenArchive, options: CheckOptions): Promise<CheckedImage[]> {
   const images = await readArchiveIndex(archive.reader, options.signal);
   const layers = new Map<string, ArchiveLayer>();
   for (const layer of images.flatMap((image) => image.layers)) layers.set(`${layer.file.start} ${layer.diffId}`, layer);
@@ -60,7 +60,7 @@ async function verifyTar(archive: OpenArchive, options: VerifyOptions): Promise<
   }));
 }
 
-async function verifyLayer(archive: OpenArchive, layer: ArchiveLayer, { onBytes, signal }: VerifyOptions) {
+async function verifyLayer(archive: OpenArchive, layer: ArchiveLayer, { onBytes, signal }: CheckOptions) {
   const { start, length } = layer.file;
   const verifier = new LayerVerifier(layer);
   try {
@@ -75,8 +75,8 @@ async function verifyLayer(archive: OpenArchive, layer: ArchiveLayer, { onBytes,
   }
 }
 
-async function verifyWhole(archive: OpenArchive, options: VerifyOptions): Promise<VerifiedImage[]> {
-  const whole = new CompressedArchive(archive);
+async function verifyWhole(archive: OpenArchive, options: CheckOptions): Promise<CheckedImage[]> {
+  const whole = new ArchiveStream(archive);
   const chunks = whole.chunks({ ...options, onEnd: () => undefined });
   while ((await chunks.next()).done !== true);
   return whole.images.map(({ id, tags, diffIds }) => ({ id, tags, diffIds, platform: undefined, bytes: undefined }));

@@ -22,9 +22,7 @@ export class LayerVerifier {
     if (layer.sha256 !== undefined || layer.compression === 'none') return;
     const decompressor = layer.compression === 'gzip' ? createGunzip() : createZstdDecompress();
     this.#decompressor = decompressor;
-    decompressor.once('close', () => {
-      this.#stopWaiting();
-    });
+    decompressor.once('close', () => this.#stopWaiting());
     this.#decompressed = pipeline(decompressor, async (plain: AsyncIterable<Buffer>) => {
       for await (const chunk of plain) this.#hash.update(chunk);
     });
@@ -39,9 +37,7 @@ export class LayerVerifier {
     }
     if (this.#decompressor.destroyed) return;
     const { promise: taken, resolve } = Promise.withResolvers<undefined>();
-    const stopWaiting = () => {
-      resolve(undefined);
-    };
+    const stopWaiting = () => resolve(undefined);
     this.#stopWaiting = stopWaiting;
     this.#decompressor.write(bytes, stopWaiting);
     await taken;

@@ -1,9 +1,14 @@
 import { constants } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
-import { PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope.ts';
+import {
+  PREFLIGHT_LENGTH,
+  preflightEnvelope,
+  assertEnvelopeLength,
+  BLOCK_LENGTH,
+  MIN_ENVELOPE_LENGTH,
+} from '../security/envelope.ts';
 import { EnvelopeReader } from '../security/envelope-reader.ts';
-import { assertEnvelopeLength, BLOCK_LENGTH, MIN_ENVELOPE_LENGTH } from '../security/envelope-cipher.ts';
 import { archiveError } from './archive-error.ts';
 import { compressionOf, type Compression } from './compression.ts';
 import { isTarHeader, TAR_BLOCK_LENGTH } from './tar-header.ts';

@@ -2,9 +2,9 @@ import { createHash, type Hash } from 'node:crypto';
 import { archiveError } from './archive-error.ts';
 import { digestInPath, MAX_MANIFEST_LENGTH, parseImageConfig, parseManifest } from './manifest.ts';
 import { compressionOf, COMPRESSION_MAGIC_LENGTH, type Compression } from './compression.ts';
-import type { WantedImage } from '../binary-split/engine-images.ts';
 import { paddedLength, TAR_BLOCK_LENGTH, TarHeaderReader } from './tar-header.ts';
 import { TarListing } from './tar-listing.ts';
+import type { WantedImage } from './archive-images.ts';
 
 interface ObservedFile {
   readonly sha256: string;

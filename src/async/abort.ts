@@ -1,21 +1,20 @@
-import { abortReason } from './stall-watchdog.ts';
+/** A signal that never aborts: for work that nothing may break off. */
+export const NEVER: AbortSignal = new AbortController().signal;
+
+/** The reason of an aborted signal as an Error. */
+export function abortReason(signal: AbortSignal): Error {
+  return signal.reason instanceof Error ? signal.reason : new Error('aborted', { cause: signal.reason });
+}
 
 /** Waits for `promise`, but no longer than until `signal` aborts. @throws the reason of `signal` */
 export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
   const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = () => {
-    reject(abortReason(signal));
-  };
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
+  using _listener = onAbort(signal, reject);
+  return await Promise.race([promise, aborted]);
 }
 
-/** Waits for a change: true when it came, false when `signal` aborted before. */
+/** Waits for a change. Returns true when it came, false when `signal` aborted first. */
 export async function happens(change: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
   try {
     await unlessAborted(change, signal);
@@ -24,4 +23,14 @@ export async function happens(change: Promise<unknown>, signal: AbortSignal): Pr
     if (signal.aborted) return false;
     throw error;
   }
+}
+
+/** Calls `listener` with the reason when `signal` aborts, at once if it has; no more after the disposal. */
+export function onAbort(signal: AbortSignal, listener: (reason: Error) => void): Disposable {
+  const listen = () => listener(abortReason(signal));
+  if (signal.aborted) listen();
+  else signal.addEventListener('abort', listen, { once: true });
+  return {
+    [Symbol.dispose]: () => signal.removeEventListener('abort', listen),
+  };
 }

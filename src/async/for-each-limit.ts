@@ -1,15 +1,15 @@
 import { toError } from '../errors.ts';
 
 /**
- * Calls `work` for each item, `count` at a time. When one call fails, no further ones begin; the first failure is thrown
- * when those that were under way have ended.
+ * Calls `work` for each item, `limit` at a time. When one call fails, no further ones begin; the first failure is thrown
+ * when the calls that were under way have ended.
  */
-export async function runInParallel<T>(
-  items: readonly T[],
-  count: number,
+export async function forEachLimit<T>(
+  items: Iterable<T>,
+  limit: number,
   work: (item: T) => Promise<void>,
 ): Promise<void> {
-  const queue = items.values();
+  const queue = Iterator.from(items);
   let failure: Error | undefined;
   const takeTurns = async () => {
     for (const item of queue) {
@@ -21,6 +21,6 @@ export async function runInParallel<T>(
       if (failure !== undefined) return;
     }
   };
-  await Promise.all(Array.from({ length: count }, takeTurns));
+  await Promise.all(Array.from({ length: limit }, takeTurns));
   if (failure !== undefined) throw failure;
 }

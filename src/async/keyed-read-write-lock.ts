@@ -1,61 +1,62 @@
-import { unlessAborted } from './abort.ts';
+import { NEVER, unlessAborted } from './abort.ts';
 
 /**
- * Keeps, per resource, those who open its parts (shared) apart from the one who publishes new ones (exclusive): nobody
- * in this process gets the small part of one upload and the big part of another. Nothing polls; the order is that of
- * arrival, so that a stream of loads does not keep an upload waiting.
+ * For each key, any number of shared holders or one exclusive holder. Nothing polls. The order is that of arrival, so
+ * that a stream of shared holders does not keep an exclusive one waiting.
+ *
+ * A lock is released by its disposal: `using _lock = await locks.shared(key, signal)`.
  */
-export class PublicationLock {
+export class KeyedReadWriteLock {
   readonly #queues = new Map<string, Queue>();
 
-  /** Waits no longer than until `signal` aborts. @throws its reason, or what `work` throws */
-  async shared<T>(key: string, work: () => Promise<T>, signal: AbortSignal): Promise<T> {
-    return await this.#run(key, 'shared', work, signal);
+  /** Waits no longer than until `signal` aborts. @throws its reason */
+  async shared(key: string, signal: AbortSignal): Promise<Disposable> {
+    return await this.#acquire(key, 'shared', signal);
   }
 
-  async exclusive<T>(key: string, work: () => Promise<T>): Promise<T> {
-    return await this.#run(key, 'exclusive', work, NEVER);
+  async exclusive(key: string): Promise<Disposable> {
+    return await this.#acquire(key, 'exclusive', NEVER);
   }
 
-  /** How many resources have a holder or somebody who waits. */
+  /** The number of keys that somebody holds or waits for. */
   get size(): number {
     return this.#queues.size;
   }
 
-  async #run<T>(key: string, mode: Mode, work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  async #acquire(key: string, mode: 'shared' | 'exclusive', signal: AbortSignal): Promise<Disposable> {
     const queue = this.#queues.get(key) ?? { lastExclusive: Promise.resolve(), shared: new Set(), users: 0 };
     this.#queues.set(key, queue);
     queue.users++;
-    const { promise: done, resolve: release } = Promise.withResolvers<undefined>();
+    const { promise: released, resolve } = Promise.withResolvers<undefined>();
     const turn: Promise<unknown> =
       mode === 'exclusive' ? Promise.all([queue.lastExclusive, ...queue.shared]) : queue.lastExclusive;
     if (mode === 'exclusive') {
-      queue.lastExclusive = done;
-      // Whoever comes later waits for us, and we have taken note of those before.
+      queue.lastExclusive = released;
+      // Later holders wait for this one, and this one has taken note of the earlier ones.
       queue.shared.clear();
     } else {
-      queue.shared.add(done);
+      queue.shared.add(released);
     }
-    try {
-      await unlessAborted(turn, signal);
-      return await work();
-    } finally {
-      release(undefined);
-      queue.shared.delete(done);
+    const release = () => {
+      resolve(undefined);
+      queue.shared.delete(released);
       queue.users--;
       if (queue.users === 0) this.#queues.delete(key);
+    };
+    try {
+      await unlessAborted(turn, signal);
+    } catch (error) {
+      release();
+      throw error;
     }
+    return { [Symbol.dispose]: release };
   }
 }
 
-const NEVER = new AbortController().signal;
-
-type Mode = 'shared' | 'exclusive';
-
 interface Queue {
-  /** Ends when the last exclusive work that was asked for is done. */
+  /** Ends when the last exclusive lock that was asked for is released. */
   lastExclusive: Promise<unknown>;
-  /** The shared works that came after it. */
+  /** The shared locks that were asked for after it. */
   readonly shared: Set<Promise<undefined>>;
   users: number;
 }

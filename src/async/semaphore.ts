@@ -1,25 +1,36 @@
-import { abortReason } from './stall-watchdog.ts';
+import { abortReason } from './abort.ts';
 
-/** Lets a number of holders in at once; the others wait in the order in which they came. */
+/** A permit of a semaphore. Its disposal gives the permit back; a second one does nothing. */
+export type Permit = Disposable;
+
+/** Gives out a number of permits at a time; the others wait in the order in which they came. */
 export class Semaphore {
   #free: number;
   readonly #waiting = new Set<() => void>();
 
-  constructor(count: number) {
-    this.#free = count;
+  constructor(permits: number) {
+    this.#free = permits;
   }
 
-  /** @throws the reason of `signal`; then nothing is held */
-  async acquire(signal: AbortSignal): Promise<void> {
+  /** `using _permit = await semaphore.acquire(signal)`. @throws the reason of `signal`; then no permit is held */
+  async acquire(signal: AbortSignal): Promise<Permit> {
     signal.throwIfAborted();
-    if (this.#free > 0) {
-      this.#free--;
-      return;
-    }
-    const { promise, resolve, reject } = Promise.withResolvers<undefined>();
-    const enter = () => {
-      resolve(undefined);
+    if (this.#free > 0) this.#free--;
+    else await this.#wait(signal);
+    let isHeld = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (!isHeld) return;
+        isHeld = false;
+        this.#release();
+      },
     };
+  }
+
+  /** Not by `unlessAborted`: a permit that comes together with the abort must not be lost. */
+  async #wait(signal: AbortSignal): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<undefined>();
+    const enter = () => resolve(undefined);
     const leave = () => {
       this.#waiting.delete(enter);
       reject(abortReason(signal));
@@ -33,7 +44,7 @@ export class Semaphore {
     }
   }
 
-  release(): void {
+  #release(): void {
     const [next] = this.#waiting;
     if (next === undefined) {
       this.#free++;

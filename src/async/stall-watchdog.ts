@@ -1,4 +1,6 @@
 import type { Readable } from 'node:stream';
+import { onAbort } from './abort.ts';
+import { StallTimer } from './stall-timer.ts';
 
 export interface StallWatchdogOptions {
   /** How long a wait for the next byte may last, in ms. The time in which the consumer is busy does not count. */
@@ -29,9 +31,6 @@ export async function* watchForStalls(
     outcome ??= error === undefined ? {} : { error };
     wake?.();
   };
-  const onAbort = () => {
-    finish(abortReason(options.signal));
-  };
   source.on('data', (chunk: Buffer) => {
     queue.push(chunk);
     queuedLength += chunk.length;
@@ -40,16 +39,13 @@ export async function* watchForStalls(
   });
   source.once('end', finish);
   source.on('error', finish);
-  source.once('close', () => {
-    finish(new Error('the stream was closed before its end'));
-  });
-  options.signal.addEventListener('abort', onAbort, { once: true });
-  const timer = setTimeout(() => {
-    // While the consumer is busy, nobody waits for the source.
+  source.once('close', () => finish(new Error('the stream was closed before its end')));
+  using _abort = onAbort(options.signal, finish);
+  using timer = new StallTimer(options.timeoutMs, () => {
+    // While the consumer is busy, nothing waits for the source.
     if (wake !== undefined) finish(options.stalled());
-  }, options.timeoutMs);
+  });
   try {
-    if (options.signal.aborted) onAbort();
     // What was before our listeners is not told again.
     if (source.readableEnded) finish();
     else if (source.destroyed) finish(source.errored ?? new Error('the stream was closed before its end'));
@@ -61,20 +57,13 @@ export async function* watchForStalls(
       }
       if (outcome?.error !== undefined) throw outcome.error;
       if (outcome !== undefined) return;
-      timer.refresh();
+      timer.pat();
       const woken = new Promise<void>((resolve) => (wake = resolve));
       source.resume();
       await woken;
       wake = undefined;
     }
   } finally {
-    clearTimeout(timer);
-    options.signal.removeEventListener('abort', onAbort);
     source.destroy();
   }
-}
-
-/** The reason of an aborted signal as an Error. */
-export function abortReason(signal: AbortSignal): Error {
-  return signal.reason instanceof Error ? signal.reason : new Error('aborted', { cause: signal.reason });
 }

@@ -1,6 +1,6 @@
 import type { DockerEngine, LoadBody } from '../docker/docker-engine.ts';
 import { LoaderError } from '../errors.ts';
-import { abortReason } from '../async/stall-watchdog.ts';
+import { abortReason } from '../async/abort.ts';
 
 export interface EngineFeedOptions {
   /** How long the engine may neither take a byte nor say one, in ms. */

@@ -1,14 +1,7 @@
+import type { WantedImage } from '../archive/archive-images.ts';
 import type { DockerEngine, EngineImage, EngineTraits } from '../docker/docker-engine.ts';
 import { chainIds } from '../archive/archive-index.ts';
 import { Semaphore } from '../async/semaphore.ts';
-
-/** What makes an image that image. */
-export interface WantedImage {
-  /** `sha256:` and the digest of the config. */
-  readonly id: string;
-  readonly tags: readonly string[];
-  readonly diffIds: readonly string[];
-}
 
 /** Questions that wait for the engine's answer at the same time. */
 const MAX_INSPECTIONS = 8;
@@ -18,12 +11,8 @@ export async function readEngineImages(engine: DockerEngine, signal: AbortSignal
   const slots = new Semaphore(MAX_INSPECTIONS);
   const images = await Promise.all(
     (await engine.listImages(signal)).map(async (id) => {
-      await slots.acquire(signal);
-      try {
-        return await engine.inspectImage(id, signal);
-      } finally {
-        slots.release();
-      }
+      using _permit = await slots.acquire(signal);
+      return await engine.inspectImage(id, signal);
     }),
   );
   // One that was removed meanwhile is not there.

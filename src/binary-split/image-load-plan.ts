@@ -11,7 +11,7 @@ export interface EngineInventory {
 }
 
 /** One request to the engine: an image, or layers that several images stand on. */
-export interface PlannedLoad {
+export interface ImageLoad {
   readonly configJson: Buffer;
   /** Of the image: `sha256:` and the digest of its config. */
   readonly id: string;
@@ -21,13 +21,13 @@ export interface PlannedLoad {
   /** Those of them whose files are sent; of several with one diff ID, one. */
   readonly sentLayers: readonly ArchiveLayer[];
   /** Must be loaded before this one ends: it brings the layers below. */
-  readonly after: PlannedLoad | undefined;
+  readonly after: ImageLoad | undefined;
   /** Not an image of the archive: to be removed when all images are there. */
   readonly isShared: boolean;
 }
 
 /** In the order in which the loads are to begin. */
-export type LoadPlan = readonly PlannedLoad[];
+export type ImageLoadPlan = readonly ImageLoad[];
 
 /** Label of the images that hold shared layers while an unlock runs. */
 export const SHARED_LAYERS_LABEL = 'com.azaion.loader.shared-layers';
@@ -39,14 +39,14 @@ export const SHARED_LAYERS_LABEL = 'com.azaion.loader.shared-layers';
  * of the images is just that. All that stand on it may be sent beside it, and end after it. The order is that in which
  * they are to begin: what others wait for, then the largest.
  */
-export function planLoads(images: readonly ArchiveImage[], engine: EngineInventory): LoadPlan {
+export function planImageLoads(images: readonly ArchiveImage[], engine: EngineInventory): ImageLoadPlan {
   if (engine.needsEveryLayer) return images.map(wholeLoad).toSorted(largestFirst);
-  const planned = new Map<string, PlannedLoad>();
+  const planned = new Map<string, ImageLoad>();
   const users = countUsers(images);
-  const loads: PlannedLoad[] = [];
+  const loads: ImageLoad[] = [];
   // Short ones first, so that an image that is the base of another is there when that one is planned.
   for (const image of images.toSorted((a, b) => a.layers.length - b.layers.length)) {
-    let base: PlannedLoad | undefined;
+    let base: ImageLoad | undefined;
     let missing: ArchiveLayer[] = [];
     for (const [index, layer] of image.layers.entries()) {
       if (engine.chainIds.has(layer.chainId)) continue;
@@ -78,18 +78,18 @@ export function planLoads(images: readonly ArchiveImage[], engine: EngineInvento
 }
 
 /** The load of an image with every layer that it has. */
-export function wholeLoad(image: Pick<ArchiveImage, 'config' | 'configJson' | 'tags' | 'layers'>): PlannedLoad {
+export function wholeLoad(image: Pick<ArchiveImage, 'config' | 'configJson' | 'tags' | 'layers'>): ImageLoad {
   const { config, configJson, tags, layers } = image;
   return { configJson, id: config.id, tags, layers, sentLayers: distinct(layers), after: undefined, isShared: false };
 }
 
 /** The same load with every layer that it has, which stands on nothing. */
-export function withEveryLayer(load: PlannedLoad): PlannedLoad {
+export function withEveryLayer(load: ImageLoad): ImageLoad {
   return { ...load, sentLayers: distinct(load.layers), after: undefined };
 }
 
 /** Bytes of layers that a load sends. */
-export function sentLength(load: Pick<PlannedLoad, 'sentLayers'>): number {
+export function sentLength(load: Pick<ImageLoad, 'sentLayers'>): number {
   return load.sentLayers.reduce((total, { file }) => total + file.length, 0);
 }
 
@@ -97,8 +97,8 @@ function sharedLoad(
   { config }: ArchiveImage,
   layers: readonly ArchiveLayer[],
   missing: readonly ArchiveLayer[],
-  after: PlannedLoad | undefined,
-): PlannedLoad {
+  after: ImageLoad | undefined,
+): ImageLoad {
   const configJson = sharedConfig(config, layers);
   const id = `sha256:${createHash('sha256').update(configJson).digest('hex')}`;
   return { configJson, id, tags: [], layers, sentLayers: distinct(missing), after, isShared: true };
@@ -131,6 +131,6 @@ function distinct(layers: readonly ArchiveLayer[]): ArchiveLayer[] {
   return [...new Map(layers.map((layer) => [layer.diffId, layer])).values()];
 }
 
-function largestFirst(a: PlannedLoad, b: PlannedLoad): number {
+function largestFirst(a: ImageLoad, b: ImageLoad): number {
   return sentLength(b) - sentLength(a);
 }

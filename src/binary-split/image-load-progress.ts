@@ -1,7 +1,7 @@
-import { sentLength, type PlannedLoad } from './image-load-plan.ts';
+import { sentLength, type ImageLoad } from './image-load-plan.ts';
 
 /** How far the loading of an archive is. */
-export interface LoadSnapshot {
+export interface UnlockSnapshot {
   /** Of layers, that the engine has taken, and that it is to take in all. */
   readonly bytesDone: number;
   readonly bytesTotal: number;
@@ -22,14 +22,14 @@ interface LoadState {
 }
 
 /** Adds up the progress of loads that run side by side. */
-export class LoadProgress {
+export class ImageLoadProgress {
   readonly #imagesTotal: number;
-  readonly #states = new Map<PlannedLoad, LoadState>();
-  readonly #current = new Set<PlannedLoad>();
+  readonly #states = new Map<ImageLoad, LoadState>();
+  readonly #current = new Set<ImageLoad>();
   #imagesDone: number;
 
   /** @param imagesDone of the images of the archive, those that are there already */
-  constructor(loads: readonly PlannedLoad[], imagesTotal: number, imagesDone: number) {
+  constructor(loads: readonly ImageLoad[], imagesTotal: number, imagesDone: number) {
     this.#imagesTotal = imagesTotal;
     this.#imagesDone = imagesDone;
     for (const load of loads) {
@@ -37,33 +37,33 @@ export class LoadProgress {
     }
   }
 
-  begin(load: PlannedLoad): void {
+  begin(load: ImageLoad): void {
     this.#current.add(load);
   }
 
   /** The load begins once more, and sends `length` bytes this time. */
-  repeat(load: PlannedLoad, length: number): void {
+  repeat(load: ImageLoad, length: number): void {
     const state = this.#states.get(load);
     if (state !== undefined) state.total = state.sent + length;
   }
 
-  sent(load: PlannedLoad, length: number): void {
+  sent(load: ImageLoad, length: number): void {
     const state = this.#states.get(load);
     if (state !== undefined) state.sent += length;
   }
 
-  registered(load: PlannedLoad, layerId: string, current: number): void {
+  registered(load: ImageLoad, layerId: string, current: number): void {
     this.#states.get(load)?.registered.set(layerId, current);
   }
 
-  end(load: PlannedLoad): void {
+  end(load: ImageLoad): void {
     this.#current.delete(load);
     const state = this.#states.get(load);
     if (state !== undefined) state.isDone = true;
     if (!load.isShared) this.#imagesDone++;
   }
 
-  snapshot(): LoadSnapshot {
+  snapshot(): UnlockSnapshot {
     let bytesDone = 0;
     let bytesTotal = 0;
     let registered = 0;
@@ -84,6 +84,6 @@ export class LoadProgress {
   }
 }
 
-function nameOf({ isShared, tags, id }: PlannedLoad): string {
+function nameOf({ isShared, tags, id }: ImageLoad): string {
   return isShared ? 'shared layers' : (tags[0] ?? id);
 }

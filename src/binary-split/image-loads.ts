@@ -4,18 +4,18 @@ import type { EnvelopeReader } from '../security/envelope-reader.ts';
 import { findImage } from './engine-images.ts';
 import { feedEngine, type EngineFeedControl } from './engine-feed.ts';
 import { ImageTar } from './image-tar.ts';
-import { sentLength, withEveryLayer, type LoadPlan, type PlannedLoad } from './image-load-plan.ts';
-import type { LoadProgress } from './image-load-progress.ts';
-import { Semaphore } from '../async/semaphore.ts';
+import { sentLength, withEveryLayer, type ImageLoadPlan, type ImageLoad } from './image-load-plan.ts';
+import type { ImageLoadProgress } from './image-load-progress.ts';
+import { Semaphore, type Permit } from '../async/semaphore.ts';
 
-export interface LoadRunOptions {
+export interface ImageLoadsOptions {
   readonly archive: EnvelopeReader;
   readonly engine: DockerEngine;
   readonly traits: EngineTraits;
   /** Loads that are sent to, or registered by, the engine at once. */
   readonly parallelism: number;
   readonly stallTimeoutMs: number;
-  readonly progress: LoadProgress;
+  readonly progress: ImageLoadProgress;
   /** Stops the loads that are not sent whole yet. */
   readonly signal: AbortSignal;
 }
@@ -29,28 +29,26 @@ const MAX_WAITING_LOADS = 4;
  * The engine stages a tar before it registers its layers. So a load that stands on another one is sent meanwhile, but for
  * its end, and takes no slot while it waits.
  */
-export class LoadRun {
-  readonly #options: LoadRunOptions;
+export class ImageLoads {
+  readonly #options: ImageLoadsOptions;
   readonly #slots: Semaphore;
   readonly #openLoads: Semaphore;
   /** Held while layers are sent, one load at a time: what others wait for would come later beside them. */
   readonly #lane = new Semaphore(1);
-  readonly #outcomes = new Map<PlannedLoad, Promise<void>>();
+  readonly #outcomes = new Map<ImageLoad, Promise<void>>();
   /** Aborts at the first failure: nothing new begins then, and what is under way comes to its end. */
   readonly #stop = new AbortController();
 
-  constructor(options: LoadRunOptions) {
+  constructor(options: ImageLoadsOptions) {
     this.#options = options;
     this.#slots = new Semaphore(options.parallelism);
     this.#openLoads = new Semaphore(options.parallelism * (1 + MAX_WAITING_LOADS));
   }
 
   /** Returns, or throws the first failure, when nothing is under way any more. `loads` are in the order of the plan. */
-  async run(loads: LoadPlan): Promise<void> {
+  async run(loads: ImageLoadPlan): Promise<void> {
     const { signal } = this.#options;
-    const onAbort = () => {
-      this.#stop.abort(signal.reason);
-    };
+    const onAbort = () => this.#stop.abort(signal.reason);
     signal.addEventListener('abort', onAbort, { once: true });
     if (signal.aborted) onAbort();
     for (const load of loads) {
@@ -66,9 +64,9 @@ export class LoadRun {
     if (this.#stop.signal.aborted) throw toError(this.#stop.signal.reason);
   }
 
-  async #runLoad(load: PlannedLoad): Promise<void> {
+  async #runLoad(load: ImageLoad): Promise<void> {
     const { progress } = this.#options;
-    await this.#openLoads.acquire(this.#stop.signal);
+    using _open = await this.#openLoads.acquire(this.#stop.signal);
     const places = { slot: new Place(this.#slots), lane: new Place(this.#lane) };
     try {
       await places.slot.take(this.#stop.signal);
@@ -94,12 +92,11 @@ export class LoadRun {
     } finally {
       places.lane.leave();
       places.slot.leave();
-      this.#openLoads.release();
     }
   }
 
   /** Sends `sent`, which is `load` or more of it, and looks whether the image is there then. */
-  async #feed(load: PlannedLoad, sent: PlannedLoad, { slot, lane }: Places): Promise<void> {
+  async #feed(load: ImageLoad, sent: ImageLoad, { slot, lane }: Places): Promise<void> {
     const { archive, engine, progress, stallTimeoutMs, signal, traits } = this.#options;
     const tar = new ImageTar(sent);
     const createBody = (control: EngineFeedControl) => ({
@@ -107,9 +104,7 @@ export class LoadRun {
       chunks: tar.chunks({
         archive,
         signal: control.signal,
-        onBytes: (length) => {
-          progress.sent(load, length);
-        },
+        onBytes: (length) => progress.sent(load, length),
         beforeEnd: async () => {
           lane.leave();
           if (sent.after !== undefined) await control.pause(this.#waitFor(sent.after, slot, control.signal));
@@ -121,9 +116,7 @@ export class LoadRun {
     await feedEngine(engine, createBody, {
       stallTimeoutMs,
       signal,
-      onLayerProgress: (layerId, current) => {
-        progress.registered(load, layerId, current);
-      },
+      onLayerProgress: (layerId, current) => progress.registered(load, layerId, current),
     });
     const wanted = { id: sent.id, tags: sent.tags, diffIds: sent.layers.map(({ diffId }) => diffId) };
     if ((await findImage(engine, wanted, traits, signal)) !== undefined) return;
@@ -134,7 +127,7 @@ export class LoadRun {
   }
 
   /** Gives the slot to others until the load that is to come first has ended. */
-  async #waitFor(first: PlannedLoad, slot: Place, signal: AbortSignal): Promise<void> {
+  async #waitFor(first: ImageLoad, slot: Place, signal: AbortSignal): Promise<void> {
     slot.leave();
     await this.#outcomes.get(first);
     await slot.take(signal);
@@ -149,20 +142,18 @@ interface Places {
 /** One place of a semaphore, which is taken or not. */
 class Place {
   readonly #semaphore: Semaphore;
-  #isTaken = false;
+  #permit: Permit | undefined;
 
   constructor(semaphore: Semaphore) {
     this.#semaphore = semaphore;
   }
 
   async take(signal: AbortSignal): Promise<void> {
-    await this.#semaphore.acquire(signal);
-    this.#isTaken = true;
+    this.#permit = await this.#semaphore.acquire(signal);
   }
 
   leave(): void {
-    if (!this.#isTaken) return;
-    this.#isTaken = false;
-    this.#semaphore.release();
+    this.#permit?.[Symbol.dispose]();
+    this.#permit = undefined;
   }
 }

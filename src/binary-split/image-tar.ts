@@ -1,7 +1,7 @@
 import type { EnvelopeReader } from '../security/envelope-reader.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
 import { LayerVerifier } from '../archive/layer-verifier.ts';
-import type { PlannedLoad } from './image-load-plan.ts';
+import type { ImageLoad } from './image-load-plan.ts';
 import { createTarHeader, paddedLength, TAR_BLOCK_LENGTH } from '../archive/tar-header.ts';
 
 export interface ImageTarOptions {
@@ -23,10 +23,10 @@ const END_MARK = Buffer.alloc(2 * TAR_BLOCK_LENGTH);
  * Config and manifest come last, when every layer was found to match its digest: what is cut before them is no image.
  */
 export class ImageTar {
-  readonly #load: PlannedLoad;
+  readonly #load: ImageLoad;
   readonly #tail: Buffer;
 
-  constructor(load: PlannedLoad) {
+  constructor(load: ImageLoad) {
     this.#load = load;
     this.#tail = createTail(load);
   }
@@ -67,7 +67,7 @@ export class ImageTar {
 /** undici writes a chunk of at least this many bytes through before it asks for the next one. */
 const MIN_RELEASED_LENGTH = 128 * 1024;
 
-function createTail({ configJson, id, tags, layers }: PlannedLoad): Buffer {
+function createTail({ configJson, id, tags, layers }: ImageLoad): Buffer {
   const configPath = `${hexOf(id)}.json`;
   const manifest = Buffer.from(
     JSON.stringify([{ Config: configPath, RepoTags: tags, Layers: layers.map(({ diffId }) => layerPath(diffId)) }]),

@@ -1,15 +1,18 @@
 import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
+import { EndOfFileError } from '../files/file-chunks.ts';
+import { archiveError } from '../archive/archive-error.ts';
 import { readArchiveIndex, type ArchiveImage } from '../archive/archive-index.ts';
-import { CompressedArchive } from '../archive/archive-stream.ts';
+import { ArchiveStream } from '../archive/archive-stream.ts';
 import { feedEngine } from './engine-feed.ts';
-import { chainIdsOf, findImage, readEngineImages, type WantedImage } from './engine-images.ts';
-import { planLoads, SHARED_LAYERS_LABEL } from './image-load-plan.ts';
-import { LoadProgress, type LoadSnapshot } from './image-load-progress.ts';
-import { LoadRun } from './image-loads.ts';
+import { chainIdsOf, findImage, readEngineImages } from './engine-images.ts';
+import { planImageLoads, SHARED_LAYERS_LABEL } from './image-load-plan.ts';
+import { ImageLoadProgress, type UnlockSnapshot } from './image-load-progress.ts';
+import { ImageLoads } from './image-loads.ts';
 import { assertUnchanged, openArchive, type ArchiveIdentity, type OpenArchive } from '../archive/open-archive.ts';
+import type { WantedImage } from '../archive/archive-images.ts';
 
-export interface ArchiveLoaderOptions {
+export interface UnlockArchiveOptions {
   readonly path: string;
   readonly aesKey: Buffer;
   readonly engine: DockerEngine;
@@ -18,17 +21,17 @@ export interface ArchiveLoaderOptions {
   /** The archive is sound as far as can be told, and the engine begins to get images. */
   readonly onLoading: () => void;
   /** Told once when loading begins; the function gives the present state whenever it is called. */
-  readonly onProgress: (read: () => LoadSnapshot) => void;
+  readonly onProgress: (read: () => UnlockSnapshot) => void;
   readonly signal: AbortSignal;
 }
 
-export interface LoadedArchive {
+export interface UnlockedArchive {
   readonly identity: ArchiveIdentity;
   /** IDs under which the engine has the images, and their tags. */
-  readonly images: readonly LoadedImage[];
+  readonly images: readonly UnlockedImage[];
 }
 
-export interface LoadedImage {
+export interface UnlockedImage {
   readonly id: string;
   readonly tags: readonly string[];
 }
@@ -39,7 +42,7 @@ export interface LoadedImage {
  * @throws LoaderError `archive_...` before the engine hears anything of an archive that is broken at its ends, in its
  * headers or in its JSON; of a layer, before its image is complete; and `engine_...`
  */
-export async function loadArchive(options: ArchiveLoaderOptions): Promise<LoadedArchive> {
+export async function unlockArchive(options: UnlockArchiveOptions): Promise<UnlockedArchive> {
   const { path, aesKey } = options;
   const archive = await openArchive(path, aesKey);
   try {
@@ -48,14 +51,16 @@ export async function loadArchive(options: ArchiveLoaderOptions): Promise<Loaded
     return { identity: archive.identity, images };
   } catch (error) {
     // What looks broken may have been overwritten under our hands.
-    if (hasErrorCode(error, 'archive_invalid', 'cache_unusable')) await assertUnchanged(path, archive.identity);
+    const isCut = error instanceof EndOfFileError;
+    if (isCut || hasErrorCode(error, 'archive_invalid')) await assertUnchanged(path, archive.identity);
+    if (isCut) throw archiveError('its file was cut while it was read', { cause: error });
     throw error;
   } finally {
     await archive.close();
   }
 }
 
-async function loadImages(archive: OpenArchive, options: ArchiveLoaderOptions): Promise<LoadedImage[]> {
+async function loadImages(archive: OpenArchive, options: UnlockArchiveOptions): Promise<UnlockedImage[]> {
   const { engine, signal } = options;
   // The index first: the engine hears nothing of an archive that can't be read.
   const images = archive.compression === 'none' ? await readArchiveIndex(archive.reader, signal) : undefined;
@@ -83,14 +88,14 @@ async function loadMissing(
   imagesTotal: number,
   archive: OpenArchive,
   traits: EngineTraits,
-  options: ArchiveLoaderOptions,
+  options: UnlockArchiveOptions,
 ): Promise<void> {
   const { engine, signal } = options;
   const chainIds = chainIdsOf((await readEngineImages(engine, signal)).values());
-  const loads = planLoads(missing, { chainIds, needsEveryLayer: traits.needsEveryLayer });
-  const progress = new LoadProgress(loads, imagesTotal, imagesTotal - missing.length);
+  const loads = planImageLoads(missing, { chainIds, needsEveryLayer: traits.needsEveryLayer });
+  const progress = new ImageLoadProgress(loads, imagesTotal, imagesTotal - missing.length);
   options.onProgress(() => progress.snapshot());
-  await new LoadRun({ ...options, archive: archive.reader, traits, progress }).run(loads);
+  await new ImageLoads({ ...options, archive: archive.reader, traits, progress }).run(loads);
 }
 
 /** Images of ours that held layers for others have done their work, and so have those of runs that did not end. */
@@ -108,10 +113,10 @@ async function removeSharedLayers(engine: DockerEngine, signal: AbortSignal): Pr
 async function loadWhole(
   archive: OpenArchive,
   traits: EngineTraits,
-  options: ArchiveLoaderOptions,
-): Promise<LoadedImage[]> {
+  options: UnlockArchiveOptions,
+): Promise<UnlockedImage[]> {
   const { engine, stallTimeoutMs, signal } = options;
-  const whole = new CompressedArchive(archive);
+  const whole = new ArchiveStream(archive);
   const bytesTotal = archive.reader.plaintextLength;
   let bytesDone = 0;
   options.onLoading();
@@ -140,9 +145,9 @@ async function loadWhole(
 async function assertPresent(
   images: readonly WantedImage[],
   traits: EngineTraits,
-  { engine, signal }: ArchiveLoaderOptions,
-): Promise<LoadedImage[]> {
-  const loaded: LoadedImage[] = [];
+  { engine, signal }: UnlockArchiveOptions,
+): Promise<UnlockedImage[]> {
+  const loaded: UnlockedImage[] = [];
   for (const image of images) {
     const id = await findImage(engine, image, traits, signal);
     if (id === undefined) {

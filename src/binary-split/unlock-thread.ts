@@ -1,10 +1,10 @@
 import { setPriority } from 'node:os';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { DockerEngine } from '../docker/docker-engine.ts';
-import { LoaderError, toError } from '../errors.ts';
-import { loadArchive } from './unlock-archive.ts';
-import type { LoadSnapshot } from './image-load-progress.ts';
-import type { ThreadJob, ThreadMessage, ThreadOrder } from './unlock-worker.ts';
+import { asLoaderError, LoaderError, toError } from '../errors.ts';
+import { unlockArchive } from './unlock-archive.ts';
+import type { UnlockSnapshot } from './image-load-progress.ts';
+import type { UnlockJob, ThreadMessage, ThreadOrder } from './unlock-worker.ts';
 
 /**
  * The worker thread of an unlock: all that takes time or memory happens here. It starts while the login is still under
@@ -16,7 +16,7 @@ const REPORT_EVERY_MS = 100;
 /** Of this thread alone, on Linux: the engine, the containers and our own event loop come first. */
 const NICENESS = 15;
 
-async function main(port: MessagePort, job: ThreadJob): Promise<void> {
+async function main(port: MessagePort, job: UnlockJob): Promise<void> {
   stepBack();
   const cancel = new AbortController();
   const key = Promise.withResolvers<Buffer>();
@@ -24,17 +24,15 @@ async function main(port: MessagePort, job: ThreadJob): Promise<void> {
     if (order.kind === 'begin') key.resolve(Buffer.from(order.aesKey));
     else cancel.abort(toLoaderError(order));
   });
-  const report = (message: ThreadMessage) => {
-    port.postMessage(message);
-  };
+  const report = (message: ThreadMessage) => port.postMessage(message);
   const engine = new DockerEngine({ host: job.dockerHost, timeoutMs: job.engineTimeoutMs });
-  let readProgress: (() => LoadSnapshot) | undefined;
+  let readProgress: (() => UnlockSnapshot) | undefined;
   const reportProgress = () => {
     if (readProgress !== undefined) report({ kind: 'progress', snapshot: readProgress() });
   };
   const timer = setInterval(reportProgress, REPORT_EVERY_MS);
   try {
-    const loaded = await loadArchive({
+    const loaded = await unlockArchive({
       ...job,
       aesKey: await key.promise,
       engine,
@@ -74,14 +72,8 @@ function toLoaderError({ code, message }: Extract<ThreadOrder, { kind: 'cancel' 
 function describeFailure(
   error: unknown,
 ): Pick<Extract<ThreadMessage, { kind: 'failed' }>, 'code' | 'message' | 'reason'> {
-  if (error instanceof LoaderError) {
-    return { code: error.code, message: error.message, reason: String(toError(error.cause ?? error).stack) };
-  }
-  return {
-    code: 'internal_error',
-    message: 'Internal error; the log of the Loader tells more.',
-    reason: String(toError(error).stack),
-  };
+  const { code, message, cause, stack } = asLoaderError(error);
+  return { code, message, reason: cause === undefined ? String(stack) : String(toError(cause).stack) };
 }
 
-if (parentPort !== null) await main(parentPort, workerData as ThreadJob);
+if (parentPort !== null) await main(parentPort, workerData as UnlockJob);

@@ -1,14 +1,14 @@
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { DockerHost } from '../docker/docker-host.ts';
-import { LoaderError, systemErrorCode, type ErrorCode } from '../errors.ts';
-import { abortReason } from '../async/stall-watchdog.ts';
+import { asLoaderError, LoaderError, systemErrorCode, type ErrorCode } from '../errors.ts';
 import { archiveError } from '../archive/archive-error.ts';
-import type { LoadedArchive } from './unlock-archive.ts';
-import type { LoadSnapshot } from './image-load-progress.ts';
+import type { UnlockedArchive } from './unlock-archive.ts';
+import type { UnlockSnapshot } from './image-load-progress.ts';
+import { abortReason } from '../async/abort.ts';
 
 /** What a worker thread needs from its start on. */
-export interface ThreadJob {
+export interface UnlockJob {
   /** Of the archive. */
   readonly path: string;
   readonly dockerHost: DockerHost;
@@ -23,14 +23,14 @@ export type ThreadOrder =
 
 export type ThreadMessage =
   | { readonly kind: 'loading' }
-  | { readonly kind: 'progress'; readonly snapshot: LoadSnapshot }
-  | { readonly kind: 'loaded'; readonly loaded: LoadedArchive }
+  | { readonly kind: 'progress'; readonly snapshot: UnlockSnapshot }
+  | { readonly kind: 'loaded'; readonly loaded: UnlockedArchive }
   | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string; readonly reason: string };
 
 export interface UnlockWorkerListener {
   /** The archive is sound as far as can be told, and the engine begins to get images. */
   readonly onLoading: () => void;
-  readonly onProgress: (snapshot: LoadSnapshot) => void;
+  readonly onProgress: (snapshot: UnlockSnapshot) => void;
 }
 
 /** The extension that this very file has: .ts as it stands in src, .js as it is built. */
@@ -48,16 +48,12 @@ export class UnlockWorker {
   readonly #exited: Promise<void>;
   #failure: LoaderError | undefined;
 
-  constructor(job: ThreadJob) {
+  constructor(job: UnlockJob) {
     this.#worker = new Worker(THREAD, {
       workerData: job,
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MIB },
     });
-    this.#exited = new Promise((resolve) =>
-      this.#worker.once('exit', () => {
-        resolve();
-      }),
-    );
+    this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
     this.#worker.once('error', (error) => {
       this.#failure = toThreadError(error);
     });
@@ -66,21 +62,19 @@ export class UnlockWorker {
   /**
    * Loads the archive. When `signal` aborts, it returns as soon as nothing is sent any more.
    *
-   * @throws LoaderError of loadArchive, or the reason of the signal
+   * @throws LoaderError of unlockArchive, or the reason of the signal
    */
-  async load(aesKey: Buffer, listener: UnlockWorkerListener, signal: AbortSignal): Promise<LoadedArchive> {
+  async load(aesKey: Buffer, listener: UnlockWorkerListener, signal: AbortSignal): Promise<UnlockedArchive> {
     signal.throwIfAborted();
     const worker = this.#worker;
-    const { promise, resolve, reject } = Promise.withResolvers<LoadedArchive>();
+    const { promise, resolve, reject } = Promise.withResolvers<UnlockedArchive>();
     worker.on('message', (message: ThreadMessage) => {
       if (message.kind === 'loading') listener.onLoading();
       else if (message.kind === 'progress') listener.onProgress(message.snapshot);
       else if (message.kind === 'loaded') resolve(message.loaded);
       else reject(new LoaderError(message.code, message.message, { cause: new Error(message.reason) }));
     });
-    void this.#exited.then(() => {
-      reject(this.#failure ?? new Error('the worker thread of the unlock ended early'));
-    });
+    void this.#exited.then(() => reject(this.#failure ?? new Error('the worker thread of the unlock ended early')));
     const onAbort = () => {
       const reason = abortReason(signal);
       const code = reason instanceof LoaderError ? reason.code : 'unlock_cancelled';
@@ -110,5 +104,5 @@ export class UnlockWorker {
 function toThreadError(error: unknown): LoaderError {
   if (systemErrorCode(error) === 'ERR_WORKER_OUT_OF_MEMORY')
     return archiveError('it needs more memory than any good one');
-  return new LoaderError('internal_error', 'Internal error; the log of the Loader tells more.', { cause: error });
+  return asLoaderError(error);
 }

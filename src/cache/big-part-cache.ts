@@ -2,18 +2,20 @@ import { lstat, rename, rm, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { makeFolder } from '../files/folders.ts';
-import { syncFolder, type PartFile } from '../files/draft-file.ts';
-import { formatRecord, type BigPartRecord } from './copy-record.ts';
+import { makeFolder, syncFolder } from '../files/folders.ts';
+import type { DraftFile } from '../files/draft-file.ts';
+import { formatRecord, type CopyRecord } from './copy-record.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
 import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
-import { isAt, openCopy, type BadCopy, type CachedBigPart } from './open-copy.ts';
+import { isAt, openCopy, type UnfitCopy, type OpenCopy } from './open-copy.ts';
 import { checkCopy, type CheckOptions } from './copy-verification.ts';
 import { formatSums, readSums, type ChunkDigests } from './chunk-digests.ts';
 import { copyPaths, copyStem, isDigestStem, stemOf, type CopyPaths } from './copy-paths.ts';
-import { PartsFolder } from './drafts-folder.ts';
-import { isSafeSegment, resolveFolderUnder } from './safe-folder.ts';
-import { Turns } from '../async/keyed-lock.ts';
+import { DraftsFolder } from './drafts-folder.ts';
+import { resolveFolderUnder } from './safe-folder.ts';
+import { KeyedLock } from '../async/keyed-lock.ts';
+import { isSafeSegment } from '../resource-name.ts';
+import { NEVER } from '../async/abort.ts';
 
 export type { CacheEntry };
 
@@ -43,9 +45,9 @@ const LOADED_PRECISION_MS = 60_000;
 export class BigPartCache {
   readonly #root: string;
   readonly #logger: Logger;
-  readonly #parts: PartsFolder;
+  readonly #parts: DraftsFolder;
   /** Keep those apart who change the files of one copy: else one's record could stand beside another's file. */
-  readonly #turns = new Turns();
+  readonly #turns = new KeyedLock();
   /** How many read a big part, of those that are read. */
   readonly #holds = new Map<string, number>();
   /** Ends when the sums of all copies so far are made. */
@@ -54,14 +56,14 @@ export class BigPartCache {
   constructor(root: string, logger: Logger) {
     this.#root = root;
     this.#logger = logger;
-    this.#parts = new PartsFolder(root, logger);
+    this.#parts = new DraftsFolder(root, logger);
   }
 
   /**
    * Opens the copy of a big part; undefined when there is none. What is there but can't be a copy (a folder, a symbolic
    * link, an unreadable file) is set aside.
    */
-  async open(part: BigPartName): Promise<CachedBigPart | undefined> {
+  async open(part: BigPartName): Promise<OpenCopy | undefined> {
     try {
       const place = placeOf(part);
       const opened = await openCopy(await this.#paths(place, false));
@@ -92,7 +94,7 @@ export class BigPartCache {
   }
 
   /** Notes that a copy is loaded now. It never throws: that costs at most an eviction that comes too early. */
-  async markLoaded(copy: CachedBigPart): Promise<void> {
+  async markLoaded(copy: OpenCopy): Promise<void> {
     try {
       const now = Date.now();
       const { mtimeMs } = await copy.handle.stat();
@@ -108,7 +110,7 @@ export class BigPartCache {
    * Moves a bad copy out of the way; with `copy`, whose handle must still be open, only where that one still stands. It
    * never throws: the caller has another source to turn to.
    */
-  async setAside(part: BigPartName, reason: unknown, copy?: CachedBigPart): Promise<void> {
+  async setAside(part: BigPartName, reason: unknown, copy?: OpenCopy): Promise<void> {
     await this.#setAside(placeOf(part), reason, copy?.inode);
   }
 
@@ -118,21 +120,20 @@ export class BigPartCache {
     reason: unknown,
     inode: bigint | undefined,
   ): Promise<'set_aside' | 'absent' | 'stuck'> {
-    return await this.#turns.take(placeKey(place), async () => {
-      try {
-        const paths = await this.#paths(place, false);
-        if (inode !== undefined && !(await isAt(paths.big, inode))) return 'absent';
-        await rm(paths.bad, { recursive: true, force: true });
-        await rename(paths.big, paths.bad);
-        await removeSumsAndRecord(paths);
-        this.#logger.warn({ err: reason, resource: place }, 'A bad copy in the cache was set aside');
-        return 'set_aside';
-      } catch (error) {
-        if (systemErrorCode(error) === 'ENOENT') return 'absent';
-        this.#logger.error({ err: error, resource: place }, 'A bad copy in the cache could not be set aside');
-        return 'stuck';
-      }
-    });
+    using _turn = await this.#turns.acquire(placeKey(place));
+    try {
+      const paths = await this.#paths(place, false);
+      if (inode !== undefined && !(await isAt(paths.big, inode))) return 'absent';
+      await rm(paths.bad, { recursive: true, force: true });
+      await rename(paths.big, paths.bad);
+      await removeSumsAndRecord(paths);
+      this.#logger.warn({ err: reason, resource: place }, 'A bad copy in the cache was set aside');
+      return 'set_aside';
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT') return 'absent';
+      this.#logger.error({ err: error, resource: place }, 'A bad copy in the cache could not be set aside');
+      return 'stuck';
+    }
   }
 
   /** The verdict on a copy that is bad. @throws LoaderError `cache_unusable` when it could not be moved out of the way */
@@ -147,16 +148,15 @@ export class BigPartCache {
   /** Removes the copy of a big part that is no longer the present one. It never throws. */
   async remove(part: BigPartName): Promise<void> {
     const place = placeOf(part);
-    await this.#turns.take(placeKey(place), async () => {
-      try {
-        const paths = await this.#paths(place, false);
-        await rm(paths.big, { force: true });
-        await removeSumsAndRecord(paths);
-      } catch (error) {
-        if (systemErrorCode(error) === 'ENOENT') return;
-        this.#logger.error({ err: error, resource: part }, 'An outdated copy in the cache could not be removed');
-      }
-    });
+    using _turn = await this.#turns.acquire(placeKey(place));
+    try {
+      const paths = await this.#paths(place, false);
+      await rm(paths.big, { force: true });
+      await removeSumsAndRecord(paths);
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT') return;
+      this.#logger.error({ err: error, resource: part }, 'An outdated copy in the cache could not be removed');
+    }
   }
 
   /** All that takes room in the cache, in no particular order; unfinished files are left out. @throws the signal's reason */
@@ -172,26 +172,25 @@ export class BigPartCache {
    */
   async removeUnlessHeld(entry: CacheEntry): Promise<'removed' | 'held' | 'absent'> {
     const place = placeOfEntry(entry);
-    return await this.#turns.take(placeKey(place), async () => {
-      try {
-        const paths = await this.#paths(place, false);
-        if (entry.kind === 'set_aside') {
-          await unlink(paths.bad);
-          return 'removed';
-        }
-        const stats = await lstat(paths.big);
-        if (!stats.isFile()) return 'absent';
-        if (Math.trunc(stats.mtimeMs) !== entry.loadedAtMs || stats.size !== entry.length) return 'held';
-        // From here to the removal's beginning nothing else runs.
-        if (this.#holds.has(placeKey(place))) return 'held';
-        await unlink(paths.big); // Not rm, which takes a file that may not be removed for a folder.
-        await removeSumsAndRecord(paths);
+    using _turn = await this.#turns.acquire(placeKey(place));
+    try {
+      const paths = await this.#paths(place, false);
+      if (entry.kind === 'set_aside') {
+        await unlink(paths.bad);
         return 'removed';
-      } catch (error) {
-        if (isNotThere(error)) return 'absent';
-        throw toCacheError(error, 'written');
       }
-    });
+      const stats = await lstat(paths.big);
+      if (!stats.isFile()) return 'absent';
+      if (Math.trunc(stats.mtimeMs) !== entry.loadedAtMs || stats.size !== entry.length) return 'held';
+      // From here to the removal's beginning nothing else runs.
+      if (this.#holds.has(placeKey(place))) return 'held';
+      await unlink(paths.big); // Not rm, which takes a file that may not be removed for a folder.
+      await removeSumsAndRecord(paths);
+      return 'removed';
+    } catch (error) {
+      if (isNotThere(error)) return 'absent';
+      throw toCacheError(error, 'written');
+    }
   }
 
   /**
@@ -230,7 +229,7 @@ export class BigPartCache {
   async #verifyOpen(
     place: CopyPlace,
     paths: CopyPaths,
-    copy: CachedBigPart,
+    copy: OpenCopy,
     options: CheckOptions,
   ): Promise<'good' | 'recorded' | 'bad' | 'absent'> {
     const sums = await readSums(paths.sums);
@@ -247,21 +246,20 @@ export class BigPartCache {
   }
 
   /** False when another copy stands there by now. */
-  async #publishSums(place: CopyPlace, copy: CachedBigPart, sums: ChunkDigests): Promise<boolean> {
-    return await this.#turns.take(placeKey(place), async () => {
-      // Looked up again: while the copy was read, its folder may have been replaced by a link that leads out.
-      const paths = await this.#paths(place, false);
-      if (!(await isAt(paths.big, copy.inode))) return false;
-      const file = await this.#parts.create();
-      try {
-        await file.write(Buffer.from(formatSums(sums)), 0);
-        await file.publish(paths.sums);
-        return true;
-      } finally {
-        await file.discard();
-        await file.close();
-      }
-    });
+  async #publishSums(place: CopyPlace, copy: OpenCopy, sums: ChunkDigests): Promise<boolean> {
+    using _turn = await this.#turns.acquire(placeKey(place));
+    // Looked up again: while the copy was read, its folder may have been replaced by a link that leads out.
+    const paths = await this.#paths(place, false);
+    if (!(await isAt(paths.big, copy.inode))) return false;
+    const file = await this.#parts.create();
+    try {
+      await file.write(Buffer.from(formatSums(sums)), 0);
+      await file.publish(paths.sums);
+      return true;
+    } finally {
+      await file.discard();
+      await file.close();
+    }
   }
 
   /**
@@ -269,7 +267,7 @@ export class BigPartCache {
    * would make a load from the CDN take a third longer.
    */
   #makeSumsInBackground(place: CopyPlace): void {
-    const options = { signal: new AbortController().signal, onBytes: () => undefined };
+    const options = { signal: NEVER, onBytes: () => undefined };
     this.#sumsMade = this.#sumsMade.then(async () => {
       try {
         await this.#verify(place, options);
@@ -280,19 +278,22 @@ export class BigPartCache {
   }
 
   /** A new, empty file on the cache's file system. @throws LoaderError `cache_unusable` */
-  async createPart(): Promise<PartFile> {
+  async createDraft(): Promise<DraftFile> {
     return await this.#parts.create();
   }
 
   /** Makes `file` the copy of a big part, in the place of an earlier one. @throws LoaderError `cache_unusable` */
-  async publish(part: BigPartName, file: PartFile, record: BigPartRecord): Promise<void> {
+  async publish(part: BigPartName, file: DraftFile, record: CopyRecord): Promise<void> {
     const place = placeOf(part);
     const name = isDigestStem(place.stem) ? part.name : undefined;
-    await this.#turns.take(placeKey(place), () => this.#publish(place, file, formatRecord(record, name)));
+    {
+      using _turn = await this.#turns.acquire(placeKey(place));
+      await this.#publish(place, file, formatRecord(record, name));
+    }
     this.#makeSumsInBackground(place);
   }
 
-  async #publish(place: CopyPlace, file: PartFile, record: string): Promise<void> {
+  async #publish(place: CopyPlace, file: DraftFile, record: string): Promise<void> {
     const recordFile = await this.#parts.create();
     let replaced: string | undefined;
     try {
@@ -341,7 +342,7 @@ function placeKey({ folder, stem }: CopyPlace): string {
   return `${folder}/${stem}`;
 }
 
-function isBad(opened: CachedBigPart | BadCopy): opened is BadCopy {
+function isBad(opened: OpenCopy | UnfitCopy): opened is UnfitCopy {
   return 'reason' in opened;
 }
 

@@ -5,7 +5,7 @@ import { systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { readRecordedName } from './copy-record.ts';
 import { copyPaths, copyStem, isDigestStem, stemOf } from './copy-paths.ts';
-import { isSafeFolder } from './safe-folder.ts';
+import { isSafeFolder } from '../resource-name.ts';
 
 /** A file of the cache that takes room. A copy's record and sums are part of it, though not counted. */
 export interface CacheEntry {

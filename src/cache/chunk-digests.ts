@@ -2,7 +2,7 @@ import { webcrypto } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
-import { readSmallFile } from '../files/small-file.ts';
+import { readSmallFile, UnfitFileError } from '../files/small-file.ts';
 
 /** Digests of the chunks of a copy, its sums; they stand beside it as `<name>.big.sums`. */
 export interface ChunkDigests {
@@ -75,7 +75,7 @@ export async function readSums(filePath: string): Promise<ChunkDigests | undefin
     const text = await readSmallFile(filePath, MAX_SUMS_LENGTH);
     return text === undefined ? undefined : parseSums(text);
   } catch (error) {
-    if (error instanceof LoaderError || DAMAGED.includes(systemErrorCode(error) ?? '')) return undefined;
+    if (error instanceof UnfitFileError || DAMAGED.includes(systemErrorCode(error) ?? '')) return undefined;
     throw error;
   }
 }

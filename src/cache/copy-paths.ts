@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
-import { isSafeSegment } from './safe-folder.ts';
+import { isSafeSegment } from '../resource-name.ts';
 
 /** The files of one copy. */
 export interface CopyPaths {

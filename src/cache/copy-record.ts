@@ -1,15 +1,15 @@
 import { LoaderError } from '../errors.ts';
-import { readSmallFile } from '../files/small-file.ts';
+import { readSmallFile, UnfitFileError } from '../files/small-file.ts';
 
 /** What a published big part was paired with; stands beside it as `<name>.big.json`. */
-export interface BigPartRecord {
+export interface CopyRecord {
   /** Bytes of the big part. */
   readonly bigLength: number;
   /** SHA-256, hex, of the small part that belongs to the same envelope. */
   readonly smallSha256: string;
 }
 
-interface StoredRecord extends BigPartRecord {
+interface StoredRecord extends CopyRecord {
   /** Of the resource, where the files are named by its digest. */
   readonly name: string | undefined;
 }
@@ -17,7 +17,7 @@ interface StoredRecord extends BigPartRecord {
 const MAX_RECORD_LENGTH = 4096;
 
 /** The text of a record. `name` is for files that are named by its digest. */
-export function formatRecord(record: BigPartRecord, name: string | undefined): string {
+export function formatRecord(record: CopyRecord, name: string | undefined): string {
   return JSON.stringify({ version: 1, bigLength: record.bigLength, smallSha256: record.smallSha256, name });
 }
 
@@ -27,8 +27,8 @@ export function formatRecord(record: BigPartRecord, name: string | undefined): s
  *
  * @throws LoaderError `cache_unusable` when it is damaged; the system's error
  */
-export async function readRecord(filePath: string): Promise<BigPartRecord | undefined> {
-  const text = await readSmallFile(filePath, MAX_RECORD_LENGTH);
+export async function readRecord(filePath: string): Promise<CopyRecord | undefined> {
+  const text = await readSmallFile(filePath, MAX_RECORD_LENGTH).catch(foreignFile);
   if (text === undefined) return undefined;
   const record = parseRecord(text);
   if (record === undefined) throw new LoaderError('cache_unusable', 'The record of a copy in the cache is damaged.');
@@ -52,4 +52,11 @@ function parseRecord(text: string): StoredRecord | undefined {
   } catch {
     return undefined;
   }
+}
+
+function foreignFile(error: unknown): never {
+  if (!(error instanceof UnfitFileError)) throw error;
+  throw new LoaderError('cache_unusable', 'A file beside a copy in the cache was not made by the Loader.', {
+    cause: error,
+  });
 }

@@ -1,5 +1,5 @@
 import { LoaderError } from '../errors.ts';
-import type { CachedBigPart } from './open-copy.ts';
+import type { OpenCopy } from './open-copy.ts';
 import { digestChunks, type ChunkDigests } from './chunk-digests.ts';
 
 export interface CheckOptions {
@@ -14,7 +14,7 @@ export interface CheckOptions {
  * @throws LoaderError when the copy is bad; the reason of the signal; the system's error where it says nothing about it
  */
 export async function checkCopy(
-  copy: CachedBigPart,
+  copy: OpenCopy,
   sums: ChunkDigests | undefined,
   { signal, onBytes }: CheckOptions,
 ): Promise<ChunkDigests> {

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { makeFolder } from '../files/folders.ts';
-import { PartFile } from '../files/draft-file.ts';
+import { DraftFile } from '../files/draft-file.ts';
 import { toCacheError } from './cache-error.ts';
 
 /** Under the root. Resource folders may have this name too: their files end in .big. */
@@ -12,7 +12,7 @@ const PARTS_FOLDER = '.parts';
 const PART_SUFFIX = '.part';
 
 /** The unfinished files of the cache, and those on their way out. */
-export class PartsFolder {
+export class DraftsFolder {
   readonly #path: string;
   readonly #logger: Logger;
 
@@ -22,10 +22,10 @@ export class PartsFolder {
   }
 
   /** A new, empty file. @throws LoaderError `cache_unusable` */
-  async create(): Promise<PartFile> {
+  async create(): Promise<DraftFile> {
     try {
       await makeFolder(this.#path);
-      return await PartFile.create(this.#newPath());
+      return await DraftFile.create(this.#newPath());
     } catch (error) {
       throw toCacheError(error, 'written');
     }

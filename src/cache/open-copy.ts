@@ -1,22 +1,22 @@
 import { constants } from 'node:fs';
 import { lstat, open, type FileHandle } from 'node:fs/promises';
 import { LoaderError, systemErrorCode } from '../errors.ts';
-import { readRecord, type BigPartRecord } from './copy-record.ts';
+import { readRecord, type CopyRecord } from './copy-record.ts';
 import type { CopyPaths } from './copy-paths.ts';
 
 /** An open big part of the cache. The caller closes the handle. */
-export interface CachedBigPart {
+export interface OpenCopy {
   readonly handle: FileHandle;
   /** Tells this file from another of the same name, while the handle is open: afterwards the number may be used again. */
   readonly inode: bigint;
   /** Bytes. */
   readonly length: number;
   /** Unknown for files that another program put there. */
-  readonly record: BigPartRecord | undefined;
+  readonly record: CopyRecord | undefined;
 }
 
 /** What stands in the place of a copy and can't be one. The caller closes the handle. */
-export interface BadCopy {
+export interface UnfitCopy {
   /** Undefined where it could not be opened. */
   readonly handle: FileHandle | undefined;
   readonly inode: bigint;
@@ -29,7 +29,7 @@ const MAX_OPENINGS = 5;
 const NOT_A_COPY: readonly string[] = ['EACCES', 'EPERM', 'ELOOP', 'EISDIR', 'ENXIO'];
 
 /** Opens a copy with its own record; undefined when there is none. @throws the system's error */
-export async function openCopy(paths: CopyPaths): Promise<CachedBigPart | BadCopy | undefined> {
+export async function openCopy(paths: CopyPaths): Promise<OpenCopy | UnfitCopy | undefined> {
   try {
     for (let opening = 1; opening <= MAX_OPENINGS; opening++) {
       const { ino } = await lstat(paths.big, { bigint: true });
@@ -44,7 +44,7 @@ export async function openCopy(paths: CopyPaths): Promise<CachedBigPart | BadCop
   return undefined;
 }
 
-async function openPresent(paths: CopyPaths, presentInode: bigint): Promise<CachedBigPart | BadCopy> {
+async function openPresent(paths: CopyPaths, presentInode: bigint): Promise<OpenCopy | UnfitCopy> {
   let handle: FileHandle | undefined;
   let inode = presentInode;
   try {

@@ -2,22 +2,7 @@ import { realpath } from 'node:fs/promises';
 import path from 'node:path';
 import { LoaderError } from '../errors.ts';
 import { makeOneFolder } from '../files/folders.ts';
-
-const MAX_SEGMENT_BYTES = 255;
-const MAX_FOLDER_SEGMENTS = 8;
-
-/** Whether `text` can be one segment of a resource's path: see section 4 of the design, and the README's limits. */
-export function isSafeSegment(text: string): boolean {
-  if (text === '' || text === '.' || text === '..') return false;
-  if (Buffer.byteLength(text, 'utf8') > MAX_SEGMENT_BYTES || !text.isWellFormed()) return false;
-  return !/[/\\\p{Cc}]/u.test(text);
-}
-
-/** Whether `text` is one to eight safe segments joined by `/`. */
-export function isSafeFolder(text: string): boolean {
-  const segments = text.split('/');
-  return segments.length <= MAX_FOLDER_SEGMENTS && segments.every(isSafeSegment);
-}
+import { isSafeFolder } from '../resource-name.ts';
 
 /**
  * The folder of the cache's tree for a resource folder, symlinks resolved.

@@ -1,5 +1,5 @@
 import { LoaderError, systemErrorCode } from '../errors.ts';
-import { abortReason } from '../async/stall-watchdog.ts';
+import { abortReason } from '../async/abort.ts';
 
 /**
  * An error of the AWS SDK as a LoaderError. What was one already, and what `signal` aborted, stays what it is.

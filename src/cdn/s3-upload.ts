@@ -8,6 +8,7 @@ import {
 } from '@aws-sdk/client-s3';
 import { LoaderError } from '../errors.ts';
 import { toCdnError } from './cdn-errors.ts';
+import { NEVER } from '../async/abort.ts';
 
 interface CompletedPart {
   readonly PartNumber: number;
@@ -86,8 +87,7 @@ export class S3Upload {
     } catch (error) {
       // Perhaps only the answer was lost. The abort decides: nobody but us ends this upload, so if it is gone, it became
       // an object; and if the abort succeeds, it never will.
-      if ((await this.#abort().catch(() => 'unknown')) !== 'gone')
-        throw uploadError(error, new AbortController().signal);
+      if ((await this.#abort().catch(() => 'unknown')) !== 'gone') throw uploadError(error, NEVER);
     }
   }
 

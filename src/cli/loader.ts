@@ -40,9 +40,7 @@ async function main(args: readonly string[]): Promise<number> {
   const interrupt = new AbortController();
   for (const [signal, exitCode] of Object.entries(SIGNALS)) {
     // The first counts. Further ones change nothing: cleaning up takes moments.
-    process.on(signal, () => {
-      interrupt.abort(new Interrupted(exitCode));
-    });
+    process.on(signal, () => interrupt.abort(new Interrupted(exitCode)));
   }
   const [command = '', ...rest] = args;
   try {

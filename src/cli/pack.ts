@@ -4,7 +4,7 @@ import path from 'node:path';
 import { hasErrorCode, systemErrorCode } from '../errors.ts';
 import { encryptEnvelope } from '../security/envelope-cipher.ts';
 import { deriveArchiveAesKey } from '../security/key-derivation.ts';
-import { PartFile } from '../files/draft-file.ts';
+import { DraftFile } from '../files/draft-file.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
 import { CliError } from './cli-error.ts';
 import { EngineSource } from './engine-source.ts';
@@ -13,7 +13,7 @@ import { InputFile } from './input-file.ts';
 import type { PackArguments } from './pack-arguments.ts';
 import { formatBytes, ProgressLine, type ProgressOutput } from './progress-line.ts';
 import type { TarSource } from './tar-source.ts';
-import { verifyArchive, type VerifiedArchive } from '../archive/check-archive.ts';
+import { checkArchive, type CheckedArchive } from '../archive/check-archive.ts';
 
 export interface PackOptions extends Pick<PackArguments, 'outputPath' | 'keyFragmentPath'> {
   /** Called once all files are known to be in order. */
@@ -35,7 +35,7 @@ const LINE_FEED = 0x0a;
  *
  * @throws CliError, LoaderError, or the reason of the signal
  */
-export async function packArchive(options: PackOptions): Promise<VerifiedArchive> {
+export async function packArchive(options: PackOptions): Promise<CheckedArchive> {
   const { outputPath, output, signal } = options;
   await assertAbsent(outputPath);
   const keyFragment = await readKeyFragment(options.keyFragmentPath, signal);
@@ -94,16 +94,16 @@ async function readKeyFragment(keyFragmentPath: string, signal: AbortSignal): Pr
   return keyFragment;
 }
 
-async function createFile(partPath: string, outputPath: string): Promise<PartFile> {
+async function createFile(partPath: string, outputPath: string): Promise<DraftFile> {
   try {
-    return await PartFile.create(partPath, FILE_MODE);
+    return await DraftFile.create(partPath, FILE_MODE);
   } catch (error) {
     throw fileError(`The archive ${outputPath} can't be written`, error);
   }
 }
 
 async function encryptInto(
-  file: PartFile,
+  file: DraftFile,
   source: EngineSource | TarSource,
   aesKey: Buffer,
   { outputPath, output, signal }: PackOptions,
@@ -138,14 +138,12 @@ async function write(work: () => Promise<void>, outputPath: string): Promise<voi
   }
 }
 
-async function readBack(partPath: string, aesKey: Buffer, { output, signal }: PackOptions): Promise<VerifiedArchive> {
+async function readBack(partPath: string, aesKey: Buffer, { output, signal }: PackOptions): Promise<CheckedArchive> {
   const { size } = await lstat(partPath);
   const progress = new ProgressLine(output, 'Checking', size);
   try {
-    const onBytes = (length: number) => {
-      progress.add(length);
-    };
-    return await verifyArchive(partPath, aesKey, { onBytes, signal });
+    const onBytes = (length: number) => progress.add(length);
+    return await checkArchive(partPath, aesKey, { onBytes, signal });
   } catch (error) {
     // The key is right: it was used a moment ago.
     if (hasErrorCode(error, 'archive_key_wrong')) {
@@ -161,7 +159,7 @@ async function readBack(partPath: string, aesKey: Buffer, { output, signal }: Pa
 }
 
 /** An engine that fails on its way may leave images out. */
-function assertComplete({ wanted }: EngineSource, { images }: VerifiedArchive): void {
+function assertComplete({ wanted }: EngineSource, { images }: CheckedArchive): void {
   const packed = new Set(images.map(({ diffIds }) => diffIds.join()));
   const missing = [...wanted].filter(([, diffIds]) => !packed.has(diffIds.join())).map(([name]) => name);
   if (missing.length === 0) return;
@@ -170,7 +168,7 @@ function assertComplete({ wanted }: EngineSource, { images }: VerifiedArchive): 
   );
 }
 
-async function publish(file: PartFile, outputPath: string): Promise<void> {
+async function publish(file: DraftFile, outputPath: string): Promise<void> {
   try {
     await file.publishNew(outputPath);
   } catch (error) {
@@ -180,7 +178,7 @@ async function publish(file: PartFile, outputPath: string): Promise<void> {
 }
 
 /** What was packed, as lines for people. */
-export function describeArchive(outputPath: string, { compression, length, images }: VerifiedArchive): string[] {
+export function describeArchive(outputPath: string, { compression, length, images }: CheckedArchive): string[] {
   const rows = [
     ['IMAGE', 'ID', 'PLATFORM', 'LAYERS', 'SIZE'],
     ...images.flatMap(({ id, tags, diffIds, platform, bytes }) => {

@@ -23,12 +23,7 @@ export class ProgressLine {
     this.#output = output;
     this.#title = title;
     this.#total = total;
-    this.#timer = setInterval(
-      () => {
-        this.#draw();
-      },
-      this.#isTty ? REDRAW_EVERY_MS : PRINT_EVERY_MS,
-    );
+    this.#timer = setInterval(() => this.#draw(), this.#isTty ? REDRAW_EVERY_MS : PRINT_EVERY_MS);
     if (this.#isTty) this.#draw();
   }
 

@@ -205,9 +205,7 @@ export class DockerEngine {
 
   async #startExport(path: string, timeoutMs: number, signal: AbortSignal): Promise<Readable> {
     const silence = new AbortController();
-    const timer = setTimeout(() => {
-      silence.abort(this.#silent(timeoutMs));
-    }, timeoutMs);
+    const timer = setTimeout(() => silence.abort(this.#silent(timeoutMs)), timeoutMs);
     try {
       const response = await request(`${this.#origin}${await this.#versionPath(signal)}${path}`, {
         dispatcher: this.#dispatcher,

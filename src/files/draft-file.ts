@@ -1,15 +1,16 @@
 import { link, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { systemErrorCode } from '../errors.ts';
+import { syncFolder } from './folders.ts';
 
 /** What file systems without hard links, such as FAT, answer to `link`. */
 const NO_LINKS: readonly string[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'];
 
 /**
- * A file in the making. It has a name of its own until `publish` moves it, whole and synced, to its place;
- * every other end goes through `discard`. The handle stays readable until `close`, whatever became of the name.
+ * A file in the making. It has a name of its own until `publish` moves it, whole and synced, to its place. Its disposal
+ * closes it, and removes it if it was not published; the handle stays readable until then, whatever became of the name.
  */
-export class PartFile {
+export class DraftFile implements AsyncDisposable {
   readonly handle: FileHandle;
   readonly #path: string;
   #named = true;
@@ -20,8 +21,8 @@ export class PartFile {
   }
 
   /** `mode` is that of the file when it is published; the umask is taken off. */
-  static async create(filePath: string, mode = 0o600): Promise<PartFile> {
-    return new PartFile(await open(filePath, 'wx+', mode), filePath);
+  static async create(filePath: string, mode = 0o600): Promise<DraftFile> {
+    return new DraftFile(await open(filePath, 'wx+', mode), filePath);
   }
 
   /** Writes all of `bytes` from byte `position` on. They must stay as they are until then. */
@@ -59,6 +60,7 @@ export class PartFile {
     await syncFolder(path.dirname(target));
   }
 
+  /** Removes the file unless it was published; its handle stays open. */
   async discard(): Promise<void> {
     if (!this.#named) return;
     this.#named = false;
@@ -67,6 +69,11 @@ export class PartFile {
 
   async close(): Promise<void> {
     await this.handle.close();
+  }
+
+  /** Closes the file, and removes it unless it was published. It never fails: the next start removes what is left. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled([this.discard(), this.close()]);
   }
 }
 
@@ -78,15 +85,5 @@ async function tryLink(existing: string, target: string): Promise<boolean> {
   } catch (error) {
     if (NO_LINKS.includes(systemErrorCode(error) ?? '')) return false;
     throw error;
-  }
-}
-
-/** Puts the names in a folder on the disk. */
-export async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }

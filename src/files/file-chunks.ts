@@ -1,5 +1,13 @@
 import type { FileHandle } from 'node:fs/promises';
-import { LoaderError } from '../errors.ts';
+
+/** A file ended before the position up to which it was to be read. Each room tells it in its own words. */
+export class EndOfFileError extends Error {
+  override readonly name = 'EndOfFileError';
+
+  constructor() {
+    super('the file ended early: it was cut while it was read');
+  }
+}
 
 /** A good size for reading a file that is decrypted and sent on: larger ones bring no more speed. */
 export const FILE_CHUNK_LENGTH = 512 * 1024;
@@ -11,7 +19,7 @@ export const FILE_CHUNK_LENGTH = 512 * 1024;
  * the next one is asked for. Where the file is still being written, `available` waits until its bytes up to a position
  * are there.
  *
- * @throws LoaderError `cache_unusable` when the file ends before `end`.
+ * @throws EndOfFileError when the file ends before `end`; the system's error
  */
 export async function* readFileChunks(
   file: FileHandle,
@@ -47,11 +55,12 @@ export async function* readFileChunks(
   }
 }
 
-async function readFully(file: FileHandle, buffer: Buffer, start: number, end: number): Promise<Buffer> {
+/** Fills `buffer` with the bytes from `start` to `end` (exclusive), and returns that part of it. @throws as `readFileChunks` */
+export async function readFully(file: FileHandle, buffer: Buffer, start: number, end: number): Promise<Buffer> {
   const length = end - start;
   for (let filled = 0; filled < length;) {
     const { bytesRead } = await file.read(buffer, filled, length - filled, start + filled);
-    if (bytesRead === 0) throw new LoaderError('cache_unusable', 'A file was cut while it was read.');
+    if (bytesRead === 0) throw new EndOfFileError();
     filled += bytesRead;
   }
   return buffer.subarray(0, length);

@@ -1,11 +1,16 @@
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { LoaderError, systemErrorCode } from '../errors.ts';
+import { systemErrorCode } from '../errors.ts';
+
+/** What stands under the name is not a regular file, or is longer than any that is expected there. */
+export class UnfitFileError extends Error {
+  override readonly name = 'UnfitFileError';
+}
 
 /**
- * The text of a file; undefined when there is none.
+ * The text of a small file; undefined when there is none. A symbolic link is not followed.
  *
- * @throws LoaderError `cache_unusable` when it is longer than `maxLength` bytes or no file; the system's error
+ * @throws UnfitFileError when it has more than `maxLength` bytes or is not a regular file; the system's error
  */
 export async function readSmallFile(filePath: string, maxLength: number): Promise<string | undefined> {
   try {
@@ -17,5 +22,5 @@ export async function readSmallFile(filePath: string, maxLength: number): Promis
     if (systemErrorCode(error) === 'ENOENT') return undefined;
     throw error;
   }
-  throw new LoaderError('cache_unusable', 'A file beside a copy in the cache is none of the Loader.');
+  throw new UnfitFileError(`not a regular file of at most ${maxLength} bytes`);
 }

@@ -1,7 +1,6 @@
 import multipart from '@fastify/multipart';
 import { fastify, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
-import type { ApiClient } from '../upstream/upstream.ts';
-import type { ActiveWork } from '../api-client/active-work.ts';
+import type { ApiClient } from '../api-client/api-client.ts';
 import { registerApiKeyGuard } from './guards/api-key-guard.ts';
 import { answerClientError } from './errors/client-error.ts';
 import { registerClosingGuard } from './guards/closing-guard.ts';
@@ -18,18 +17,11 @@ import { registerUnlockRoutes } from './routes/unlock-routes.ts';
 import { registerUploadRoutes } from './routes/upload-routes.ts';
 import { FORMATS } from './errors/request-faults.ts';
 import type { Logger } from '../logger.ts';
-import type { DownloadService } from '../resources/download-service.ts';
-import type { UploadService } from '../resources/upload-service.ts';
-import type { TaskService } from '../tasks/tasks.ts';
-import type { UnlockService } from '../unlock/unlock-service.ts';
+import type { Tasks } from '../tasks/tasks.ts';
 
 export interface AppServices {
   readonly apiClient: ApiClient;
-  readonly downloads: DownloadService;
-  readonly uploads: UploadService;
-  readonly unlocks: UnlockService;
-  readonly tasks: TaskService;
-  readonly activeWork: ActiveWork;
+  readonly tasks: Tasks;
 }
 
 export interface AppOptions {

@@ -1,13 +1,13 @@
-import type { ApiClient } from '../upstream/upstream.ts';
-import { hasErrorCode, LoaderError, type ErrorCode } from '../errors.ts';
+import type { Upstream } from '../upstream/upstream.ts';
+import { asLoaderError, hasErrorCode, type ErrorCode } from '../errors.ts';
 import type { DownloadService } from '../resources/download-service.ts';
 import { resourceKey, type ResourceName } from '../resource-name.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
-import { runInParallel } from '../async/for-each-limit.ts';
-import type { JsonValue } from '../tasks/task.ts';
+import { forEachLimit } from '../async/for-each-limit.ts';
+import type { JsonValue } from '../json.ts';
 
 export interface PrefetchProviderOptions {
-  readonly apiClient: Pick<ApiClient, 'isAuthenticated' | 'authenticated' | 'currentLogin'>;
+  readonly upstream: Pick<Upstream, 'isAuthenticated' | 'authenticated' | 'currentSession'>;
   readonly downloads: Pick<DownloadService, 'planPrefetch'>;
 }
 
@@ -32,7 +32,7 @@ const PARALLEL_PLANS = 8;
 const PARALLEL_TRANSFERS = 3;
 
 /** Brings resources into the cache, so that their next load finds them there. */
-export function createPrefetchProvider({ apiClient, downloads }: PrefetchProviderOptions): Provider {
+export function createPrefetchProvider({ upstream, downloads }: PrefetchProviderOptions): Provider {
   return defineProvider<PrefetchParameters>({
     name: 'prefetch',
     schema: {
@@ -58,11 +58,11 @@ export function createPrefetchProvider({ apiClient, downloads }: PrefetchProvide
     },
     isRepeatable: true,
     run: async ({ resources }, context) => {
-      if (context.isUnattended && !apiClient.isAuthenticated) {
+      if (context.isUnattended && !upstream.isAuthenticated) {
         context.log('info', 'Waiting until somebody logs in: POST /login');
-        await apiClient.authenticated(context.signal);
+        await upstream.authenticated(context.signal);
       }
-      apiClient.currentLogin();
+      upstream.currentSession();
       const names = new Map(
         resources.map(({ folder, filename }) => {
           const name = { folder, name: filename };
@@ -106,7 +106,7 @@ class PrefetchRun {
   async #forEach(count: number, work: (prefetch: Prefetch) => Promise<void>): Promise<void> {
     const { signal } = this.#context;
     const planned = this.#prefetches.filter(({ status }) => status === 'planned');
-    await runInParallel(planned, count, async (prefetch) => {
+    await forEachLimit(planned, count, async (prefetch) => {
       signal.throwIfAborted();
       try {
         await work(prefetch);
@@ -146,10 +146,10 @@ class PrefetchRun {
   }
 
   #fail(prefetch: Prefetch, error: unknown): void {
-    const failure = error instanceof LoaderError ? error : undefined;
+    const failure = asLoaderError(error);
     prefetch.status = 'failed';
-    prefetch.code = failure?.code ?? 'internal_error';
-    prefetch.error = failure?.message ?? 'Internal error.';
+    prefetch.code = failure.code;
+    prefetch.error = failure.message;
     prefetch.bytesTotal = prefetch.bytesStored; // There is nothing more to come of it.
     this.#context.log('warn', `${resourceKey(prefetch.resource)}: ${prefetch.error}`);
     this.#report();

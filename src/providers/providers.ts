@@ -1,4 +1,4 @@
-import type { ApiClient } from '../upstream/upstream.ts';
+import type { Upstream } from '../upstream/upstream.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import type { DownloadService } from '../resources/download-service.ts';
 import type { UnlockService } from '../unlock/unlock-service.ts';
@@ -9,7 +9,7 @@ import { createUnlockProvider } from './unlock-provider.ts';
 import { createVerifyProvider } from './verify-provider.ts';
 
 export interface ProvidersOptions {
-  readonly apiClient: ApiClient;
+  readonly upstream: Upstream;
   readonly cache: BigPartCache;
   readonly downloads: DownloadService;
   readonly unlocks: UnlockService;

@@ -1,7 +1,8 @@
 import { LoaderError } from '../errors.ts';
 import type { UnlockService } from '../unlock/unlock-service.ts';
 import { defineProvider, type Provider, type TaskContext } from '../tasks/provider.ts';
-import type { JsonValue } from '../tasks/task.ts';
+import type { JsonValue } from '../json.ts';
+import { NEVER } from '../async/abort.ts';
 
 /** What the provider needs of the UnlockService. */
 type Unlocks = Pick<UnlockService, 'start' | 'cancel' | 'watch' | 'onRun'>;
@@ -63,7 +64,7 @@ async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promi
 async function watch(unlocks: Unlocks, context: TaskContext): Promise<JsonValue> {
   let state: string | undefined;
   // Its own end, not that of the task: a cancelled run is followed until nothing of it is left.
-  for await (const status of unlocks.watch(new AbortController().signal)) {
+  for await (const status of unlocks.watch(NEVER)) {
     const { progress } = status;
     if (progress !== null) context.report(progress);
     if (status.state !== state) context.log('info', status.state);

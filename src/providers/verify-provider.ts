@@ -1,11 +1,11 @@
-import type { ApiClient } from '../upstream/upstream.ts';
+import type { Upstream } from '../upstream/upstream.ts';
 import type { BigPartCache, CacheEntry } from '../cache/big-part-cache.ts';
-import { LoaderError, type ErrorCode } from '../errors.ts';
+import { asLoaderError, LoaderError, type ErrorCode } from '../errors.ts';
 import type { DownloadService } from '../resources/download-service.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
 
 export interface VerifyProviderOptions {
-  readonly apiClient: Pick<ApiClient, 'currentLogin'>;
+  readonly upstream: Pick<Upstream, 'currentSession'>;
   readonly cache: Pick<BigPartCache, 'list' | 'verify'>;
   readonly downloads: Pick<DownloadService, 'planPrefetch'>;
 }
@@ -25,7 +25,7 @@ interface BadCopy {
 const MAX_LISTED = 1_000;
 
 /** Reads every copy in the cache against its digests, sets bad ones aside, and fetches them again. */
-export function createVerifyProvider({ apiClient, cache, downloads }: VerifyProviderOptions): Provider {
+export function createVerifyProvider({ upstream, cache, downloads }: VerifyProviderOptions): Provider {
   return defineProvider<object>({
     name: 'verify',
     schema: { type: 'object', additionalProperties: false, properties: {} },
@@ -80,14 +80,14 @@ export function createVerifyProvider({ apiClient, cache, downloads }: VerifyProv
     const { signal } = context;
     try {
       if (name === undefined) throw new LoaderError('resource_not_in_cdn', 'Its name is not known.');
-      apiClient.currentLogin();
+      upstream.currentSession();
       const plan = await downloads.planPrefetch({ folder, name }, signal);
       await plan.run(signal, () => undefined);
       context.log('info', `${folder}/${file} was fetched again`);
       return { folder, file, mended: true, error: null, code: null };
     } catch (error) {
       signal.throwIfAborted();
-      const failure = error instanceof LoaderError ? error : new LoaderError('internal_error', 'Internal error.');
+      const failure = asLoaderError(error);
       context.log('warn', `${folder}/${file} was not fetched again: ${failure.message}`);
       return { folder, file, mended: false, error: failure.message, code: failure.code };
     }

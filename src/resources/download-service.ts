@@ -1,35 +1,34 @@
 import { createHash } from 'node:crypto';
-import type { ApiClient, Login } from '../upstream/upstream.ts';
+import type { Session } from '../upstream/session.ts';
+import type { Upstream } from '../upstream/upstream.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import type { CachedBigPart } from '../cache/open-copy.ts';
+import type { OpenCopy } from '../cache/open-copy.ts';
 import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope.ts';
 import { decryptEnvelope } from '../security/envelope-cipher.ts';
-import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
-import type { PublicationLock } from '../async/keyed-read-write-lock.ts';
+import { EndOfFileError, FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
+import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { bigPartFile, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
 import type { Follower } from './shared-transfer.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
 import { joinedLength } from './envelope-parts.ts';
 
 export interface DownloadServiceOptions {
-  readonly apiClient: ApiClient;
+  readonly upstream: Pick<Upstream, 'currentSession'>;
   readonly cache: BigPartCache;
   readonly transfers: SharedTransfers;
-  readonly publicationLock: PublicationLock;
+  readonly publicationLocks: KeyedReadWriteLock;
   readonly logger: Logger;
 }
 
-/** A resource that can be read: key and padding are proven, its length is known. */
-export interface OpenResource {
+/** A resource that can be read: key and padding are proven, its length is known. Dispose of it, read or not. */
+export interface OpenResource extends AsyncDisposable {
   /** Bytes of plaintext. */
   readonly length: number;
   /** The plaintext, once. It fails rather than end early. */
   readonly chunks: AsyncIterable<Buffer>;
-  /** Must be called when the chunks are done with, even if none was read. */
-  close(): Promise<void>;
 }
 
 /** What it takes to have a resource in the cache. No file is open for it. */
@@ -89,7 +88,7 @@ export class DownloadService {
       return {
         length,
         chunks: decryptEnvelope(joinParts(small, big), aesKey),
-        close: () => big.close().finally(release),
+        [Symbol.asyncDispose]: () => big.close().finally(release),
       };
     } catch (error) {
       release();
@@ -119,18 +118,16 @@ export class DownloadService {
   }
 
   async #find(resource: ResourceName, signal: AbortSignal): Promise<Envelope> {
-    const { apiClient, publicationLock } = this.#options;
-    const login = apiClient.currentLogin();
-    const aesKey = login.resourceAesKey();
-    const find = async () => {
-      const small = await login.session.fetchResource(resource.folder, smallPartFile(resource), signal);
-      const cached = await this.#findCached(resource, small, aesKey);
-      if (cached !== undefined) return cached;
-      const big = await this.#findOnCdn(login, resource, small, signal);
-      // While the CDN was asked, another's transfer may have ended.
-      return (await this.#findCached(resource, small, aesKey)) ?? prove(big, small, aesKey);
-    };
-    return await publicationLock.shared(resourceKey(resource), find, signal);
+    const { upstream, publicationLocks } = this.#options;
+    const session = upstream.currentSession();
+    const aesKey = session.resourceAesKey();
+    using _lock = await publicationLocks.shared(resourceKey(resource), signal);
+    const small = await session.api.fetchResource(resource.folder, smallPartFile(resource), signal);
+    const cached = await this.#findCached(resource, small, aesKey);
+    if (cached !== undefined) return cached;
+    const big = await this.#findOnCdn(session, resource, small, signal);
+    // While the CDN was asked, another's transfer may have ended.
+    return (await this.#findCached(resource, small, aesKey)) ?? prove(big, small, aesKey);
   }
 
   /** The copy in the cache, if there is one that fits and passes; a bad one is set aside. */
@@ -158,8 +155,8 @@ export class DownloadService {
   }
 
   /** On the CDN: read through the cache, together with all who want the same, or past it when it can't be written. */
-  async #findOnCdn(login: Login, resource: ResourceName, small: Buffer, signal: AbortSignal): Promise<BigPart> {
-    const { cdn } = login;
+  async #findOnCdn(session: Session, resource: ResourceName, small: Buffer, signal: AbortSignal): Promise<BigPart> {
+    const { cdn } = session;
     const object = await cdn.openObject(resource.folder, bigPartFile(resource), PREFLIGHT_LENGTH, signal);
     let follower: Follower | undefined;
     return {
@@ -167,12 +164,12 @@ export class DownloadService {
       tail: object.tail,
       isCached: false,
       read: () => {
-        follower = this.#joinTransfer(login, resource, object, small);
+        follower = this.#joinTransfer(session, resource, object, small);
         return readFromCdn(cdn, object, follower, signal);
       },
       store: async (storeSignal, onBytes) => {
         const release = this.#options.cache.hold(resource);
-        const storing = this.#joinTransfer(login, resource, object, small);
+        const storing = this.#joinTransfer(session, resource, object, small);
         try {
           await storing.stored(storeSignal, onBytes);
         } finally {
@@ -184,13 +181,13 @@ export class DownloadService {
     };
   }
 
-  #joinTransfer(login: Login, resource: ResourceName, object: CdnObject, small: Buffer): Follower {
+  #joinTransfer(session: Session, resource: ResourceName, object: CdnObject, small: Buffer): Follower {
     const { cache, transfers, logger } = this.#options;
     const record = { bigLength: object.length, smallSha256: sha256(small) };
     return transfers.join(JSON.stringify([object.bucket, object.key, object.etag, record.smallSha256]), {
-      cdn: login.cdn,
+      cdn: session.cdn,
       object,
-      createPart: () => cache.createPart(),
+      createDraft: () => cache.createDraft(),
       publish: (file) => cache.publish(resource, file, record),
       logger,
     });
@@ -230,12 +227,11 @@ async function* joinParts(small: Buffer, big: BigPart): AsyncGenerator<Buffer, v
 }
 
 /** `onUnreadable` is told when the copy turns out to be bad while it is read, for the sake of the next load. */
-async function cachedBigPart(copy: CachedBigPart, onUnreadable: () => Promise<void>): Promise<BigPart> {
+async function cachedBigPart(copy: OpenCopy, onUnreadable: () => Promise<void>): Promise<BigPart> {
   const tailStart = Math.max(0, copy.length - PREFLIGHT_LENGTH);
   const tail = Buffer.alloc(copy.length - tailStart);
   const { bytesRead } = await copy.handle.read(tail, 0, tail.length, tailStart);
-  if (bytesRead < tail.length)
-    throw new LoaderError('cache_unusable', 'The copy in the cache was cut while it was read.');
+  if (bytesRead < tail.length) throw cutCopy();
   return {
     length: copy.length,
     tail,
@@ -245,12 +241,16 @@ async function cachedBigPart(copy: CachedBigPart, onUnreadable: () => Promise<vo
         yield* readFileChunks(copy.handle, 0, copy.length, FILE_CHUNK_LENGTH);
       } catch (error) {
         await onUnreadable();
-        throw error;
+        throw error instanceof EndOfFileError ? cutCopy(error) : error;
       }
     },
     store: () => Promise.resolve(),
     close: () => copy.handle.close(),
   };
+}
+
+function cutCopy(cause?: unknown): LoaderError {
+  return new LoaderError('cache_unusable', 'The copy in the cache was cut while it was read.', { cause });
 }
 
 function sha256(bytes: Buffer): string {

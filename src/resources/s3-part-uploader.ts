@@ -1,4 +1,4 @@
-import type { PartFile } from '../files/draft-file.ts';
+import type { DraftFile } from '../files/draft-file.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { systemErrorCode, toError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
@@ -12,10 +12,10 @@ const PARTS_IN_FLIGHT = 4;
  * Cuts a stream of bytes into the parts of an S3 upload, and writes each to a file as well. Parts are sent side by
  * side; `push` waits while enough of them are on their way.
  */
-export class PartedUpload {
+export class S3PartUploader {
   readonly #upload: S3Upload;
   readonly #logger: Logger;
-  #file: PartFile | undefined;
+  #file: DraftFile | undefined;
   readonly #freeBuffers: Buffer<ArrayBuffer>[] = [];
   readonly #inFlight = new Set<Promise<void>>();
   #filling: Buffer<ArrayBuffer> | undefined;
@@ -24,7 +24,7 @@ export class PartedUpload {
   #length = 0;
   #failure: Error | undefined;
 
-  constructor(upload: S3Upload, file: PartFile | undefined, logger: Logger) {
+  constructor(upload: S3Upload, file: DraftFile | undefined, logger: Logger) {
     this.#upload = upload;
     this.#file = file;
     this.#logger = logger;

@@ -1,8 +1,8 @@
-import type { PartFile } from '../files/draft-file.ts';
+import type { DraftFile } from '../files/draft-file.ts';
 import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
+import { EndOfFileError, FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
 import { unlessAborted } from '../async/abort.ts';
 
@@ -15,9 +15,9 @@ const WRITE_LENGTH = 512 * 1024;
 export interface SharedTransferOptions {
   readonly cdn: S3CdnManager;
   readonly object: CdnObject;
-  readonly createPart: () => Promise<PartFile>;
+  readonly createDraft: () => Promise<DraftFile>;
   /** Called with the whole file. */
-  readonly publish: (file: PartFile) => Promise<void>;
+  readonly publish: (file: DraftFile) => Promise<void>;
   readonly logger: Logger;
 }
 
@@ -57,7 +57,7 @@ export class SharedTransfer {
   readonly ended: Promise<void>;
   readonly #options: SharedTransferOptions;
   readonly #abort = new AbortController();
-  readonly #file: Promise<PartFile>;
+  readonly #file: Promise<DraftFile>;
   /** Bytes that were written of each range. */
   readonly #written: number[];
   /** Sum of `#written`. */
@@ -77,7 +77,7 @@ export class SharedTransfer {
   constructor(options: SharedTransferOptions) {
     this.#options = options;
     this.#written = new Array<number>(Math.ceil(options.object.length / RANGE_LENGTH)).fill(0);
-    this.#file = options.createPart();
+    this.#file = options.createDraft();
     this.ended = this.#run();
   }
 
@@ -108,9 +108,13 @@ export class SharedTransfer {
 
   async *#follow(signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
     const file = await this.#file;
-    yield* readFileChunks(file.handle, 0, this.#options.object.length, FILE_CHUNK_LENGTH, (position) =>
-      this.#waitFor(position, signal),
-    );
+    const { length } = this.#options.object;
+    try {
+      yield* readFileChunks(file.handle, 0, length, FILE_CHUNK_LENGTH, (position) => this.#waitFor(position, signal));
+    } catch (error) {
+      if (!(error instanceof EndOfFileError)) throw error;
+      throw new LoaderError('cache_unusable', 'An unfinished file of the cache was cut.', { cause: error });
+    }
   }
 
   async #waitUntilStored(signal: AbortSignal, onBytes: (bytesStored: number) => void): Promise<void> {
@@ -157,7 +161,7 @@ export class SharedTransfer {
     });
   }
 
-  async #fetchRanges(file: PartFile): Promise<void> {
+  async #fetchRanges(file: DraftFile): Promise<void> {
     try {
       for (let index = this.#nextRange++; index < this.#written.length; index = this.#nextRange++) {
         await this.#fetchRange(file, index);
@@ -167,7 +171,7 @@ export class SharedTransfer {
     }
   }
 
-  async #fetchRange(file: PartFile, index: number): Promise<void> {
+  async #fetchRange(file: DraftFile, index: number): Promise<void> {
     const { cdn, object } = this.#options;
     const start = index * RANGE_LENGTH;
     const end = Math.min(object.length, start + RANGE_LENGTH);
@@ -218,9 +222,7 @@ export class SharedTransfer {
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     const waiter: Waiter = {
       position,
-      resolve: () => {
-        resolve(undefined);
-      },
+      resolve: () => resolve(undefined),
       reject,
     };
     this.#waiters.add(waiter);
@@ -246,7 +248,7 @@ interface Waiter {
 }
 
 /** Whatever goes wrong with the disk, the caller can do without the cache. */
-async function writeToCache(file: PartFile, block: Buffer, position: number): Promise<void> {
+async function writeToCache(file: DraftFile, block: Buffer, position: number): Promise<void> {
   try {
     await file.write(block, position);
   } catch (error) {

@@ -1,19 +1,19 @@
 import { setImmediate } from 'node:timers/promises';
-import type { Login } from '../upstream/upstream.ts';
+import type { Session } from '../upstream/session.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import type { PartFile } from '../files/draft-file.ts';
+import type { DraftFile } from '../files/draft-file.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { encryptEnvelope } from '../security/envelope-cipher.ts';
 import { readFileChunks } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
-import { PART_LENGTH, PartedUpload } from './s3-part-uploader.ts';
+import { PART_LENGTH, S3PartUploader } from './s3-part-uploader.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { EnvelopeSplitter } from './envelope-parts.ts';
 
 export interface UploadDraftOptions {
-  readonly login: Login;
+  readonly session: Session;
   readonly cache: BigPartCache;
   readonly logger: Logger;
   readonly signal: AbortSignal;
@@ -29,11 +29,11 @@ export class UploadDraft {
   readonly bigLength: number;
   readonly upload: S3Upload;
   readonly #options: UploadDraftOptions;
-  #file: PartFile | undefined;
+  #file: DraftFile | undefined;
 
   private constructor(
     options: UploadDraftOptions,
-    parts: { small: Buffer; bigLength: number; upload: S3Upload; file: PartFile | undefined },
+    parts: { small: Buffer; bigLength: number; upload: S3Upload; file: DraftFile | undefined },
   ) {
     this.#options = options;
     this.small = parts.small;
@@ -48,10 +48,10 @@ export class UploadDraft {
     plaintext: AsyncIterable<Buffer>,
     options: UploadDraftOptions,
   ): Promise<UploadDraft> {
-    const aesKey = options.login.resourceAesKey();
-    const upload = await options.login.cdn.startUpload(resource.folder, bigPartFile(resource), options.signal);
+    const aesKey = options.session.resourceAesKey();
+    const upload = await options.session.cdn.startUpload(resource.folder, bigPartFile(resource), options.signal);
     const file = await createFile(options);
-    const parts = new PartedUpload(upload, file, options.logger);
+    const parts = new S3PartUploader(upload, file, options.logger);
     try {
       const splitter = new EnvelopeSplitter();
       for await (const chunk of encryptEnvelope(plaintext, aesKey)) {
@@ -75,7 +75,7 @@ export class UploadDraft {
   }
 
   /** Undefined when the disk failed: the upload does without. */
-  get file(): PartFile | undefined {
+  get file(): DraftFile | undefined {
     return this.#file;
   }
 
@@ -93,7 +93,7 @@ export class UploadDraft {
 
   /** The same draft for another place on the CDN, sent again from the file. This one is used up. */
   async moveTo(resource: ResourceName): Promise<UploadDraft> {
-    const { login, logger, signal } = this.#options;
+    const { session, logger, signal } = this.#options;
     await abortUpload(this.upload, logger);
     if (this.file === undefined) {
       throw new LoaderError(
@@ -103,8 +103,8 @@ export class UploadDraft {
     }
     let upload: S3Upload | undefined;
     try {
-      upload = await login.cdn.startUpload(resource.folder, bigPartFile(resource), signal);
-      const parts = new PartedUpload(upload, undefined, logger);
+      upload = await session.cdn.startUpload(resource.folder, bigPartFile(resource), signal);
+      const parts = new S3PartUploader(upload, undefined, logger);
       try {
         for await (const chunk of readFileChunks(this.file.handle, 0, this.bigLength, PART_LENGTH))
           await parts.push(chunk);
@@ -132,16 +132,16 @@ export class UploadDraft {
   }
 }
 
-async function createFile({ cache, logger }: UploadDraftOptions): Promise<PartFile | undefined> {
+async function createFile({ cache, logger }: UploadDraftOptions): Promise<DraftFile | undefined> {
   try {
-    return await cache.createPart();
+    return await cache.createDraft();
   } catch (error) {
     logger.warn({ err: error }, 'An upload goes on without the cache');
     return undefined;
   }
 }
 
-async function removeFile(file: PartFile | undefined, logger: Logger): Promise<void> {
+async function removeFile(file: DraftFile | undefined, logger: Logger): Promise<void> {
   try {
     await file?.discard();
     await file?.close();

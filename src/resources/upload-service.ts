@@ -1,16 +1,18 @@
 import { createHash } from 'node:crypto';
-import type { ApiClient, Login } from '../upstream/upstream.ts';
+import type { Session } from '../upstream/session.ts';
+import type { Upstream } from '../upstream/upstream.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { hasErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import type { PublicationLock } from '../async/keyed-read-write-lock.ts';
+import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { DEFAULT_FOLDER, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
 import { UploadDraft } from './upload-draft.ts';
+import { NEVER } from '../async/abort.ts';
 
 export interface UploadServiceOptions {
-  readonly apiClient: ApiClient;
+  readonly upstream: Pick<Upstream, 'currentSession'>;
   readonly cache: BigPartCache;
-  readonly publicationLock: PublicationLock;
+  readonly publicationLocks: KeyedReadWriteLock;
   readonly logger: Logger;
 }
 
@@ -34,9 +36,9 @@ export class UploadService {
    * @throws LoaderError, or the error of `items`
    */
   async upload(name: string, items: AsyncIterable<UploadItem>, signal: AbortSignal): Promise<void> {
-    const { apiClient, cache, logger } = this.#options;
-    const login = apiClient.currentLogin();
-    login.resourceAesKey(); // Fails before the client has sent a model in vain.
+    const { upstream, cache, logger } = this.#options;
+    const session = upstream.currentSession();
+    session.resourceAesKey(); // Fails before the client has sent a model in vain.
     let folder: string | undefined;
     let draft: UploadDraft | undefined;
     let draftFolder = DEFAULT_FOLDER;
@@ -47,7 +49,7 @@ export class UploadService {
         } else {
           draftFolder = folder ?? DEFAULT_FOLDER;
           draft = await UploadDraft.receive({ folder: draftFolder, name }, item.chunks, {
-            login,
+            session,
             cache,
             logger,
             signal,
@@ -62,18 +64,17 @@ export class UploadService {
     const resource = { folder: folder ?? DEFAULT_FOLDER, name };
     // Most clients send the file before the folder: then the default one was but a guess.
     if (resource.folder !== draftFolder) draft = await draft.moveTo(resource);
-    await this.#publish(login, resource, draft, signal);
+    await this.#publish(session, resource, draft, signal);
   }
 
-  async #publish(login: Login, resource: ResourceName, draft: UploadDraft, signal: AbortSignal): Promise<void> {
-    const { publicationLock } = this.#options;
+  async #publish(session: Session, resource: ResourceName, draft: UploadDraft, signal: AbortSignal): Promise<void> {
+    const { publicationLocks } = this.#options;
     try {
-      await publicationLock.exclusive(resourceKey(resource), async () => {
-        signal.throwIfAborted();
-        // Side by side: on a slow disk the flush takes as long as the rest.
-        await Promise.all([this.#publishUpstream(login, resource, draft), draft.flushFile()]);
-        await this.#publishToCache(resource, draft);
-      });
+      using _lock = await publicationLocks.exclusive(resourceKey(resource));
+      signal.throwIfAborted();
+      // Side by side: on a slow disk the flush takes as long as the rest.
+      await Promise.all([this.#publishUpstream(session, resource, draft), draft.flushFile()]);
+      await this.#publishToCache(resource, draft);
     } catch (error) {
       await draft.discard();
       throw error;
@@ -85,22 +86,21 @@ export class UploadService {
    * Small part, then the CDN's Complete. From here on the client's leaving stops nothing: in between, the parts do not
    * fit each other.
    */
-  async #publishUpstream(login: Login, resource: ResourceName, draft: UploadDraft): Promise<void> {
+  async #publishUpstream(session: Session, resource: ResourceName, draft: UploadDraft): Promise<void> {
     const { logger } = this.#options;
-    const { session } = login;
+    const { api } = session;
     const fileName = smallPartFile(resource);
-    const notAborted = new AbortController().signal;
-    const earlierSmall = await session.fetchResource(resource.folder, fileName, notAborted).catch((error: unknown) => {
+    const earlierSmall = await api.fetchResource(resource.folder, fileName, NEVER).catch((error: unknown) => {
       // The first upload of this resource; or an earlier small part that nobody can read, so that it is no loss.
       if (hasErrorCode(error, 'resource_not_in_api', 'envelope_invalid')) return undefined;
       throw error;
     });
     try {
-      await session.storeResource(resource.folder, fileName, draft.small, notAborted);
+      await api.storeResource(resource.folder, fileName, draft.small, NEVER);
       await draft.upload.complete();
     } catch (error) {
       if (earlierSmall !== undefined) {
-        await session.storeResource(resource.folder, fileName, earlierSmall, notAborted).catch((failure: unknown) => {
+        await api.storeResource(resource.folder, fileName, earlierSmall, NEVER).catch((failure: unknown) => {
           logger.error(
             { err: failure, resource },
             'The small part that stood before could not be restored; upload again',

@@ -1,23 +1,6 @@
 import { createCipheriv, createDecipheriv, randomBytes, type Decipheriv } from 'node:crypto';
 import { LoaderError } from '../errors.ts';
-
-/**
- * The envelope of docs/protocol.md section 3, as streams:
- *
- *     IV (16 random bytes) || AES-256-CBC(PKCS#7(plaintext))
- *
- * CBC is not authenticated: a flipped bit in the middle decrypts without an error. Only lengths, the padding and thus
- * most wrong keys are noticed here; callers who need more check digests.
- */
-
-export const BLOCK_LENGTH = 16;
-/** IV and one block of padding: the envelope of nothing. */
-export const MIN_ENVELOPE_LENGTH = 2 * BLOCK_LENGTH;
-
-/** Bytes of the envelope of `plaintextLength` bytes. */
-export function envelopeLength(plaintextLength: number): number {
-  return BLOCK_LENGTH + BLOCK_LENGTH * (Math.floor(plaintextLength / BLOCK_LENGTH) + 1);
-}
+import { assertEnvelopeLength, BLOCK_LENGTH } from './envelope.ts';
 
 /** Bytes that are decrypted at once. From 256 KiB on, fresh memory from the system costs more than AES itself. */
 export const DECRYPT_LENGTH = 128 * 1024;
@@ -75,7 +58,7 @@ export async function* decryptEnvelope(
 }
 
 /** Encrypts a small plaintext in one piece. */
-export function sealEnvelope(plaintext: Buffer, aesKey: Buffer, iv: Buffer = randomBytes(BLOCK_LENGTH)): Buffer {
+export function encryptBuffer(plaintext: Buffer, aesKey: Buffer, iv: Buffer = randomBytes(BLOCK_LENGTH)): Buffer {
   const cipher = createCipheriv('aes-256-cbc', aesKey, iv);
   return Buffer.concat([iv, cipher.update(plaintext), cipher.final()]);
 }
@@ -85,7 +68,7 @@ export function sealEnvelope(plaintext: Buffer, aesKey: Buffer, iv: Buffer = ran
  *
  * @throws LoaderError `envelope_invalid` when length or padding is wrong.
  */
-export function openEnvelope(envelope: Buffer, aesKey: Buffer): Buffer {
+export function decryptBuffer(envelope: Buffer, aesKey: Buffer): Buffer {
   assertEnvelopeLength(envelope.length);
   const decipher = createDecipheriv('aes-256-cbc', aesKey, envelope.subarray(0, BLOCK_LENGTH));
   try {
@@ -94,15 +77,5 @@ export function openEnvelope(envelope: Buffer, aesKey: Buffer): Buffer {
     throw new LoaderError('envelope_invalid', 'The envelope is damaged or encrypted under another key.', {
       cause: error,
     });
-  }
-}
-
-/** @throws LoaderError `envelope_invalid` when no envelope can have `length` bytes. */
-export function assertEnvelopeLength(length: number): void {
-  if (length < MIN_ENVELOPE_LENGTH || length % BLOCK_LENGTH !== 0) {
-    throw new LoaderError(
-      'envelope_invalid',
-      `The envelope has ${length} bytes; a whole one has at least 32, in blocks of 16: it is damaged or cut.`,
-    );
   }
 }

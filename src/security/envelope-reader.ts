@@ -1,7 +1,8 @@
 import { createDecipheriv } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
-import { BLOCK_LENGTH, DECRYPT_LENGTH } from './envelope-cipher.ts';
+import { DECRYPT_LENGTH } from './envelope-cipher.ts';
+import { BLOCK_LENGTH } from './envelope.ts';
 
 /**
  * Reads an envelope on disk at random (docs/protocol.md section 3): any range of the plaintext costs that range of the
@@ -24,7 +25,7 @@ export class EnvelopeReader {
   /**
    * Decrypts the bytes from `start` to `end` (exclusive) of the plaintext as a stream. What it yields is the consumer's.
    *
-   * @throws RangeError beyond the plaintext; LoaderError `cache_unusable` when the file ends before its end
+   * @throws RangeError beyond the plaintext; EndOfFileError when the file ends before its end
    */
   async *stream(start: number, end: number): AsyncGenerator<Buffer, void, undefined> {
     this.#assertRange(start, end);

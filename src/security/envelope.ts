@@ -1,6 +1,33 @@
 import { createDecipheriv } from 'node:crypto';
 import { LoaderError } from '../errors.ts';
-import { assertEnvelopeLength, BLOCK_LENGTH } from './envelope-cipher.ts';
+
+/**
+ * The envelope of docs/protocol.md section 3, as streams:
+ *
+ *     IV (16 random bytes) || AES-256-CBC(PKCS#7(plaintext))
+ *
+ * CBC is not authenticated: a flipped bit in the middle decrypts without an error. Only lengths, the padding and thus
+ * most wrong keys are noticed here; callers who need more check digests.
+ */
+
+export const BLOCK_LENGTH = 16;
+/** IV and one block of padding: the envelope of nothing. */
+export const MIN_ENVELOPE_LENGTH = 2 * BLOCK_LENGTH;
+
+/** Bytes of the envelope of `plaintextLength` bytes. */
+export function envelopeLength(plaintextLength: number): number {
+  return BLOCK_LENGTH + BLOCK_LENGTH * (Math.floor(plaintextLength / BLOCK_LENGTH) + 1);
+}
+
+/** @throws LoaderError `envelope_invalid` when no envelope can have `length` bytes. */
+export function assertEnvelopeLength(length: number): void {
+  if (length < MIN_ENVELOPE_LENGTH || length % BLOCK_LENGTH !== 0) {
+    throw new LoaderError(
+      'envelope_invalid',
+      `The envelope has ${length} bytes; a whole one has at least 32, in blocks of 16: it is damaged or cut.`,
+    );
+  }
+}
 
 /** How many of an envelope's last bytes `preflightEnvelope` needs: the last block, and the one that it is chained to. */
 export const PREFLIGHT_LENGTH = 2 * BLOCK_LENGTH;

@@ -1,7 +1,8 @@
 import { Ajv, type ErrorObject, type SchemaObject } from 'ajv';
 import { LoaderError, type ErrorCode } from '../errors.ts';
 import { RESOURCE_FORMATS } from '../resource-name.ts';
-import type { JsonObject, JsonValue, TaskLogLevel } from './task.ts';
+import type { TaskLogLevel } from './task.ts';
+import type { JsonObject, JsonValue } from '../json.ts';
 
 /** What a run tells of itself. Bytes and percentage are never shown going back, whatever is reported. */
 export interface TaskProgress {
@@ -25,14 +26,14 @@ export interface TaskContext {
 }
 
 /** Does the work, and answers the task's result. */
-export type TaskRun = (context: TaskContext) => Promise<JsonValue>;
+export type TaskWork = (context: TaskContext) => Promise<JsonValue>;
 
 /** A run whose parameters have been checked. */
 export interface PreparedTask {
   /** Without secrets: what is stored and shown. */
   readonly parameters: JsonObject;
   readonly hasSecrets: boolean;
-  readonly run: TaskRun;
+  readonly run: TaskWork;
 }
 
 /** A kind of task. */
@@ -45,7 +46,7 @@ export interface Provider {
   /** @throws ParametersError */
   prepare(parameters: JsonObject): PreparedTask;
   /** For work that also begins elsewhere: calls `begin` each time, with a run that follows it. */
-  readonly onOutsideRun?: (begin: (parameters: JsonObject, run: TaskRun) => void) => void;
+  readonly onOutsideRun?: (begin: (parameters: JsonObject, run: TaskWork) => void) => void;
 }
 
 export interface ProviderDefinition<Parameters> {

@@ -1,9 +1,10 @@
-import { LoaderError } from '../errors.ts';
+import { Changes } from '../async/changes.ts';
+import { asLoaderError, type LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { abortReason } from '../async/stall-watchdog.ts';
-import { PartialResultError, type TaskContext, type TaskProgress, type TaskRun } from './provider.ts';
+import { PartialResultError, type TaskContext, type TaskProgress, type TaskWork } from './provider.ts';
 import type { TaskStore } from './task-store.ts';
 import type { Task, TaskLogLevel } from './task.ts';
+import { abortReason } from '../async/abort.ts';
 
 export interface RunningTaskOptions {
   readonly store: TaskStore;
@@ -32,10 +33,10 @@ export class RunningTask {
   #task: Task;
   #lines = 0;
   #savedAtMs: number;
-  #change = Promise.withResolvers<undefined>();
+  readonly #changes = new Changes();
 
   /** Begins the run of a task that has just been stored. */
-  constructor(task: Task, run: TaskRun, options: RunningTaskOptions) {
+  constructor(task: Task, run: TaskWork, options: RunningTaskOptions) {
     this.#options = options;
     this.#task = task;
     this.#savedAtMs = options.now();
@@ -53,7 +54,7 @@ export class RunningTask {
 
   /** Resolves at the next change of the task or its log. */
   get changed(): Promise<undefined> {
-    return this.#change.promise;
+    return this.#changes.next;
   }
 
   /** Asks the run to end; `ended` tells when it has. The first reason counts. */
@@ -61,13 +62,11 @@ export class RunningTask {
     this.#abort.abort(reason);
   }
 
-  async #run(run: TaskRun): Promise<Task> {
+  async #run(run: TaskWork): Promise<Task> {
     const context: TaskContext = {
       signal: this.#abort.signal,
       isUnattended: this.#task.scheduleId !== null || this.#task.retryOf !== null,
-      report: (progress) => {
-        this.#report(progress);
-      },
+      report: (progress) => this.#report(progress),
       log: (level, text) => {
         if (this.#lines < MAX_LOG_LINES - 1) this.#log(level, text);
         else if (this.#lines === MAX_LOG_LINES - 1) this.#log('warn', `No more than ${MAX_LOG_LINES} lines are kept.`);
@@ -87,10 +86,7 @@ export class RunningTask {
 
   #fail(error: unknown): void {
     const { logger, isRepeatable } = this.#options;
-    const failure =
-      error instanceof LoaderError
-        ? error
-        : new LoaderError('internal_error', 'Internal error; the log of the Loader tells more.', { cause: error });
+    const failure = asLoaderError(error);
     const result = failure instanceof PartialResultError && isJson(failure.result) ? failure.result : null;
     const { message, code } = failure;
     const end = { result, error: message, code };
@@ -113,7 +109,7 @@ export class RunningTask {
     this.#options.store.finish(task, retryAttempt);
     this.#task = task;
     this.#options.logger.info({ status: task.status, ms: task.finishedAtMs - task.createdAtMs }, 'A task ended');
-    this.#announce();
+    this.#changes.announce();
   }
 
   #report({ bytesDone, bytesTotal, percent }: TaskProgress): void {
@@ -132,11 +128,9 @@ export class RunningTask {
     const nowMs = this.#options.now();
     if (progress > earlier.progress || Math.abs(nowMs - this.#savedAtMs) >= SAVE_INTERVAL_MS) {
       this.#savedAtMs = nowMs;
-      this.#try(() => {
-        this.#options.store.saveProgress(this.#task);
-      });
+      this.#try(() => this.#options.store.saveProgress(this.#task));
     }
-    this.#announce();
+    this.#changes.announce();
   }
 
   #log(level: TaskLogLevel, text: string): void {
@@ -147,7 +141,7 @@ export class RunningTask {
       this.#options.store.addLine(this.#task.uid, { line, timeMs: this.#options.now(), level, text: shown });
       this.#lines = line;
     });
-    this.#announce();
+    this.#changes.announce();
   }
 
   /** A task goes on though its log can't be written. */
@@ -157,12 +151,6 @@ export class RunningTask {
     } catch (error) {
       this.#options.logger.warn({ err: error }, 'Progress or log of a task could not be written');
     }
-  }
-
-  #announce(): void {
-    const { resolve } = this.#change;
-    this.#change = Promise.withResolvers<undefined>();
-    resolve(undefined);
   }
 }
 

@@ -1,7 +1,7 @@
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
 import type { Schedule, ScheduledRun } from './schedule.ts';
 import { toStoreError } from './task-database.ts';
-import type { JsonObject } from './task.ts';
+import type { JsonObject } from '../json.ts';
 
 /** The schedules on disk. @throws LoaderError `task_store_unavailable` from every method */
 export class ScheduleStore {

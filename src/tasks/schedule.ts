@@ -1,4 +1,4 @@
-import type { JsonObject } from './task.ts';
+import type { JsonObject } from '../json.ts';
 
 /** What became of a schedule's time: a task, or none because its provider was busy, the Loader down, or another reason. */
 export type ScheduledOutcome = 'started' | 'skipped' | 'missed' | 'failed';

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { LoaderError } from '../errors.ts';
+import { asLoaderError, LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { CronExpression } from './cron-expression.ts';
 import { ScheduleFieldError } from './schedule-field-error.ts';
 import type { ScheduleStore } from './schedule-store.ts';
 import type { Schedule, ScheduledRun } from './schedule.ts';
 import type { TaskRunner } from './task-runner.ts';
-import type { JsonObject } from './task.ts';
+import type { JsonObject } from '../json.ts';
 
 export interface SchedulesOptions {
   readonly store: ScheduleStore;
@@ -166,8 +166,7 @@ export class Schedules {
       return outcome({ outcome: 'skipped', task: null, reason: 'A task of the same provider was in progress.' });
     } catch (error) {
       logger.error({ err: error, schedule: schedule.id }, 'A scheduled task could not begin');
-      const reason = error instanceof LoaderError ? error.message : 'Internal error; the log of the Loader tells more.';
-      return outcome({ outcome: 'failed', task: null, reason });
+      return outcome({ outcome: 'failed', task: null, reason: asLoaderError(error).message });
     }
   }
 
@@ -188,12 +187,7 @@ export class Schedules {
     const times = this.list().flatMap(({ nextRunAtMs }) => nextRunAtMs ?? []);
     // What was due at the last look and still is waits for its provider.
     const sleeps = times.map((timeMs) => (timeMs > this.#lookedAtMs ? Math.max(0, timeMs - nowMs) : CATCH_UP_MS));
-    this.#timer = setTimeout(
-      () => {
-        this.tick();
-      },
-      Math.min(MAX_SLEEP_MS, ...sleeps),
-    );
+    this.#timer = setTimeout(() => this.tick(), Math.min(MAX_SLEEP_MS, ...sleeps));
     this.#timer.unref();
   }
 }

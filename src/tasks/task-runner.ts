@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import type { PreparedTask, Provider, TaskRun } from './provider.ts';
+import type { PreparedTask, Provider, TaskWork } from './provider.ts';
 import { RunningTask } from './running-task.ts';
 import { followTask, isPastEnd, type EventPosition, type FollowedTask, type TaskEvent } from './task-events.ts';
 import type { HistoryFilter, HistoryPage, TaskStore } from './task-store.ts';
-import type { JsonObject, Task, TaskLogLine } from './task.ts';
+import type { Task, TaskLogLine } from './task.ts';
+import type { JsonObject } from '../json.ts';
 
 export interface TaskRunnerOptions {
   readonly store: TaskStore;
@@ -63,9 +64,7 @@ export class TaskRunner {
     }
     for (const { task, attempt } of store.pendingRetries()) this.#retry(task, attempt);
     for (const provider of providers) {
-      provider.onOutsideRun?.((parameters, run) => {
-        this.#adopt(provider, parameters, run);
-      });
+      provider.onOutsideRun?.((parameters, run) => this.#adopt(provider, parameters, run));
     }
   }
 
@@ -173,7 +172,7 @@ export class TaskRunner {
   }
 
   /** Takes in work that began elsewhere. Where it can't be stored, the work goes on without a task. */
-  #adopt(provider: Provider, parameters: JsonObject, run: TaskRun): void {
+  #adopt(provider: Provider, parameters: JsonObject, run: TaskWork): void {
     if (this.#isStopping || this.#running.has(provider.name)) return;
     try {
       const task = this.#newTask(provider, parameters, {});
@@ -205,7 +204,7 @@ export class TaskRunner {
     };
   }
 
-  #start(provider: Provider, task: Task, run: TaskRun): void {
+  #start(provider: Provider, task: Task, run: TaskWork): void {
     const { store, now } = this.#options;
     const logger = this.#options.logger.child({ task: task.uid, provider: task.provider });
     logger.info({ attempt: task.attempt }, 'A task began');

@@ -2,7 +2,8 @@ import type { DatabaseSync, SQLOutputValue, StatementSync } from 'node:sqlite';
 import type { ErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { inTransaction, toStoreError } from './task-database.ts';
-import type { JsonObject, JsonValue, Task, TaskLogLevel, TaskLogLine, TaskStatus } from './task.ts';
+import type { Task, TaskLogLevel, TaskLogLine, TaskStatus } from './task.ts';
+import type { JsonObject, JsonValue } from '../json.ts';
 
 export interface TaskStoreOptions {
   readonly database: DatabaseSync;
@@ -59,15 +60,11 @@ export class TaskStore {
       Number(this.#prepare("SELECT count(*) AS n FROM tasks WHERE status <> 'in_progress'").get()?.['n']),
     );
     this.#seqAtStart = this.#read(() => Number(this.#prepare('SELECT max(seq) AS n FROM tasks').get()?.['n'] ?? 0));
-    this.#write(() => {
-      this.#prune(Date.now());
-    });
+    this.#write(() => this.#prune(Date.now()));
   }
 
   insert(task: Task): void {
-    this.#write(() => {
-      this.#insert(task);
-    });
+    this.#write(() => this.#insert(task));
   }
 
   saveProgress(task: Task): void {
@@ -113,9 +110,7 @@ export class TaskStore {
   }
 
   dropRetry(uid: string): void {
-    this.#write(() => {
-      this.#dropRetry(uid);
-    });
+    this.#write(() => this.#dropRetry(uid));
   }
 
   find(uid: string): Task | undefined {

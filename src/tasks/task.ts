@@ -1,9 +1,5 @@
 import type { ErrorCode } from '../errors.ts';
-
-export type JsonValue = null | boolean | number | string | readonly JsonValue[] | JsonObject;
-export interface JsonObject {
-  readonly [name: string]: JsonValue;
-}
+import type { JsonObject, JsonValue } from '../json.ts';
 
 /** `in_progress` is the only state that others follow; the rest is for ever. */
 export const TASK_STATUSES = ['in_progress', 'complete', 'failed', 'cancelled', 'interrupted'] as const;

@@ -9,7 +9,7 @@ import { openTaskDatabase, toStoreError } from './task-database.ts';
 import { TaskRunner } from './task-runner.ts';
 import { TaskStore } from './task-store.ts';
 
-export interface TaskServiceOptions {
+export interface TasksOptions {
   readonly stateDir: string;
   readonly historyCount: number;
   readonly historyAgeMs: number;
@@ -28,14 +28,14 @@ interface OpenTasks {
 const RETRY_MS = 10_000;
 
 /** Background tasks and their schedules, as long as their database can be used; the rest of the Loader needs neither. */
-export class TaskService {
-  readonly #options: TaskServiceOptions;
+export class Tasks {
+  readonly #options: TasksOptions;
   readonly #stop = new AbortController();
   #tasks: OpenTasks | undefined;
   #failure = new LoaderError('task_store_unavailable', 'The database of the tasks is not open yet.');
   #opening: Promise<void> | undefined;
 
-  constructor(options: TaskServiceOptions) {
+  constructor(options: TasksOptions) {
     this.#options = options;
   }
 

@@ -1,6 +1,6 @@
 import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import { hasErrorCode } from '../errors.ts';
-import type { LoadedArchive } from '../binary-split/unlock-archive.ts';
+import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
 import { findImage } from '../binary-split/engine-images.ts';
 import { isSameArchive, readArchiveIdentity } from '../archive/open-archive.ts';
 import type { Receipt } from './receipt.ts';
@@ -41,7 +41,7 @@ export class Presence {
   }
 
   /** A receipt that no archive contradicts counts: many remove the archive when it is loaded. */
-  async #isOfThisArchive({ identity }: LoadedArchive): Promise<boolean> {
+  async #isOfThisArchive({ identity }: UnlockedArchive): Promise<boolean> {
     try {
       return isSameArchive(identity, await readArchiveIdentity(this.#options.archivePath));
     } catch (error) {
@@ -50,7 +50,7 @@ export class Presence {
     }
   }
 
-  async #isWhole({ images }: LoadedArchive, signal: AbortSignal): Promise<boolean> {
+  async #isWhole({ images }: UnlockedArchive, signal: AbortSignal): Promise<boolean> {
     for (const image of images) {
       const wanted = { ...image, diffIds: [] };
       if ((await findImage(this.#options.engine, wanted, BY_ID, signal)) === undefined) return false;

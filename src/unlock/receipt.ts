@@ -1,9 +1,9 @@
-import { constants } from 'node:fs';
-import { open, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
+import { readSmallFile } from '../files/small-file.ts';
 import { makeFolder } from '../files/folders.ts';
-import { PartFile } from '../files/draft-file.ts';
-import type { LoadedArchive } from '../binary-split/unlock-archive.ts';
+import { DraftFile } from '../files/draft-file.ts';
+import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
 
 const FILE_NAME = 'unlock-receipt.json';
 const VERSION = 1;
@@ -19,32 +19,24 @@ export class Receipt {
   }
 
   /** Undefined when there is none that can be read: then the unlock is done once more. */
-  async read(): Promise<LoadedArchive | undefined> {
+  async read(): Promise<UnlockedArchive | undefined> {
     try {
-      // A pipe with a name would keep an open that waits.
-      await using file = await open(this.#path, constants.O_RDONLY | constants.O_NONBLOCK);
-      const facts = await file.stat();
-      if (!facts.isFile() || facts.size > MAX_LENGTH) return undefined;
-      return parse(JSON.parse(await file.readFile('utf8')));
+      const text = await readSmallFile(this.#path, MAX_LENGTH);
+      return text === undefined ? undefined : parse(JSON.parse(text));
     } catch {
       return undefined;
     }
   }
 
   /** Writes it whole or not at all. @throws Error of the file system */
-  async write(loaded: LoadedArchive): Promise<void> {
+  async write(loaded: UnlockedArchive): Promise<void> {
     await makeFolder(this.#folder);
     // Of one name, so that what a killed Loader left behind is found.
     const partPath = path.join(this.#folder, `.${FILE_NAME}.part`);
     await rm(partPath, { force: true });
-    const file = await PartFile.create(partPath);
-    try {
-      await file.write(Buffer.from(JSON.stringify({ version: VERSION, ...loaded })), 0);
-      await file.publish(this.#path);
-    } finally {
-      await file.close();
-      await file.discard();
-    }
+    await using file = await DraftFile.create(partPath);
+    await file.write(Buffer.from(JSON.stringify({ version: VERSION, ...loaded })), 0);
+    await file.publish(this.#path);
   }
 
   get #path(): string {
@@ -52,9 +44,9 @@ export class Receipt {
   }
 }
 
-function parse(value: unknown): LoadedArchive | undefined {
-  const receipt = value as Partial<LoadedArchive & { version: number }> | null;
-  const identity = receipt?.identity as Partial<LoadedArchive['identity']> | undefined;
+function parse(value: unknown): UnlockedArchive | undefined {
+  const receipt = value as Partial<UnlockedArchive & { version: number }> | null;
+  const identity = receipt?.identity as Partial<UnlockedArchive['identity']> | undefined;
   const images: unknown = receipt?.images;
   const isSound =
     receipt?.version === VERSION &&
@@ -64,7 +56,7 @@ function parse(value: unknown): LoadedArchive | undefined {
     Array.isArray(images) &&
     images.length > 0 &&
     images.every(isImage);
-  return isSound ? (receipt as LoadedArchive) : undefined;
+  return isSound ? (receipt as UnlockedArchive) : undefined;
 }
 
 function isImage(value: unknown): boolean {

@@ -1,4 +1,4 @@
-import type { LoadSnapshot } from '../binary-split/image-load-progress.ts';
+import type { UnlockSnapshot } from '../binary-split/image-load-progress.ts';
 
 /** Progress as GET /unlock/status shows it. */
 export interface UnlockProgress {
@@ -31,7 +31,7 @@ const MAX_UNFINISHED_PERCENT = 99;
 export class ProgressMeter {
   readonly #now: () => number;
   readonly #samples: Sample[] = [];
-  #last: LoadSnapshot | undefined;
+  #last: UnlockSnapshot | undefined;
   #percent = 0;
 
   /** @param now a clock, in ms, that never goes back */
@@ -39,7 +39,7 @@ export class ProgressMeter {
     this.#now = now;
   }
 
-  take(snapshot: LoadSnapshot): void {
+  take(snapshot: UnlockSnapshot): void {
     const timeMs = this.#now();
     this.#last = snapshot;
     this.#samples.push({ timeMs, bytes: snapshot.bytesDone, fraction: snapshot.fraction });

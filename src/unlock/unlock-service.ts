@@ -1,11 +1,11 @@
-import type { ApiClient } from '../upstream/upstream.ts';
-import { LoaderError, type ErrorCode } from '../errors.ts';
+import type { Upstream } from '../upstream/upstream.ts';
+import { Changes } from '../async/changes.ts';
+import { asLoaderError, LoaderError, type ErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { deriveArchiveAesKey } from '../security/key-derivation.ts';
-import { abortReason } from '../async/stall-watchdog.ts';
-import { happens } from '../async/abort.ts';
-import type { LoadedArchive } from '../binary-split/unlock-archive.ts';
-import type { LoadSnapshot } from '../binary-split/image-load-progress.ts';
+import { happens, abortReason } from '../async/abort.ts';
+import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
+import type { UnlockSnapshot } from '../binary-split/image-load-progress.ts';
 import {
   archiveExists,
   isSameArchive,
@@ -16,14 +16,15 @@ import {
 import type { Presence } from './presence.ts';
 import { ProgressMeter, type UnlockProgress } from './unlock-progress.ts';
 import type { Receipt } from './receipt.ts';
-import { UnlockStateMachine, type UnlockRun, type UnlockState } from './unlock-state-machine.ts';
-import { UnlockWorker, type ThreadJob } from '../binary-split/unlock-worker.ts';
+import { UnlockStateMachine, type UnlockClaim, type UnlockState } from './unlock-state-machine.ts';
+import type { UnlockWorker } from '../binary-split/unlock-worker.ts';
 
 export interface UnlockServiceOptions {
-  readonly apiClient: ApiClient;
+  readonly upstream: Pick<Upstream, 'login'>;
   readonly presence: Presence;
   readonly receipt: Receipt;
-  readonly job: ThreadJob;
+  readonly archivePath: string;
+  readonly createWorker: () => UnlockWorker;
   readonly logger: Logger;
 }
 
@@ -47,9 +48,8 @@ interface ActiveRun {
  */
 export class UnlockService {
   readonly #options: UnlockServiceOptions;
-  readonly #machine = new UnlockStateMachine(() => {
-    this.#announce();
-  });
+  readonly #changes = new Changes();
+  readonly #machine = new UnlockStateMachine(() => this.#changes.announce());
   #starting: { readonly abort: AbortController; readonly state: Promise<UnlockState> } | undefined;
   #active: ActiveRun | undefined;
   #worker: UnlockWorker | undefined;
@@ -57,7 +57,6 @@ export class UnlockService {
   /** The archive that was found loaded last. */
   #unlocked: ArchiveIdentity | undefined;
   #isStopped = false;
-  #change = Promise.withResolvers<undefined>();
   #onRun: (email: string) => void = () => undefined;
 
   constructor(options: UnlockServiceOptions) {
@@ -107,14 +106,14 @@ export class UnlockService {
     await this.#cancel(new LoaderError('unlock_cancelled', 'The Loader stopped before all was loaded: unlock again.'));
     deadline.removeEventListener('abort', terminate);
     // Those who watch are not to wait for a run that never begins.
-    this.#announce();
+    this.#changes.announce();
   }
 
   /** Yields the status now and whenever it changes; ends after that of a finished run, and when the Loader stops. */
   async *watch(signal: AbortSignal): AsyncGenerator<UnlockStatus, void, undefined> {
     while (!signal.aborted) {
       const { status } = this;
-      const change = this.#change.promise;
+      const change = this.#changes.next;
       yield status;
       if (status.state === 'ready' || status.state === 'error') return;
       // A run that is under way ends soon, and how it did is to be told.
@@ -124,11 +123,11 @@ export class UnlockService {
   }
 
   async #start(email: string, password: string, signal: AbortSignal): Promise<UnlockState> {
-    const { job } = this.#options;
+    const { archivePath } = this.#options;
     if (this.#isStopped)
       throw new LoaderError('shutting_down', 'The Loader is stopping; ask again when it has started.');
     if (this.#machine.isRunning) return this.#machine.state;
-    const exists = await archiveExists(job.path);
+    const exists = await archiveExists(archivePath);
     if (this.#machine.state === 'ready' && !(exists && (await this.#isNewArchive()))) return 'ready';
     signal.throwIfAborted();
     if (exists) {
@@ -138,13 +137,13 @@ export class UnlockService {
         throw new LoaderError('archive_not_found', 'Encrypted archive not found');
       }
       this.#meter = new ProgressMeter();
-      this.#machine.settle();
+      this.#machine.becomeReady();
     }
     return this.#machine.state;
   }
 
   async #isNewArchive(): Promise<boolean> {
-    const present = await readArchiveIdentity(this.#options.job.path);
+    const present = await readArchiveIdentity(this.#options.archivePath);
     return this.#unlocked === undefined || !isSameArchive(present, this.#unlocked);
   }
 
@@ -160,12 +159,12 @@ export class UnlockService {
     this.#onRun(email);
   }
 
-  async #run(run: UnlockRun, email: string, password: string, signal: AbortSignal): Promise<void> {
-    const { logger, presence, job } = this.#options;
+  async #run(run: UnlockClaim, email: string, password: string, signal: AbortSignal): Promise<void> {
+    const { logger, presence, archivePath } = this.#options;
     const startedAt = performance.now();
     try {
       if (await presence.isLoaded(signal)) {
-        this.#unlocked = await readArchiveIdentity(job.path);
+        this.#unlocked = await readArchiveIdentity(archivePath);
         logger.info('The images of the archive are loaded already');
       } else {
         const loaded = await this.#load(run, email, password, signal);
@@ -176,31 +175,29 @@ export class UnlockService {
       run.advance('ready');
     } catch (error) {
       const known = signal.aborted ? abortReason(signal) : error;
-      const failure = known instanceof LoaderError ? known : internalError(known);
+      const failure = asLoaderError(known);
       logger.error({ err: failure, code: failure.code }, 'The unlock failed');
       run.fail(failure);
     }
   }
 
-  async #load(run: UnlockRun, email: string, password: string, signal: AbortSignal): Promise<LoadedArchive> {
-    const { apiClient, job } = this.#options;
+  async #load(run: UnlockClaim, email: string, password: string, signal: AbortSignal): Promise<UnlockedArchive> {
+    const { upstream, archivePath, createWorker } = this.#options;
     // Before the login, so that the thread has started when it is needed.
-    const worker = new UnlockWorker(job);
+    const worker = createWorker();
     this.#worker = worker;
     try {
-      const login = await apiClient.login(email, password, signal);
+      const session = await upstream.login(email, password, signal);
       run.advance('downloading_key');
-      const aesKey = deriveArchiveAesKey(await login.session.fetchKeyFragment(signal));
+      const aesKey = deriveArchiveAesKey(await session.api.fetchKeyFragment(signal));
       run.advance('decrypting');
       // A wrong key or a broken end is told at once, while the thread is still starting.
-      await (await openArchive(job.path, aesKey)).close();
+      await (await openArchive(archivePath, aesKey)).close();
       const listener = {
-        onLoading: () => {
-          run.advance('loading_images');
-        },
-        onProgress: (snapshot: LoadSnapshot) => {
+        onLoading: () => run.advance('loading_images'),
+        onProgress: (snapshot: UnlockSnapshot) => {
           this.#meter.take(snapshot);
-          this.#announce();
+          this.#changes.announce();
         },
       };
       return await worker.load(aesKey, listener, signal);
@@ -211,7 +208,7 @@ export class UnlockService {
   }
 
   /** Without it the next start does some work again; the images are loaded all the same. */
-  async #writeReceipt(loaded: LoadedArchive): Promise<void> {
+  async #writeReceipt(loaded: UnlockedArchive): Promise<void> {
     const { receipt, logger } = this.#options;
     try {
       await receipt.write(loaded);
@@ -229,14 +226,4 @@ export class UnlockService {
     this.#active?.cancel.abort(reason);
     await this.#active?.ended;
   }
-
-  #announce(): void {
-    const { resolve } = this.#change;
-    this.#change = Promise.withResolvers<undefined>();
-    resolve(undefined);
-  }
-}
-
-function internalError(cause: unknown): LoaderError {
-  return new LoaderError('internal_error', 'Internal error; the log of the Loader tells more.', { cause });
 }

@@ -14,7 +14,7 @@ const TRANSITIONS = {
 export type UnlockState = keyof typeof TRANSITIONS;
 
 /** One run of the unlock. When it has ended, what it still reports is ignored. */
-export interface UnlockRun {
+export interface UnlockClaim {
   /** @throws Error for a transition that is not in the table: a fault of the Loader */
   advance(state: Exclude<UnlockState, 'idle' | 'authenticating' | 'error'>): void;
   fail(error: LoaderError): void;
@@ -25,7 +25,7 @@ export class UnlockStateMachine {
   readonly #onChange: () => void;
   #state: UnlockState = 'idle';
   #error: LoaderError | undefined;
-  #run: UnlockRun | undefined;
+  #run: UnlockClaim | undefined;
 
   /** `onChange` is called after each change. */
   constructor(onChange: () => void = () => undefined) {
@@ -46,9 +46,9 @@ export class UnlockStateMachine {
   }
 
   /** Begins a run. Undefined while another one is under way. */
-  claim(): UnlockRun | undefined {
+  claim(): UnlockClaim | undefined {
     if (this.#run !== undefined) return undefined;
-    const run: UnlockRun = {
+    const run: UnlockClaim = {
       advance: (state) => {
         if (this.#run === run) this.#enter(state);
       },
@@ -62,7 +62,7 @@ export class UnlockStateMachine {
   }
 
   /** Everything is there already, without a run. */
-  settle(): void {
+  becomeReady(): void {
     if (this.#run === undefined && this.#state !== 'ready') this.#enter('ready');
   }
 

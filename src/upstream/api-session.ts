@@ -1,8 +1,9 @@
 import { LoaderError } from '../errors.ts';
-import { openEnvelope } from '../security/envelope-cipher.ts';
+import { decryptBuffer } from '../security/envelope-cipher.ts';
 import { TokenRejectedError, type ResourceApi } from './resource-api.ts';
+import { NEVER } from '../async/abort.ts';
 
-export interface SessionOptions {
+export interface ApiSessionOptions {
   readonly api: ResourceApi;
   readonly email: string;
   readonly password: string;
@@ -18,12 +19,12 @@ export interface SessionOptions {
  * One login to the Resource API. It outlives its token: when that is refused, one fresh login serves all who wait, and
  * each retries once.
  */
-export class Session {
-  readonly #options: SessionOptions;
+export class ApiSession {
+  readonly #options: ApiSessionOptions;
   #token: string;
   #renewal: Promise<string> | undefined;
 
-  constructor(options: SessionOptions) {
+  constructor(options: ApiSessionOptions) {
     this.#options = options;
     this.#token = options.token;
   }
@@ -35,7 +36,7 @@ export class Session {
       api.getResource({ folder, fileName, password, hardware }, token, signal),
     );
     try {
-      return openEnvelope(envelope, apiAesKey);
+      return decryptBuffer(envelope, apiAesKey);
     } catch (error) {
       throw new LoaderError(
         'envelope_invalid',
@@ -86,7 +87,7 @@ export class Session {
   async #login(): Promise<string> {
     const { api, email, password, checkToken } = this.#options;
     // No caller's signal: others may wait for the same token. The API client's own deadline ends it.
-    const token = await api.login(email, password, new AbortController().signal);
+    const token = await api.login(email, password, NEVER);
     checkToken(token);
     this.#token = token;
     return token;

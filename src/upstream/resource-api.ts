@@ -1,5 +1,7 @@
-import { FormData, request, type Dispatcher } from 'undici';
+import { FormData, type Dispatcher } from 'undici';
 import { LoaderError, systemErrorCode } from '../errors.ts';
+import { asRecord } from '../json.ts';
+import { AnswerTooLongError, boundedCall, DeadlineError, jsonOf, type BoundedAnswer } from '../net/bounded-call.ts';
 import { retry } from '../async/retry.ts';
 
 export interface ResourceApiOptions {
@@ -24,12 +26,6 @@ interface Call {
   readonly token?: string;
   readonly json?: unknown;
   readonly form?: FormData;
-}
-
-interface Answer {
-  readonly status: number;
-  readonly contentType: string;
-  readonly body: Buffer;
 }
 
 /** The largest answer that is taken: all are small, and none may exhaust the memory. */
@@ -63,7 +59,7 @@ export class ResourceApi {
       throw new LoaderError('wrong_credentials', 'The Resource API refused the email and password.');
     }
     assertSuccess(answer);
-    return parseToken(answer.body);
+    return parseToken(answer);
   }
 
   /** Answers the file's envelope under the API key. @throws TokenRejectedError, LoaderError `resource_not_in_api` */
@@ -113,41 +109,44 @@ export class ResourceApi {
     );
   }
 
-  async #call(call: Call, signal: AbortSignal): Promise<Answer> {
-    const timeout = AbortSignal.timeout(this.#options.timeoutMs);
+  async #call(call: Call, signal: AbortSignal): Promise<BoundedAnswer> {
+    const { baseUrl, dispatcher, timeoutMs } = this.#options;
     try {
-      const response = await request(new URL(call.path, `${this.#options.baseUrl}/`), {
-        dispatcher: this.#options.dispatcher,
+      return await boundedCall({
+        dispatcher,
         method: call.method,
+        url: new URL(call.path, `${baseUrl}/`),
         headers: {
           ...(call.token === undefined ? {} : { authorization: `Bearer ${call.token}` }),
           ...(call.json === undefined ? {} : { 'content-type': 'application/json' }),
         },
-        body: call.form ?? (call.json === undefined ? null : JSON.stringify(call.json)),
-        signal: AbortSignal.any([signal, timeout]),
+        body: call.form ?? (call.json === undefined ? undefined : JSON.stringify(call.json)),
+        timeoutMs,
+        maxLength: MAX_ANSWER_LENGTH,
+        signal,
       });
-      return {
-        status: response.statusCode,
-        contentType: String(response.headers['content-type'] ?? ''),
-        body: await readBody(response.body),
-      };
     } catch (error) {
-      if (error instanceof LoaderError) throw error;
       signal.throwIfAborted();
-      const host = new URL(this.#options.baseUrl).host;
-      if (timeout.aborted) {
-        throw new LoaderError(
-          'api_timeout',
-          `The Resource API at ${host} did not answer within ${this.#options.timeoutMs} ms.`,
-          { cause: error },
-        );
-      }
-      const code = systemErrorCode(error) ?? 'unknown';
-      throw new LoaderError('api_unreachable', `The connection to the Resource API at ${host} failed (${code}).`, {
-        cause: error,
-      });
+      throw toApiError(error, this.#options);
     }
   }
+}
+
+function toApiError(error: unknown, { baseUrl, timeoutMs }: ResourceApiOptions): LoaderError {
+  const { host } = new URL(baseUrl);
+  const options = { cause: error };
+  if (error instanceof DeadlineError) {
+    return new LoaderError(
+      'api_timeout',
+      `The Resource API at ${host} did not answer within ${timeoutMs} ms.`,
+      options,
+    );
+  }
+  if (error instanceof AnswerTooLongError) {
+    return new LoaderError('api_invalid_response', 'The Resource API answered more than 4 MiB.', options);
+  }
+  const code = systemErrorCode(error) ?? 'unknown';
+  return new LoaderError('api_unreachable', `The connection to the Resource API at ${host} failed (${code}).`, options);
 }
 
 const READ_RETRY = {
@@ -160,12 +159,12 @@ const READ_RETRY = {
 /** 502, 503 and 504: the API, or what stands before it, is down for a moment. */
 class UnavailableError extends LoaderError {}
 
-function assertToken(answer: Answer): Answer {
+function assertToken(answer: BoundedAnswer): BoundedAnswer {
   if (answer.status === 401 || answer.status === 403) throw new TokenRejectedError(`status ${answer.status}`);
   return answer;
 }
 
-function assertSuccess(answer: Answer): Answer {
+function assertSuccess(answer: BoundedAnswer): BoundedAnswer {
   if (answer.status === 404) {
     throw new LoaderError('resource_not_in_api', 'The Resource API has no file of that name in that folder.');
   }
@@ -175,8 +174,8 @@ function assertSuccess(answer: Answer): Answer {
   throw new LoaderError('api_error', message);
 }
 
-function assertNoWebPage(answer: Answer): void {
-  if (!answer.contentType.startsWith('text/html')) return;
+function assertNoWebPage(answer: BoundedAnswer): void {
+  if (!String(answer.headers['content-type'] ?? '').startsWith('text/html')) return;
   throw new LoaderError('api_invalid_response', 'The Resource API answered a web page; check RESOURCE_API_URL.');
 }
 
@@ -184,29 +183,10 @@ function noKeyFragment(what: string): LoaderError {
   return new LoaderError('key_fragment_invalid', `The Resource API ${what}: ask its administrator for one.`);
 }
 
-function parseToken(body: Buffer): string {
-  try {
-    const answer: unknown = JSON.parse(body.toString('utf8'));
-    if (typeof answer === 'object' && answer !== null && 'token' in answer && typeof answer.token === 'string') {
-      return answer.token;
-    }
-  } catch {
-    // JSON.parse quotes what it could not read: no cause.
-  }
+function parseToken(answer: BoundedAnswer): string {
+  const token = asRecord(jsonOf(answer))?.['token'];
+  if (typeof token === 'string') return token;
   throw new LoaderError('api_invalid_response', 'The Resource API answered no token; check RESOURCE_API_URL.');
-}
-
-async function readBody(body: AsyncIterable<Buffer>): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of body) {
-    length += chunk.length;
-    if (length > MAX_ANSWER_LENGTH) {
-      throw new LoaderError('api_invalid_response', 'The Resource API answered more than 4 MiB.');
-    }
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
 }
 
 function encodeFolder(folder: string): string {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { it } from 'node:test';
-import { LOG_FOLDER, S3_SKIP, SECRETS_FILE } from '../support/test-environment.ts';
+import { LOG_FOLDER, S3_SKIP, SECRETS_FILE } from '../../lab/test-environment.ts';
 
 it('no password, key or token of the whole run is in a log line or an answer', { skip: S3_SKIP }, () => {
   const secrets = new Set(

@@ -3,12 +3,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BigPartCache, type BigPartName } from '../../src/cache/big-part-cache.ts';
-import type { BigPartRecord } from '../../src/cache/copy-record.ts';
+import type { CopyRecord } from '../../src/cache/copy-record.ts';
 import type { CacheEntry } from '../../src/cache/cache-entry.ts';
 import { copyStem } from '../../src/cache/copy-paths.ts';
 import { createLogger, type Logger } from '../../src/logger.ts';
-
-export const NEVER = new AbortController().signal;
+import { NEVER } from '../../src/async/abort.ts';
 
 /** A cache in a temporary folder of its own. */
 export class CacheFolder {
@@ -52,7 +51,7 @@ export class CacheFolder {
   }
 
   /** Publishes, and waits for what is made of it in the background. */
-  async publish(part: BigPartName, content: string | Buffer, record?: BigPartRecord): Promise<void> {
+  async publish(part: BigPartName, content: string | Buffer, record?: CopyRecord): Promise<void> {
     const openBefore = (await this.openFiles()).length;
     await this.publishOnly(part, content, record);
     const sums = `${copyStem(part.name)}.big.sums`;
@@ -60,9 +59,9 @@ export class CacheFolder {
     await until(async () => (await this.openFiles()).length <= openBefore);
   }
 
-  async publishOnly(part: BigPartName, content: string | Buffer, record?: BigPartRecord): Promise<void> {
+  async publishOnly(part: BigPartName, content: string | Buffer, record?: CopyRecord): Promise<void> {
     const bytes = Buffer.from(content);
-    const file = await this.cache.createPart();
+    const file = await this.cache.createDraft();
     try {
       await file.write(bytes, 0);
       await this.cache.publish(part, file, record ?? { bigLength: bytes.length, smallSha256: 'ab'.repeat(32) });

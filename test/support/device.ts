@@ -7,7 +7,7 @@ import { Origin } from '../../lab/upstream/origin.ts';
 import { FaultProxy } from '../../lab/faults/fault-proxy.ts';
 import { LoaderProcess } from '../../lab/loader-process.ts';
 import { TaskClient } from './task-client.ts';
-import { noteSecrets, S3 } from './test-environment.ts';
+import { noteSecrets, S3 } from '../../lab/test-environment.ts';
 
 export interface DeviceOptions {
   readonly env?: Readonly<Record<string, string>>;

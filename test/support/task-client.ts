@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readJson, type JsonAnswer, type LoaderProcess } from '../../lab/loader-process.ts';
-import { noteSecrets } from './test-environment.ts';
+import { noteSecrets } from '../../lab/test-environment.ts';
 
 /** What POST / and GET /tasks answer. */
 export interface SeenTask {

@@ -2,11 +2,12 @@ import { DatabaseSync } from 'node:sqlite';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
 import type { Logger } from '../../src/logger.ts';
-import { defineProvider, type Provider, type TaskContext, type TaskRun } from '../../src/tasks/provider.ts';
+import { defineProvider, type Provider, type TaskContext, type TaskWork } from '../../src/tasks/provider.ts';
 import { migrate } from '../../src/tasks/task-database.ts';
 import { TaskRunner } from '../../src/tasks/task-runner.ts';
 import { TaskStore } from '../../src/tasks/task-store.ts';
-import type { JsonObject, JsonValue, Task, TaskLogLine } from '../../src/tasks/task.ts';
+import type { Task, TaskLogLine } from '../../src/tasks/task.ts';
+import type { JsonObject, JsonValue } from '../../src/json.ts';
 
 export const HOUR_MS = 60 * 60 * 1000;
 export const DAY_MS = 24 * HOUR_MS;
@@ -31,7 +32,7 @@ export class ControlledProvider {
   readonly provider: Provider;
   /** The runs that began, in their order. */
   readonly runs: ControlledRun[] = [];
-  #begin: ((parameters: JsonObject, run: TaskRun) => void) | undefined;
+  #begin: ((parameters: JsonObject, run: TaskWork) => void) | undefined;
 
   constructor(name: string, { isRepeatable = false, schema = ANY_PARAMETERS }: ControlledOptions = {}) {
     this.provider = defineProvider<JsonObject>({
@@ -62,9 +63,7 @@ export class ControlledProvider {
     this.runs.push({
       parameters,
       context,
-      complete: (result = null) => {
-        resolve(result);
-      },
+      complete: (result = null) => resolve(result),
       fail: reject,
     });
     return promise;
@@ -83,9 +82,7 @@ export function makeLogger(): { readonly logger: Logger; readonly logLines: stri
   const logger = pino(
     { level: 'trace', base: null },
     {
-      write: (line: string) => {
-        logLines.push(line);
-      },
+      write: (line: string) => logLines.push(line),
     },
   );
   return { logger, logLines };

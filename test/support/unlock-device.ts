@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:f
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Origin } from '../../lab/upstream/origin.ts';
-import { sealEnvelope } from '../../src/security/envelope-cipher.ts';
+import { encryptBuffer } from '../../src/security/envelope-cipher.ts';
 import { deriveArchiveAesKey } from '../../src/security/key-derivation.ts';
 import type { UnlockStatus } from '../../src/unlock/unlock-service.ts';
 import { DockerCli } from '../../lab/services/docker-cli.ts';
@@ -13,7 +13,7 @@ import { FaultProxy } from '../../lab/faults/fault-proxy.ts';
 import type { Image } from '../../lab/images/image-maker.ts';
 import { LoaderProcess, type JsonAnswer } from '../../lab/loader-process.ts';
 import { TaskClient } from './task-client.ts';
-import { noteSecrets } from './test-environment.ts';
+import { noteSecrets } from '../../lab/test-environment.ts';
 
 /** How long the engine may be silent in these tests, in ms: short, so that they are. */
 export const ENGINE_STALL_TIMEOUT_MS = 1000;
@@ -112,7 +112,7 @@ export class UnlockDevice {
 
   /** Puts an archive in place, at once, as an update would. It is sealed under the origin's key fragment. */
   async putArchive(tar: Buffer, keyFragment = this.origin.api.keyFragment): Promise<void> {
-    await this.putEnvelope(sealEnvelope(tar, deriveArchiveAesKey(keyFragment)));
+    await this.putEnvelope(encryptBuffer(tar, deriveArchiveAesKey(keyFragment)));
   }
 
   /** The same of bytes as they are. */

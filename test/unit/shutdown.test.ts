@@ -104,9 +104,7 @@ describe('stopping', () => {
           run: async (deadline) => {
             assert.ok(!deadline.aborted);
             const { promise, resolve } = Promise.withResolvers<undefined>();
-            deadline.addEventListener('abort', () => {
-              resolve(undefined);
-            });
+            deadline.addEventListener('abort', () => resolve(undefined));
             await promise;
             aborted = deadline.aborted;
           },

@@ -41,9 +41,7 @@ export async function sendBody(reply: FastifyReply, body: Body, options: SendBod
       sent += next.value.length;
       if (sent > body.length) throw new LoaderError('envelope_invalid', 'The body is longer than was announced.');
       const chunk = next.value;
-      response.write(chunk, () => {
-        releaseChunk(chunk);
-      });
+      response.write(chunk, () => releaseChunk(chunk));
       if (response.writableLength > MAX_QUEUED_LENGTH) await drain(response, options);
     }
     if (sent < body.length) throw new LoaderError('envelope_invalid', 'The body is shorter than was announced.');

@@ -56,9 +56,7 @@ async function nextPart(
   options: UploadFormOptions,
 ): Promise<Multipart | undefined> {
   const { promise: stalled, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    reject(clientStalled(options));
-  }, options.stallTimeoutMs);
+  const timer = setTimeout(() => reject(clientStalled(options)), options.stallTimeoutMs);
   try {
     const next = await Promise.race([parts.next(), stalled]);
     return next.done === true ? undefined : next.value;

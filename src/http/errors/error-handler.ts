@@ -1,5 +1,5 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { ERRORS, LoaderError, type ErrorCode } from '../../errors.ts';
+import { asLoaderError, ERRORS, LoaderError, type ErrorCode } from '../../errors.ts';
 import { MISSING_MESSAGE, RequestValidationError, toValidationItems, type ValidationItem } from './request-faults.ts';
 
 declare module 'fastify' {
@@ -57,9 +57,7 @@ function drainForAWhile(reply: FastifyReply): void {
     raw.resume();
     const timer = setTimeout(() => raw.destroy(), DRAIN_MS);
     timer.unref();
-    raw.once('close', () => {
-      clearTimeout(timer);
-    });
+    raw.once('close', () => clearTimeout(timer));
   });
 }
 
@@ -99,12 +97,6 @@ function toLoaderError(error: FastifyError): LoaderError {
         { type: 'value_error', loc: ['path'], msg: 'Value error, the path is not valid percent-encoding' },
       ]);
     default:
-      return new LoaderError(
-        'internal_error',
-        'Internal error; the log of the Loader tells more under the request id.',
-        {
-          cause: error,
-        },
-      );
+      return asLoaderError(error);
   }
 }

@@ -1,7 +1,8 @@
 import type { FastifyInstance } from 'fastify';
+import type { ApiClient } from '../../api-client/api-client.ts';
 
 export interface HealthRoutesOptions {
-  readonly apiClient: { readonly isAuthenticated: boolean };
+  readonly apiClient: Pick<ApiClient, 'status'>;
   readonly modelCacheDir: string;
 }
 
@@ -9,5 +10,5 @@ export interface HealthRoutesOptions {
 export function registerHealthRoutes(app: FastifyInstance, { apiClient, modelCacheDir }: HealthRoutesOptions): void {
   app.get('/health', { config: { access: 'open' } }, () => ({ status: 'healthy' }));
 
-  app.get('/status', () => ({ status: 'healthy', authenticated: apiClient.isAuthenticated, modelCacheDir }));
+  app.get('/status', () => ({ status: 'healthy', authenticated: apiClient.status.isAuthenticated, modelCacheDir }));
 }

@@ -1,14 +1,11 @@
-import type { FastifyInstance, FastifyReply } from 'fastify';
-import type { DownloadService } from '../../resources/download-service.ts';
-import type { ResourceName } from '../../resource-name.ts';
-import type { ActiveWork } from '../../api-client/active-work.ts';
+import type { FastifyInstance } from 'fastify';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
+import type { ApiClient } from '../../api-client/api-client.ts';
 import { sendBody } from '../bodies/send-body.ts';
 import { assertFileName } from '../errors/request-faults.ts';
 
 export interface LoadRoutesOptions {
-  readonly downloads: DownloadService;
-  readonly activeWork: ActiveWork;
+  readonly apiClient: Pick<ApiClient, 'load'>;
   readonly clientStallTimeoutMs: number;
 }
 
@@ -27,7 +24,7 @@ const LOAD_BODY = {
 } as const;
 
 /** POST /load/{filename}: 200 with the plaintext, 500 for every failure. */
-export function registerLoadRoutes(app: FastifyInstance, options: LoadRoutesOptions): void {
+export function registerLoadRoutes(app: FastifyInstance, { apiClient, clientStallTimeoutMs }: LoadRoutesOptions): void {
   app.post<LoadRequest>(
     '/load/:filename',
     { schema: { body: LOAD_BODY }, config: { failureStatus: 500 } },
@@ -36,21 +33,8 @@ export function registerLoadRoutes(app: FastifyInstance, options: LoadRoutesOpti
       const name = request.body.filename ?? assertFileName(request.params.filename, ['path', 'filename']);
       const resource = { folder: request.body.folder, name };
       const abort = abortWhenClientLeaves(reply);
-      await options.activeWork.run(() => send(resource, reply, abort, options));
+      await using body = await apiClient.load(resource, abort.signal);
+      await sendBody(reply, body, { stallTimeoutMs: clientStallTimeoutMs, abort });
     },
   );
-}
-
-async function send(
-  resource: ResourceName,
-  reply: FastifyReply,
-  abort: AbortController,
-  { downloads, clientStallTimeoutMs }: LoadRoutesOptions,
-): Promise<void> {
-  const body = await downloads.open(resource, abort.signal);
-  try {
-    await sendBody(reply, body, { stallTimeoutMs: clientStallTimeoutMs, abort });
-  } finally {
-    await body.close();
-  }
 }

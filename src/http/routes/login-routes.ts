@@ -1,8 +1,9 @@
 import type { FastifyInstance } from 'fastify';
+import type { ApiClient } from '../../api-client/api-client.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 
 export interface LoginRoutesOptions {
-  readonly apiClient: { login(email: string, password: string, signal: AbortSignal): Promise<unknown> };
+  readonly apiClient: Pick<ApiClient, 'login'>;
 }
 
 interface LoginBody {

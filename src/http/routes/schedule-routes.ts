@@ -1,8 +1,8 @@
 import type { FastifyInstance } from 'fastify';
-import type { TaskService } from '../../tasks/tasks.ts';
-import type { JsonObject } from '../../tasks/task.ts';
+import type { Tasks } from '../../tasks/tasks.ts';
 import { toScheduleView } from '../schemas/task.ts';
 import { toRequestError } from '../errors/request-faults.ts';
+import type { JsonObject } from '../../json.ts';
 
 interface ScheduleBody {
   readonly provider: string;
@@ -29,7 +29,7 @@ const SCHEDULE_BODY = {
 } as const;
 
 /** POST and GET /schedules, DELETE /schedules/{id}: tasks that begin by themselves. All of them want a key. */
-export function registerScheduleRoutes(app: FastifyInstance, { tasks }: { readonly tasks: TaskService }): void {
+export function registerScheduleRoutes(app: FastifyInstance, { tasks }: { readonly tasks: Tasks }): void {
   app.post<{ Body: ScheduleBody }>('/schedules', { schema: { body: SCHEDULE_BODY }, config: KEYED }, ({ body }) => {
     const { provider, parameters = {}, cron, timezone = 'UTC', catch_up: catchUp = false } = body;
     try {

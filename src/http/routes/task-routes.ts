@@ -1,14 +1,15 @@
 import type { FastifyInstance } from 'fastify';
 import { FIRST_POSITION, parseEventPosition, type TaskEvent } from '../../tasks/task-events.ts';
-import type { TaskService } from '../../tasks/tasks.ts';
-import { TASK_STATUSES, type JsonObject, type TaskStatus } from '../../tasks/task.ts';
+import type { Tasks } from '../../tasks/tasks.ts';
+import { TASK_STATUSES, type TaskStatus } from '../../tasks/task.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import { sendEvents, type ServerEvent } from '../bodies/send-events.ts';
 import { toLogLine, toServerEvent, toTaskView, toTaskSummary } from '../schemas/task.ts';
 import { toRequestError } from '../errors/request-faults.ts';
+import type { JsonObject } from '../../json.ts';
 
 export interface TaskRoutesOptions {
-  readonly tasks: TaskService;
+  readonly tasks: Tasks;
   readonly clientStallTimeoutMs: number;
 }
 

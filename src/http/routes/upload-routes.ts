@@ -1,20 +1,18 @@
 import type { FastifyInstance } from 'fastify';
-import type { UploadService } from '../../resources/upload-service.ts';
-import type { ActiveWork } from '../../api-client/active-work.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
+import type { ApiClient } from '../../api-client/api-client.ts';
 import { readUploadForm } from '../bodies/upload-form.ts';
 import { assertFileName, MISSING_MESSAGE, RequestValidationError } from '../errors/request-faults.ts';
 
 export interface UploadRoutesOptions {
-  readonly uploads: UploadService;
-  readonly activeWork: ActiveWork;
+  readonly apiClient: Pick<ApiClient, 'upload'>;
   readonly clientStallTimeoutMs: number;
 }
 
 /** POST /upload/{filename}, multipart: 200 `{"status":"ok"}`, 500 for every failure. */
 export function registerUploadRoutes(
   app: FastifyInstance,
-  { uploads, activeWork, clientStallTimeoutMs }: UploadRoutesOptions,
+  { apiClient, clientStallTimeoutMs }: UploadRoutesOptions,
 ): void {
   app.post<{ Params: { filename: string } }>(
     '/upload/:filename',
@@ -29,9 +27,8 @@ export function registerUploadRoutes(
     async (request, reply) => {
       const name = assertFileName(request.params.filename, ['path', 'filename']);
       const { signal } = abortWhenClientLeaves(reply);
-      await activeWork.run(() =>
-        uploads.upload(name, readUploadForm(request, { stallTimeoutMs: clientStallTimeoutMs, signal }), signal),
-      );
+      const items = readUploadForm(request, { stallTimeoutMs: clientStallTimeoutMs, signal });
+      await apiClient.upload(name, items, signal);
       return { status: 'ok' };
     },
   );

@@ -1,7 +1,8 @@
 import type { Schedule } from '../../tasks/schedule.ts';
 import type { TaskEvent } from '../../tasks/task-events.ts';
-import type { JsonValue, Task, TaskLogLine, TaskStatus } from '../../tasks/task.ts';
+import type { Task, TaskLogLine, TaskStatus } from '../../tasks/task.ts';
 import type { ServerEvent } from '../bodies/send-events.ts';
+import type { JsonValue } from '../../json.ts';
 
 /** A task as the original's clients know it: what POST / and GET /tasks answer. */
 export interface TaskSummary {

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { makeImage, makeLayer, saveImages } from '../../../lab/images/image-maker.ts';
 import { DockerCli } from '../../../lab/services/docker-cli.ts';
 import { startDockerd, stopDockerd } from '../../../lab/services/services.ts';
-import { DOCKER_SKIP } from '../../support/test-environment.ts';
+import { DOCKER_SKIP } from '../../../lab/test-environment.ts';
 
 const DEMO = path.resolve(import.meta.dirname, '../../../demo/demo.ts');
 /** The demo's Loader removes images that only Loaders make, which the shared engine may have of other tests. */

@@ -18,7 +18,7 @@ import {
 import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
-import { S3_SKIP } from '../../support/test-environment.ts';
+import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 const content = randomBytes(10_000_000);
 const digest = sha256(content);
@@ -185,9 +185,7 @@ describe('a load whose copy in the cache', { skip: S3_SKIP }, () => {
         body: JSON.stringify({ filename: 'model', folder: 'models' }),
         signal: abort.signal,
       });
-      setTimeout(() => {
-        abort.abort();
-      }, afterMs);
+      setTimeout(() => abort.abort(), afterMs);
       await loading.then((response) => response.arrayBuffer()).catch(() => undefined);
     }
     await device.settled();

@@ -4,7 +4,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
 import { LoaderProcess, readJson } from '../../../lab/loader-process.ts';
-import { S3_SKIP } from '../../support/test-environment.ts';
+import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 /** Three ranges and a bit. */
 const content = randomBytes(26_000_000);
@@ -201,9 +201,7 @@ describe('concurrent loads', { skip: S3_SKIP }, () => {
     await device.login();
     await device.upload('model', content);
   });
-  afterEach(() => {
-    device.heal();
-  });
+  afterEach(() => device.heal());
   after(() => device.stop());
 
   it('share one transfer from the CDN, and a late one reads what is there already', async () => {

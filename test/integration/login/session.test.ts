@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { Device, digestBody, sha256 } from '../../support/device.ts';
 import { readJson } from '../../../lab/loader-process.ts';
-import { S3_SKIP } from '../../support/test-environment.ts';
+import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 describe('a session whose token expires', { skip: S3_SKIP }, () => {
   let device: Device;
@@ -14,9 +14,7 @@ describe('a session whose token expires', { skip: S3_SKIP }, () => {
     await device.upload('model', content);
     device.heal();
   });
-  afterEach(() => {
-    device.heal();
-  });
+  afterEach(() => device.heal());
   after(() => device.stop());
 
   const logins = () => device.apiProxy.requests.filter((request) => request.url === '/login').length;
@@ -53,9 +51,8 @@ describe('a session whose token expires', { skip: S3_SKIP }, () => {
     assert.deepEqual([answer.status, answer.body.code], [500, 'wrong_credentials']);
   });
 
-  it('serves again once the fault is over', async () => {
-    assert.equal((await digestBody(await device.loader.load('model'))).sha256, sha256(content));
-  });
+  it('serves again once the fault is over', async () =>
+    assert.equal((await digestBody(await device.loader.load('model'))).sha256, sha256(content)));
 
   it('lets a load in flight finish while another login succeeds', async () => {
     const large = randomBytes(30_000_000);

@@ -15,13 +15,13 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { archiveEntries, makeImage, makeLayer, saveImages, seededBytes } from '../../../lab/images/image-maker.ts';
 import { tarArchive } from '../../../lab/images/tar-entry.ts';
 import { ProgressLine } from '../../../src/cli/progress-line.ts';
-import { openEnvelope } from '../../../src/security/envelope-cipher.ts';
+import { decryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { deriveArchiveAesKey } from '../../../src/security/key-derivation.ts';
-import { PartFile } from '../../../src/files/draft-file.ts';
+import { DraftFile } from '../../../src/files/draft-file.ts';
 import { readArchiveIndex } from '../../../src/archive/archive-index.ts';
 import { openArchive } from '../../../src/archive/open-archive.ts';
 import { DockerCli } from '../../../lab/services/docker-cli.ts';
-import { DOCKER_HOST, DOCKER_SKIP, LOG_FOLDER, noteSecrets } from '../../support/test-environment.ts';
+import { DOCKER_HOST, DOCKER_SKIP, LOG_FOLDER, noteSecrets } from '../../../lab/test-environment.ts';
 
 const COMMAND = path.resolve(import.meta.dirname, '../../../src/cli/loader.ts');
 const ROOT_SKIP = process.getuid?.() === 0 ? false : 'mounting a small disk needs root';
@@ -210,8 +210,8 @@ describe('loader pack, of a tar', () => {
     child.stdin.end(TAR);
     assert.equal((await ended(child)).code, 0);
     const fromStdin = await readFile(outputPath);
-    assert.ok(openEnvelope(fromFile, AES_KEY).equals(TAR));
-    assert.ok(openEnvelope(fromStdin, AES_KEY).equals(TAR));
+    assert.ok(decryptBuffer(fromFile, AES_KEY).equals(TAR));
+    assert.ok(decryptBuffer(fromStdin, AES_KEY).equals(TAR));
     assert.ok(!fromFile.subarray(0, 16).equals(fromStdin.subarray(0, 16)), 'each has an IV of its own');
   });
 
@@ -290,7 +290,7 @@ describe('the key fragment of loader pack', () => {
     const { code, stderr } = await packTar(TAR);
     assert.equal(code, 0);
     assert.match(stderr, /^Note: the key fragment ends with a line break/);
-    assert.ok(openEnvelope(await readFile(outputPath), deriveArchiveAesKey(fragment)).equals(TAR));
+    assert.ok(decryptBuffer(await readFile(outputPath), deriveArchiveAesKey(fragment)).equals(TAR));
   });
 
   it('must not be empty, absent, or another file', async () => {
@@ -405,7 +405,7 @@ describe('loader pack, with an engine on a bad day', () => {
     const tar = saveImages([two]);
     onExport = (response) => setTimeout(() => response.end(tar), 600);
     assert.equal((await packFrom()).code, 0);
-    assert.ok(openEnvelope(await readFile(outputPath), AES_KEY).equals(tar));
+    assert.ok(decryptBuffer(await readFile(outputPath), AES_KEY).equals(tar));
   });
 
   it('tells what it says', async () => {
@@ -414,9 +414,7 @@ describe('loader pack, with an engine on a bad day', () => {
   });
 
   it('notices a connection that breaks', async () => {
-    onExport = (response) => {
-      response.write(TAR.subarray(0, 300_000), () => response.destroy());
-    };
+    onExport = (response) => response.write(TAR.subarray(0, 300_000), () => response.destroy());
     await assertFailed(await packFrom(), /The connection to the Docker engine at \S+ failed/);
   });
 
@@ -435,9 +433,7 @@ describe('loader pack, with an engine on a bad day', () => {
 
   it('is told to stop at Ctrl-C while the engine prepares', async () => {
     const asked = Promise.withResolvers<undefined>();
-    onExport = () => {
-      asked.resolve(undefined);
-    };
+    onExport = () => asked.resolve(undefined);
     const child = start(packArgs('x:1'), { DOCKER_HOST: host });
     const end = ended(child);
     await asked.promise;
@@ -500,17 +496,13 @@ describe('the progress of a command', () => {
 
   it('is one line every five seconds where there is no terminal', (t) => {
     t.mock.timers.enable({ apis: ['setInterval'] });
-    const text = show(false, (ms) => {
-      t.mock.timers.tick(ms);
-    });
+    const text = show(false, (ms) => t.mock.timers.tick(ms));
     assert.match(text, /^(Packing: 1\.0 MB of 4\.0 MB, .*\/s, 0 s\n){2}$/);
   });
 
   it('is one line that is redrawn, and goes away, on a terminal', (t) => {
     t.mock.timers.enable({ apis: ['setInterval'] });
-    const text = show(true, (ms) => {
-      t.mock.timers.tick(ms);
-    });
+    const text = show(true, (ms) => t.mock.timers.tick(ms));
     assert.doesNotMatch(text, /\n/);
     assert.match(text, /^\r\u001b\[KPacking: nothing yet, 0 s\r/);
     assert.equal(text.match(/\r\u001b\[KPacking: 1\.0 MB of 4\.0 MB/g)?.length, 60);
@@ -519,8 +511,8 @@ describe('the progress of a command', () => {
 });
 
 describe('a file in the making that must not take the place of another', () => {
-  async function publishNew(): Promise<PartFile> {
-    const file = await PartFile.create(path.join(folder, 'x.part'));
+  async function publishNew(): Promise<DraftFile> {
+    const file = await DraftFile.create(path.join(folder, 'x.part'));
     await file.write(Buffer.from('content'), 0);
     try {
       await file.publishNew(outputPath);

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Device, digestBody, sha256 } from '../../support/device.ts';
 import type { Fault } from '../../../lab/faults/fault-proxy.ts';
-import { S3_SKIP } from '../../support/test-environment.ts';
+import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 const content = randomBytes(26_000_000);
 const PASS: Fault = { kind: 'pass' };

@@ -4,7 +4,7 @@ import { after, before, describe, it } from 'node:test';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
 import { BOUNDARY, FORM_END, formHead, partHead, RawConnection } from '../../../lab/faults/raw-http.ts';
 import { readJson, type JsonAnswer } from '../../../lab/loader-process.ts';
-import { S3_SKIP } from '../../support/test-environment.ts';
+import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 interface Item {
   readonly type: string;

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Device, eventually } from '../../support/device.ts';
 import { LoaderProcess, type JsonAnswer } from '../../../lab/loader-process.ts';
 import { newApiKey, prefetchOf, type SeenSchedule } from '../../support/task-client.ts';
-import { noteSecrets, S3_SKIP } from '../../support/test-environment.ts';
+import { noteSecrets, S3_SKIP } from '../../../lab/test-environment.ts';
 
 const UUID = /^[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/;
 const EVERY_SECOND = '* * * * * *';

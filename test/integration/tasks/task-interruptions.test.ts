@@ -12,7 +12,7 @@ import {
   type SeenDetails,
   type SeenSchedule,
 } from '../../support/task-client.ts';
-import { S3_SKIP } from '../../support/test-environment.ts';
+import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 /** A run of the tests takes 200; a campaign may take more, and repeat one by its seed. */
 const KILLS = Number(process.env['LOADER_TEST_TASK_KILLS'] ?? 200);

@@ -10,7 +10,7 @@ import { Device, digestBody, eventually, sha256 } from '../../support/device.ts'
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
 import { LoaderProcess } from '../../../lab/loader-process.ts';
 import { newApiKey, prefetchOf, type SeenDetails } from '../../support/task-client.ts';
-import { S3_SKIP } from '../../support/test-environment.ts';
+import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 const PASS: Fault = { kind: 'pass' };
 const MB = 1_000_000;
@@ -668,9 +668,7 @@ describe('an evict', { skip: S3_SKIP }, () => {
     for (const [index, name] of [...contents.keys()].entries()) await setAge(name, 30 - 10 * index);
   });
 
-  afterEach(() => {
-    device.heal();
-  });
+  afterEach(() => device.heal());
 
   after(() => device.stop());
 

@@ -7,7 +7,7 @@ import type { SeenRequest } from '../../../lab/faults/fault-proxy.ts';
 import { readJson } from '../../../lab/loader-process.ts';
 import { RawConnection } from '../../../lab/faults/raw-http.ts';
 import { newApiKey, type SeenDetails, type SeenEvent } from '../../support/task-client.ts';
-import { S3_SKIP } from '../../support/test-environment.ts';
+import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 /** Of the events' ids; they are compared as numbers, part by part. */
 function compareIds(a: string, b: string): number {

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
 import { LoaderProcess } from '../../../lab/loader-process.ts';
 import { newApiKey, TaskClient, type SeenDetails } from '../../support/task-client.ts';
-import { S3_SKIP } from '../../support/test-environment.ts';
+import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 const NOBODY = 65_534;
 const NOBODYS_UID = '00000000-0000-4000-8000-000000000000';

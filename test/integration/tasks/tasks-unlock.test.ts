@@ -8,7 +8,7 @@ import { eventually } from '../../support/device.ts';
 import { readJson } from '../../../lab/loader-process.ts';
 import { startDockerd, stopDockerd } from '../../../lab/services/services.ts';
 import { newApiKey, type SeenDetails } from '../../support/task-client.ts';
-import { DOCKER_SKIP, noteSecrets } from '../../support/test-environment.ts';
+import { DOCKER_SKIP, noteSecrets } from '../../../lab/test-environment.ts';
 import { testImages } from '../../support/test-images.ts';
 import { UnlockDevice } from '../../support/unlock-device.ts';
 
@@ -59,9 +59,7 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
     const { promise, resolve } = Promise.withResolvers<undefined>();
     device.engineProxy.fault = (index) =>
       index === 0 ? { kind: 'pass' } : { kind: 'hold', afterBytes: 100_000, until: promise };
-    return () => {
-      resolve(undefined);
-    };
+    return () => resolve(undefined);
   }
 
   function assertComplete(task: SeenDetails): void {

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
 import { LoaderProcess, readJson, type JsonAnswer } from '../../../lab/loader-process.ts';
 import { newApiKey, prefetchOf, TaskClient, type HistoryPage, type SeenDetails } from '../../support/task-client.ts';
-import { noteSecrets, S3_SKIP } from '../../support/test-environment.ts';
+import { noteSecrets, S3_SKIP } from '../../../lab/test-environment.ts';
 
 const UUID = /^[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/;
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;

@@ -13,7 +13,7 @@ import {
   type Image,
 } from '../../../lab/images/image-maker.ts';
 import { tarArchive, type TarEntry } from '../../../lab/images/tar-entry.ts';
-import { DOCKER_HOST, DOCKER_SKIP } from '../../support/test-environment.ts';
+import { DOCKER_HOST, DOCKER_SKIP } from '../../../lab/test-environment.ts';
 
 /** What Docker 20.10 loads, and all later ones. */
 const LOADABLE: readonly ArchiveOptions[] = [

@@ -5,13 +5,13 @@ import { truncate, utimes } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
-import { encryptEnvelope, sealEnvelope } from '../../../src/security/envelope-cipher.ts';
+import { encryptEnvelope, encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { deriveArchiveAesKey } from '../../../src/security/key-derivation.ts';
 import type { UnlockStatus } from '../../../src/unlock/unlock-service.ts';
 import { archiveEntries, saveImages } from '../../../lab/images/image-maker.ts';
 import { startDockerd, stopDockerd } from '../../../lab/services/services.ts';
 import { tarArchive, tarEntry, type TarEntry } from '../../../lab/images/tar-entry.ts';
-import { DOCKER_SKIP } from '../../support/test-environment.ts';
+import { DOCKER_SKIP } from '../../../lab/test-environment.ts';
 import { testImages } from '../../support/test-images.ts';
 import { UnlockDevice } from '../../support/unlock-device.ts';
 
@@ -27,7 +27,7 @@ describe('an unlock of a bad archive', { skip: DOCKER_SKIP }, () => {
 
   before(async () => {
     device = await UnlockDevice.start((await startDockerd(ENGINE)).host);
-    sealed = sealEnvelope(tar, deriveArchiveAesKey(device.origin.keyFragment));
+    sealed = encryptBuffer(tar, deriveArchiveAesKey(device.origin.keyFragment));
   });
 
   beforeEach(async () => {
@@ -61,7 +61,7 @@ describe('an unlock of a bad archive', { skip: DOCKER_SKIP }, () => {
   }
 
   function seal(plaintext: Buffer): Buffer {
-    return sealEnvelope(plaintext, deriveArchiveAesKey(device.origin.keyFragment));
+    return encryptBuffer(plaintext, deriveArchiveAesKey(device.origin.keyFragment));
   }
 
   /** The archive with some entries changed; undefined removes one. */
@@ -241,7 +241,7 @@ describe('an unlock of a bad archive', { skip: DOCKER_SKIP }, () => {
 
   it('uses the key fragment as it is at each unlock', async () => {
     const next = randomBytes(33);
-    await device.putEnvelope(sealEnvelope(tar, deriveArchiveAesKey(next)));
+    await device.putEnvelope(encryptBuffer(tar, deriveArchiveAesKey(next)));
     assertFailed(await device.unlock(), 'archive_key_wrong', /key fragment/);
     device.origin.api.keyFragment = next;
     assert.equal((await device.unlock()).state, 'ready');

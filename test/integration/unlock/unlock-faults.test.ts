@@ -6,7 +6,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import type { UnlockStatus } from '../../../src/unlock/unlock-service.ts';
 import { saveImages } from '../../../lab/images/image-maker.ts';
 import { startDockerd, stopDockerd } from '../../../lab/services/services.ts';
-import { DOCKER_SKIP } from '../../support/test-environment.ts';
+import { DOCKER_SKIP } from '../../../lab/test-environment.ts';
 import { testImages } from '../../support/test-images.ts';
 import { UnlockDevice } from '../../support/unlock-device.ts';
 

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { saveImages } from '../../../lab/images/image-maker.ts';
 import { SERVICES_FOLDER, startDockerd, stopDockerd } from '../../../lab/services/services.ts';
-import { DOCKER_SKIP } from '../../support/test-environment.ts';
+import { DOCKER_SKIP } from '../../../lab/test-environment.ts';
 import { testImages } from '../../support/test-images.ts';
 import { UnlockDevice } from '../../support/unlock-device.ts';
 

@@ -8,7 +8,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { makeImage, saveImages, type ArchiveOptions } from '../../../lab/images/image-maker.ts';
 import { startDockerd, stopDockerd } from '../../../lab/services/services.ts';
-import { DOCKER_SKIP } from '../../support/test-environment.ts';
+import { DOCKER_SKIP } from '../../../lab/test-environment.ts';
 import { testImages, testLayer } from '../../support/test-images.ts';
 import { UnlockDevice } from '../../support/unlock-device.ts';
 

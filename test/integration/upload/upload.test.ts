@@ -6,7 +6,7 @@ import { Device, digestBody, eventually, sha256 } from '../../support/device.ts'
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
 import { readJson } from '../../../lab/loader-process.ts';
 import { BOUNDARY, FORM_END, formHead, partHead, RawConnection } from '../../../lab/faults/raw-http.ts';
-import { S3_SKIP } from '../../support/test-environment.ts';
+import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 /** Three parts and a bit. */
 const older = randomBytes(26_000_000);

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
-import { sealEnvelope } from '../../../src/security/envelope-cipher.ts';
+import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { chainIds, readArchiveIndex, type ArchiveImage } from '../../../src/archive/archive-index.ts';
 import {
   archiveEntries,
@@ -18,10 +18,10 @@ import {
   type Image,
 } from '../../../lab/images/image-maker.ts';
 import { tarArchive, type TarEntry } from '../../../lab/images/tar-entry.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
 const KEY = Buffer.alloc(32, 'k');
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
-const NEVER = new AbortController().signal;
 const LAYOUTS = ['classic', 'oci'] as const;
 const OPTIONS: ArchiveOptions[] = (['ustar', 'gnu', 'pax'] as const).flatMap((nameStyle) =>
   [false, true].flatMap((putsManifestFirst): ArchiveOptions[] => [
@@ -48,7 +48,7 @@ after(async () => {
 
 async function seal(plaintext: Buffer): Promise<EnvelopeReader> {
   const name = path.join(folder, String(handles.length));
-  await writeFile(name, sealEnvelope(plaintext, KEY));
+  await writeFile(name, encryptBuffer(plaintext, KEY));
   const handle = await open(name);
   handles.push(handle);
   return new EnvelopeReader(handle, plaintext.length, KEY);
@@ -309,9 +309,7 @@ describe('chain IDs', () => {
     assert.deepEqual(chainIds([a, b]), chainIds([a, b, c]).slice(0, 2));
   });
 
-  it('of no layers are none', () => {
-    assert.deepEqual(chainIds([]), []);
-  });
+  it('of no layers are none', () => assert.deepEqual(chainIds([]), []));
 });
 
 function sha256(content: Buffer): string {

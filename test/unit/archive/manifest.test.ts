@@ -61,9 +61,7 @@ describe('manifest.json', () => {
     ['text for an image', 'x'],
     ['a list for an image', [sound]],
   ] as const) {
-    it(`is refused with ${what}`, () => {
-      assert.throws(() => parseManifest(manifest(sound, item)), INVALID);
-    });
+    it(`is refused with ${what}`, () => assert.throws(() => parseManifest(manifest(sound, item)), INVALID));
   }
 
   it('takes as much as its limits say', () => {
@@ -85,9 +83,7 @@ describe('manifest.json', () => {
   });
 
   for (const text of ['', '{', '[', 'null', '{}', '[]', '5', '"x"', '[{"Config":"c"', '\u0000', '[{}]x']) {
-    it(`is refused as ${JSON.stringify(text)}`, () => {
-      assert.throws(() => parseManifest(Buffer.from(text)), INVALID);
-    });
+    it(`is refused as ${JSON.stringify(text)}`, () => assert.throws(() => parseManifest(Buffer.from(text)), INVALID));
   }
 
   it('is refused when it is no UTF-8: a damaged block must not become a name', () => {
@@ -138,9 +134,8 @@ describe('an image config', () => {
   });
 
   for (const place of [path, `blobs/sha256/${image.id.slice(7)}`, 'config.json', 'somewhere/else']) {
-    it(`is named by its bytes, wherever it lies: ${place.slice(0, 20)}`, () => {
-      assert.equal(parseImageConfig(image.config, place).id, image.id);
-    });
+    it(`is named by its bytes, wherever it lies: ${place.slice(0, 20)}`, () =>
+      assert.equal(parseImageConfig(image.config, place).id, image.id));
   }
 
   it('is refused when it does not match the digest in its path', () => {
@@ -175,9 +170,7 @@ describe('an image config', () => {
     ['one bad diff ID of many', { ...sound, rootfs: { diff_ids: [DIFF_ID, DIFF_ID, '../x'] } }],
     ['513 layers', { ...sound, rootfs: { diff_ids: Array.from({ length: 513 }, () => DIFF_ID) } }],
   ] as const) {
-    it(`is refused as, or with, ${what}`, () => {
-      assert.throws(() => parse(config), INVALID);
-    });
+    it(`is refused as, or with, ${what}`, () => assert.throws(() => parse(config), INVALID));
   }
 
   it('may have 512 layers', () => {
@@ -207,9 +200,7 @@ describe('a path in an archive', () => {
     [' a ', ' a '],
     ['a\\..\\b', 'a\\..\\b'],
   ] as const) {
-    it(`has one form: ${JSON.stringify(given)}`, () => {
-      assert.equal(archivePath(given), form);
-    });
+    it(`has one form: ${JSON.stringify(given)}`, () => assert.equal(archivePath(given), form));
   }
 
   for (const given of [
@@ -226,9 +217,7 @@ describe('a path in an archive', () => {
     '\0',
     'a/\0/b',
   ]) {
-    it(`does not lead out of it: ${JSON.stringify(given)}`, () => {
-      assert.throws(() => archivePath(given), INVALID);
-    });
+    it(`does not lead out of it: ${JSON.stringify(given)}`, () => assert.throws(() => archivePath(given), INVALID));
   }
 
   it('promises a digest as a blob or as a config', () => {
@@ -253,8 +242,7 @@ describe('a path in an archive', () => {
     'manifest.json',
     '',
   ]) {
-    it(`promises none otherwise: ${JSON.stringify(place.replaceAll(HEX, '<hex>'))}`, () => {
-      assert.equal(digestInPath(place), undefined);
-    });
+    it(`promises none otherwise: ${JSON.stringify(place.replaceAll(HEX, '<hex>'))}`, () =>
+      assert.equal(digestInPath(place), undefined));
   }
 });

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { LoaderError } from '../../../src/errors.ts';
 import { preflightEnvelope } from '../../../src/security/envelope.ts';
-import { sealEnvelope } from '../../../src/security/envelope-cipher.ts';
+import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import {
   archiveExists,
   assertUnchanged,
@@ -30,7 +30,7 @@ const UNREADABLE = { name: 'LoaderError', code: 'archive_unreadable' };
 const CHANGED = { name: 'LoaderError', code: 'archive_changed' };
 
 const tar = saveImages([makeImage({ tags: ['azaion/api:1'], layers: [makeLayer({ a: 'A' })] })]);
-const envelope = sealEnvelope(tar, KEY, IV);
+const envelope = encryptBuffer(tar, KEY, IV);
 
 let folder = '';
 let archive = '';
@@ -51,7 +51,7 @@ async function openBytes(bytes: Buffer, key: Buffer = KEY): Promise<OpenArchive>
 
 /** Opens the archive of this plaintext, hands it to `look`, and closes it. */
 async function withOpen(plaintext: Buffer, look: (open: OpenArchive) => Promise<void> | void): Promise<void> {
-  const open = await openBytes(sealEnvelope(plaintext, KEY));
+  const open = await openBytes(encryptBuffer(plaintext, KEY));
   try {
     await look(open);
   } finally {
@@ -92,9 +92,7 @@ describe('opening an archive', () => {
     old.fill(0, 257, 265).fill(' ', 148, 156);
     const sum = old.subarray(0, 512).reduce((total, byte) => total + byte, 0);
     old.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148);
-    return withOpen(old, ({ compression }) => {
-      assert.equal(compression, 'none');
-    });
+    return withOpen(old, ({ compression }) => assert.equal(compression, 'none'));
   });
 
   it('follows a symbolic link', async () => {
@@ -138,7 +136,7 @@ describe('a wrong key', () => {
   });
 
   it('is told as such for a compressed archive', async () => {
-    await writeFile(archive, sealEnvelope(gzipSync(tar), KEY, IV));
+    await writeFile(archive, encryptBuffer(gzipSync(tar), KEY, IV));
     for (let index = 0; index < 50; index++) await assert.rejects(openArchive(archive, wrongKey(index)), KEY_WRONG);
   });
 
@@ -152,7 +150,7 @@ describe('a wrong key', () => {
 
   it('is what it looks like when the content is no tar', async () => {
     for (const content of [Buffer.alloc(5000, 'x'), Buffer.alloc(5000), tar.subarray(100)]) {
-      await assert.rejects(openBytes(sealEnvelope(content, KEY)), KEY_WRONG);
+      await assert.rejects(openBytes(encryptBuffer(content, KEY)), KEY_WRONG);
     }
   });
 });
@@ -167,7 +165,7 @@ describe('a broken archive', () => {
   }
 
   it('of 32 bytes holds nothing', async () => {
-    const none = sealEnvelope(Buffer.alloc(0), KEY, IV);
+    const none = encryptBuffer(Buffer.alloc(0), KEY, IV);
     assert.equal(none.length, 32);
     await assert.rejects(openBytes(none), { ...INVALID, message: /too short to hold an image/ });
     await assert.rejects(openBytes(none, wrongKey(0)), KEY_WRONG);
@@ -175,7 +173,7 @@ describe('a broken archive', () => {
 
   for (const length of [1, 16, 257, 511]) {
     it(`that holds ${length} bytes is too short, even if it begins like a tar`, async () => {
-      const short = sealEnvelope(tar.subarray(0, length), KEY);
+      const short = encryptBuffer(tar.subarray(0, length), KEY);
       await assert.rejects(openBytes(short), { ...INVALID, message: /too short to hold an image/ });
     });
   }
@@ -196,7 +194,7 @@ describe('a broken archive', () => {
 
   it('whose last byte is damaged is refused, plain and compressed', async () => {
     for (const plaintext of [tar, gzipSync(tar), zstdCompressSync(tar)]) {
-      const sound = sealEnvelope(plaintext, KEY, IV);
+      const sound = encryptBuffer(plaintext, KEY, IV);
       // The last byte of the block before the last changes the last byte of the padding.
       const bad = flipped(sound, sound.length - 17, 0x40);
       await assert.rejects(openBytes(bad), { ...INVALID, message: /its end is damaged or missing/ });
@@ -211,7 +209,7 @@ describe('a broken archive', () => {
   });
 
   it('is closed, so that nothing of it is left open', async () => {
-    for (const bytes of [envelope.subarray(0, 100), flipped(envelope, 0), sealEnvelope(Buffer.alloc(900), KEY)]) {
+    for (const bytes of [envelope.subarray(0, 100), flipped(envelope, 0), encryptBuffer(Buffer.alloc(900), KEY)]) {
       await assert.rejects(openBytes(bytes));
     }
     assert.deepEqual(
@@ -260,7 +258,7 @@ describe('the identity of an archive', () => {
   it('does not stand when the archive is replaced, cut, touched or removed', async () => {
     const modified = new Date(Number(identity.modifiedNs) / 1e6);
     // Of the same length and, as far as that can be set, of the same time.
-    await writeFile(archive, sealEnvelope(tar, KEY));
+    await writeFile(archive, encryptBuffer(tar, KEY));
     await utimes(archive, modified, modified);
     await assert.rejects(assertUnchanged(archive, identity), CHANGED);
     await writeFile(archive, envelope.subarray(0, 1000));

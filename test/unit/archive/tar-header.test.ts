@@ -226,9 +226,8 @@ describe('the PAX records before a header', () => {
     '9 path=a\n\0\0\0',
     '2\n path=a\n',
   ]) {
-    it(`are refused when they are malformed: ${JSON.stringify(body)}`, () => {
-      assert.throws(() => readEntries(paxHeader(body)), INVALID);
-    });
+    it(`are refused when they are malformed: ${JSON.stringify(body)}`, () =>
+      assert.throws(() => readEntries(paxHeader(body)), INVALID));
   }
 
   it('are refused when the file is sparse', () => {

@@ -4,16 +4,15 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
-import { sealEnvelope } from '../../../src/security/envelope-cipher.ts';
+import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { listTar, TarListing } from '../../../src/archive/tar-listing.ts';
 import { seededBytes } from '../../../lab/images/image-maker.ts';
 import { TAR_END, tarArchive, type TarEntry } from '../../../lab/images/tar-entry.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
 const KEY = Buffer.alloc(32, 'k');
 const BLOCK = 512;
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
-const NEVER = new AbortController().signal;
-
 let folder = '';
 const handles: FileHandle[] = [];
 
@@ -29,7 +28,7 @@ after(async () => {
 /** A reader of its own file; `length` says that no more than this is there. */
 async function seal(plaintext: Buffer): Promise<(length?: number) => EnvelopeReader> {
   const name = path.join(folder, String(handles.length));
-  await writeFile(name, sealEnvelope(plaintext, KEY));
+  await writeFile(name, encryptBuffer(plaintext, KEY));
   const handle = await open(name);
   handles.push(handle);
   return (length = plaintext.length) => new EnvelopeReader(handle, length, KEY);
@@ -137,9 +136,7 @@ describe('the files of a listing', () => {
     assert.deepEqual(listing.file('a'), listing.find('a'));
   });
 
-  it('are none in an empty tar', async () => {
-    assert.equal((await list([])).find('manifest.json'), undefined);
-  });
+  it('are none in an empty tar', async () => assert.equal((await list([])).find('manifest.json'), undefined));
 });
 
 describe('a link', () => {

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { TarObserver } from '../../../src/archive/tar-observer.ts';
-import type { WantedImage } from '../../../src/binary-split/engine-images.ts';
 import {
   archiveEntries,
   makeImage,
@@ -11,6 +10,7 @@ import {
   type ArchiveOptions,
 } from '../../../lab/images/image-maker.ts';
 import { TAR_END, tarArchive, type TarEntry } from '../../../lab/images/tar-entry.ts';
+import type { WantedImage } from '../../../src/archive/archive-images.ts';
 
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
 const WHOLE = Infinity;
@@ -236,11 +236,6 @@ describe('a stream is refused', () => {
     const observer = new TarObserver();
     const json = tarArchive([{ name: 'x.json', content: '{'.padEnd(8 * 1024 * 1024) }], { hasEndMark: false });
     for (let at = 0; at < 4; at++) observer.take(json);
-    assert.throws(
-      () => {
-        observer.take(json);
-      },
-      { ...INVALID, message: /too many/ },
-    );
+    assert.throws(() => observer.take(json), { ...INVALID, message: /too many/ });
   });
 });

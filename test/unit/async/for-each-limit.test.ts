@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, it } from 'node:test';
-import { runInParallel } from '../../../src/async/for-each-limit.ts';
+import { forEachLimit } from '../../../src/async/for-each-limit.ts';
 
 /** Work that the test ends, item by item. */
 class Work {
@@ -27,7 +27,7 @@ class Work {
 describe('work in parallel', () => {
   it('is done for each item once, so many at a time, in their order', async () => {
     const work = new Work();
-    const done = runInParallel([1, 2, 3, 4, 5], 2, work.run);
+    const done = forEachLimit([1, 2, 3, 4, 5], 2, work.run);
     await nextTurn();
     assert.deepEqual(work.begun, [1, 2]);
     await work.end(2);
@@ -42,7 +42,7 @@ describe('work in parallel', () => {
 
   it('is done one after the other with a count of one', async () => {
     const events: string[] = [];
-    await runInParallel(['a', 'b', 'c'], 1, async (item) => {
+    await forEachLimit(['a', 'b', 'c'], 1, async (item) => {
       events.push(`+${item}`);
       await nextTurn();
       events.push(`-${item}`);
@@ -51,9 +51,9 @@ describe('work in parallel', () => {
   });
 
   it('is nothing for no items, and takes a count that is larger than theirs', async () => {
-    await runInParallel([], 3, () => assert.fail('there is nothing to do'));
+    await forEachLimit([], 3, () => assert.fail('there is nothing to do'));
     const seen: number[] = [];
-    await runInParallel([1, 2], 100, (item) => {
+    await forEachLimit([1, 2], 100, (item) => {
       seen.push(item);
       return Promise.resolve();
     });
@@ -62,7 +62,7 @@ describe('work in parallel', () => {
 
   it('takes items that are undefined, and the same one twice', async () => {
     const seen: unknown[] = [];
-    await runInParallel([undefined, 1, 1, undefined], 2, (item) => {
+    await forEachLimit([undefined, 1, 1, undefined], 2, (item) => {
       seen.push(item);
       return Promise.resolve();
     });
@@ -73,7 +73,7 @@ describe('work in parallel', () => {
     const work = new Work();
     const failure = new Error('first');
     let told: unknown;
-    const done = runInParallel([1, 2, 3, 4, 5], 3, work.run).catch((error: unknown) => (told = error));
+    const done = forEachLimit([1, 2, 3, 4, 5], 3, work.run).catch((error: unknown) => (told = error));
     await nextTurn();
     await work.end(2, failure);
     assert.equal(told, undefined);
@@ -87,7 +87,7 @@ describe('work in parallel', () => {
   it('fails with work that throws at once, or throws what is no Error', async () => {
     const begun: number[] = [];
     await assert.rejects(
-      runInParallel([1, 2, 3], 1, (item) => {
+      forEachLimit([1, 2, 3], 1, (item) => {
         begun.push(item);
         throw new TypeError('at once');
       }),
@@ -96,7 +96,7 @@ describe('work in parallel', () => {
     assert.deepEqual(begun, [1]);
     const thrown: unknown = undefined;
     await assert.rejects(
-      runInParallel([1], 1, () => {
+      forEachLimit([1], 1, () => {
         throw thrown;
       }),
       Error,

@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
-import { PublicationLock } from '../../../src/async/keyed-read-write-lock.ts';
+import { NEVER } from '../../../src/async/abort.ts';
+import { KeyedReadWriteLock } from '../../../src/async/keyed-read-write-lock.ts';
 
-const NEVER = new AbortController().signal;
-
-let lock = new PublicationLock();
+let lock = new KeyedReadWriteLock();
 let events: string[] = [];
 
 beforeEach(() => {
-  lock = new PublicationLock();
+  lock = new KeyedReadWriteLock();
   events = [];
 });
 
@@ -22,9 +21,7 @@ function makeWork(name: string) {
       events.push(`-${name}`);
       return name;
     },
-    finish: () => {
-      gate.resolve(undefined);
-    },
+    finish: () => gate.resolve(undefined),
     fail: () => {
       gate.reject(new Error(`${name} failed`));
     },
@@ -36,15 +33,25 @@ async function settle(): Promise<void> {
   await new Promise((resolve) => setImmediate(resolve));
 }
 
-describe('the publication lock', () => {
+async function shared<T>(key: string, work: () => Promise<T>, signal = NEVER): Promise<T> {
+  using _lock = await lock.shared(key, signal);
+  return await work();
+}
+
+async function exclusive<T>(key: string, work: () => Promise<T>): Promise<T> {
+  using _lock = await lock.exclusive(key);
+  return await work();
+}
+
+describe('a lock of readers and writers', () => {
   it('answers what the work answers', async () => {
-    assert.equal(await lock.shared('r', () => Promise.resolve(1), NEVER), 1);
-    assert.equal(await lock.exclusive('r', () => Promise.resolve(2)), 2);
+    assert.equal(await shared('r', () => Promise.resolve(1)), 1);
+    assert.equal(await exclusive('r', () => Promise.resolve(2)), 2);
   });
 
   it('lets shared works run together', async () => {
     const works = ['a', 'b', 'c'].map(makeWork);
-    const running = works.map((work) => lock.shared('r', work.run, NEVER));
+    const running = works.map((work) => shared('r', work.run));
     await settle();
     assert.deepEqual(events, ['+a', '+b', '+c']);
     for (const work of works) work.finish();
@@ -53,7 +60,7 @@ describe('the publication lock', () => {
 
   it('lets an exclusive work run alone, after all shared ones before it', async () => {
     const [a, b, x] = [makeWork('a'), makeWork('b'), makeWork('x')];
-    const running = [lock.shared('r', a.run, NEVER), lock.shared('r', b.run, NEVER), lock.exclusive('r', x.run)];
+    const running = [shared('r', a.run), shared('r', b.run), exclusive('r', x.run)];
     await settle();
     assert.deepEqual(events, ['+a', '+b']);
     b.finish();
@@ -68,7 +75,7 @@ describe('the publication lock', () => {
 
   it('lets two exclusive works run one after the other', async () => {
     const [x, y] = [makeWork('x'), makeWork('y')];
-    const running = [lock.exclusive('r', x.run), lock.exclusive('r', y.run)];
+    const running = [exclusive('r', x.run), exclusive('r', y.run)];
     await settle();
     assert.deepEqual(events, ['+x']);
     x.finish();
@@ -81,11 +88,11 @@ describe('the publication lock', () => {
   it('keeps the order of arrival, so that a stream of loads does not keep an upload waiting', async () => {
     const works = { a: makeWork('a'), x: makeWork('x'), b: makeWork('b'), y: makeWork('y'), c: makeWork('c') };
     const running = [
-      lock.shared('r', works.a.run, NEVER),
-      lock.exclusive('r', works.x.run),
-      lock.shared('r', works.b.run, NEVER),
-      lock.exclusive('r', works.y.run),
-      lock.shared('r', works.c.run, NEVER),
+      shared('r', works.a.run),
+      exclusive('r', works.x.run),
+      shared('r', works.b.run),
+      exclusive('r', works.y.run),
+      shared('r', works.c.run),
     ];
     for (const work of Object.values(works)) {
       await settle();
@@ -97,7 +104,7 @@ describe('the publication lock', () => {
 
   it('lets the shared works that came after an exclusive one begin together when it ends', async () => {
     const [x, a, b] = [makeWork('x'), makeWork('a'), makeWork('b')];
-    const running = [lock.exclusive('r', x.run), lock.shared('r', a.run, NEVER), lock.shared('r', b.run, NEVER)];
+    const running = [exclusive('r', x.run), shared('r', a.run), shared('r', b.run)];
     await settle();
     assert.deepEqual(events, ['+x']);
     x.finish();
@@ -110,12 +117,7 @@ describe('the publication lock', () => {
 
   it('makes an exclusive work wait for the shared ones on both sides of an earlier exclusive one', async () => {
     const [a, x, b, y] = [makeWork('a'), makeWork('x'), makeWork('b'), makeWork('y')];
-    const running = [
-      lock.shared('r', a.run, NEVER),
-      lock.exclusive('r', x.run),
-      lock.shared('r', b.run, NEVER),
-      lock.exclusive('r', y.run),
-    ];
+    const running = [shared('r', a.run), exclusive('r', x.run), shared('r', b.run), exclusive('r', y.run)];
     a.finish();
     x.finish();
     await settle();
@@ -129,36 +131,36 @@ describe('the publication lock', () => {
 
   it('is released by a work that fails, whose failure is its caller’s alone', async () => {
     const [a, x, b] = [makeWork('a'), makeWork('x'), makeWork('b')];
-    const shared = lock.shared('r', a.run, NEVER);
-    const exclusive = lock.exclusive('r', x.run);
-    const last = lock.shared('r', b.run, NEVER);
+    const reading = shared('r', a.run);
+    const writing = exclusive('r', x.run);
+    const last = shared('r', b.run);
     await settle();
     a.fail();
-    await assert.rejects(shared, /a failed/);
+    await assert.rejects(reading, /a failed/);
     await settle();
     x.fail();
-    await assert.rejects(exclusive, /x failed/);
+    await assert.rejects(writing, /x failed/);
     b.finish();
     assert.equal(await last, 'b');
   });
 
   it('is released by a work that throws before it begins', async () => {
     await assert.rejects(
-      lock.exclusive('r', () => {
+      exclusive('r', () => {
         throw new Error('at once');
       }),
       /at once/,
     );
-    assert.equal(await lock.exclusive('r', () => Promise.resolve(1)), 1);
+    assert.equal(await exclusive('r', () => Promise.resolve(1)), 1);
     assert.equal(lock.size, 0);
   });
 
   it('lets those go who wait no longer, and keeps nobody waiting for them', async () => {
     const [x, a, y] = [makeWork('x'), makeWork('a'), makeWork('y')];
     const abort = new AbortController();
-    const first = lock.exclusive('r', x.run);
-    const waiting = lock.shared('r', a.run, abort.signal);
-    const last = lock.exclusive('r', y.run);
+    const first = exclusive('r', x.run);
+    const waiting = shared('r', a.run, abort.signal);
+    const last = exclusive('r', y.run);
     await settle();
     abort.abort(new Error('left'));
     await assert.rejects(waiting, /left/);
@@ -174,7 +176,7 @@ describe('the publication lock', () => {
 
   it('keeps resources apart', async () => {
     const [x, y] = [makeWork('x'), makeWork('y')];
-    const running = [lock.exclusive('r', x.run), lock.exclusive('s', y.run)];
+    const running = [exclusive('r', x.run), exclusive('s', y.run)];
     await settle();
     assert.deepEqual(events, ['+x', '+y']);
     assert.equal(lock.size, 2);
@@ -185,7 +187,7 @@ describe('the publication lock', () => {
 
   it('forgets a resource when nobody holds it or waits for it, whatever the works ended with', async () => {
     const [x, a, y] = [makeWork('x'), makeWork('a'), makeWork('y')];
-    const running = [lock.exclusive('r', x.run), lock.shared('r', a.run, NEVER), lock.exclusive('r', y.run)];
+    const running = [exclusive('r', x.run), shared('r', a.run), exclusive('r', y.run)];
     const settled = Promise.allSettled(running);
     for (const fail of [x.fail, a.fail]) {
       await settle();

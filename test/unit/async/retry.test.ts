@@ -61,9 +61,7 @@ describe('retry', () => {
     const work = countCalls(Infinity);
     const policy = { ...POLICY, requestedDelayMs: () => 9000 };
     const begin = performance.now();
-    setTimeout(() => {
-      abort.abort(new Error('the client has left'));
-    }, 20);
+    setTimeout(() => abort.abort(new Error('the client has left')), 20);
     await assert.rejects(retry(work.run, policy, abort.signal), (error) => {
       // The abort, whether as its reason or as an error that carries it; not the failure before the pause.
       return error instanceof Error && !error.message.startsWith('failure');
@@ -150,9 +148,7 @@ async function settle(): Promise<void> {
 it('an abort within a pause is told by its reason', async () => {
   const abort = new AbortController();
   const reason = new Error('the client left');
-  setTimeout(() => {
-    abort.abort(reason);
-  }, 10);
+  setTimeout(() => abort.abort(reason), 10);
   const policy = { attempts: 3, baseDelayMs: 1, isRetryable: () => true, requestedDelayMs: () => 5000 };
   await assert.rejects(
     retry(() => Promise.reject(new Error('failed')), policy, abort.signal),

@@ -1,14 +1,33 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { Semaphore } from '../../../src/async/semaphore.ts';
+import { NEVER } from '../../../src/async/abort.ts';
+import { Semaphore, type Permit } from '../../../src/async/semaphore.ts';
 
-const NEVER = new AbortController().signal;
+/** A semaphore whose permits are given back in the order in which they were given out. */
+class Gate {
+  readonly #semaphore: Semaphore;
+  readonly #permits: Permit[] = [];
+
+  constructor(permits: number) {
+    this.#semaphore = new Semaphore(permits);
+  }
+
+  async acquire(signal: AbortSignal): Promise<void> {
+    this.#permits.push(await this.#semaphore.acquire(signal));
+  }
+
+  release(): void {
+    const permit = this.#permits.shift();
+    assert.ok(permit, 'a permit is given back that nobody has');
+    permit[Symbol.dispose]();
+  }
+}
 
 /** Acquires, and tells afterwards whether it was let in. */
-function enter(semaphore: Semaphore, signal = NEVER): { readonly done: Promise<void>; isIn: boolean } {
+function enter(gate: Gate, signal = NEVER): { readonly done: Promise<void>; isIn: boolean } {
   const entry = { done: Promise.resolve(), isIn: false };
-  entry.done = semaphore.acquire(signal).then(() => {
+  entry.done = gate.acquire(signal).then(() => {
     entry.isIn = true;
   });
   entry.done.catch(() => undefined);
@@ -18,73 +37,75 @@ function enter(semaphore: Semaphore, signal = NEVER): { readonly done: Promise<v
 describe('a semaphore', () => {
   for (const count of [1, 2, 5]) {
     it(`lets ${count} in at once, and each other when one leaves`, async () => {
-      const semaphore = new Semaphore(count);
-      const entries = Array.from({ length: count + 3 }, () => enter(semaphore));
+      const gate = new Gate(count);
+      const entries = Array.from({ length: count + 3 }, () => enter(gate));
       for (let left = 0; left <= 3; left++) {
         await turn();
         assert.equal(entries.filter(({ isIn }) => isIn).length, count + left);
-        semaphore.release();
+        gate.release();
       }
     });
   }
 
   it('lets those who wait in by their order', async () => {
-    const semaphore = new Semaphore(1);
-    await semaphore.acquire(NEVER);
+    const gate = new Gate(1);
+    await gate.acquire(NEVER);
     const order: number[] = [];
     const waiting = [0, 1, 2, 3].map(async (index) => {
-      await semaphore.acquire(NEVER);
+      await gate.acquire(NEVER);
       order.push(index);
-      semaphore.release();
+      gate.release();
     });
-    semaphore.release();
+    gate.release();
     await Promise.all(waiting);
     assert.deepEqual(order, [0, 1, 2, 3]);
   });
 
   it('lets nobody in before one who waits', async () => {
-    const semaphore = new Semaphore(1);
-    await semaphore.acquire(NEVER);
-    const first = enter(semaphore);
-    semaphore.release();
-    const second = enter(semaphore);
+    const gate = new Gate(1);
+    await gate.acquire(NEVER);
+    const first = enter(gate);
+    gate.release();
+    const second = enter(gate);
     await turn();
     assert.deepEqual([first.isIn, second.isIn], [true, false]);
   });
 
   it('is free again for as many as before when all have left', async () => {
-    const semaphore = new Semaphore(2);
+    const gate = new Gate(2);
     for (let round = 0; round < 3; round++) {
-      const entries = [enter(semaphore), enter(semaphore), enter(semaphore)];
+      const entries = [enter(gate), enter(gate), enter(gate)];
       await turn();
       assert.deepEqual(
         entries.map(({ isIn }) => isIn),
         [true, true, false],
       );
-      for (let left = 0; left < 3; left++) semaphore.release();
-      await turn();
+      for (let left = 0; left < 3; left++) {
+        gate.release();
+        await turn();
+      }
     }
   });
 
   it('never holds more than its number, whatever comes and goes', async () => {
-    const semaphore = new Semaphore(3);
+    const gate = new Gate(3);
     let inside = 0;
     let most = 0;
     const work = async (index: number) => {
       const signal = index % 7 === 0 ? AbortSignal.timeout(index % 3) : NEVER;
       try {
-        await semaphore.acquire(signal);
+        await gate.acquire(signal);
       } catch {
         return;
       }
       most = Math.max(most, ++inside);
       for (let at = 0; at < index % 4; at++) await turn();
       inside--;
-      semaphore.release();
+      gate.release();
     };
     await Promise.all(Array.from({ length: 200 }, (_, index) => work(index)));
     assert.deepEqual([most, inside], [3, 0]);
-    const after = [1, 2, 3, 4].map(() => enter(semaphore));
+    const after = [1, 2, 3, 4].map(() => enter(gate));
     await turn();
     assert.deepEqual(
       after.map(({ isIn }) => isIn),
@@ -95,55 +116,55 @@ describe('a semaphore', () => {
 
 describe('one who gives up', () => {
   it('gets the reason of the signal', async () => {
-    const semaphore = new Semaphore(1);
+    const gate = new Gate(1);
     const reason = new Error('the load has failed');
-    await assert.rejects(semaphore.acquire(AbortSignal.abort(reason)), reason);
-    await semaphore.acquire(NEVER);
+    await assert.rejects(gate.acquire(AbortSignal.abort(reason)), reason);
+    await gate.acquire(NEVER);
     const abort = new AbortController();
-    const waiting = semaphore.acquire(abort.signal);
+    const waiting = gate.acquire(abort.signal);
     abort.abort(reason);
     await assert.rejects(waiting, reason);
   });
 
   it('gets an Error for a reason that is none', async () => {
-    const semaphore = new Semaphore(0);
+    const gate = new Gate(0);
     const abort = new AbortController();
-    const waiting = semaphore.acquire(abort.signal);
+    const waiting = gate.acquire(abort.signal);
     abort.abort('just so');
     await assert.rejects(waiting, { message: 'aborted', cause: 'just so' });
   });
 
   it('takes no place, neither before nor while waiting', async () => {
-    const semaphore = new Semaphore(1);
-    await assert.rejects(semaphore.acquire(AbortSignal.abort()));
-    await semaphore.acquire(NEVER);
+    const gate = new Gate(1);
+    await assert.rejects(gate.acquire(AbortSignal.abort()));
+    await gate.acquire(NEVER);
     const abort = new AbortController();
-    const gone = enter(semaphore, abort.signal);
-    const patient = enter(semaphore);
+    const gone = enter(gate, abort.signal);
+    const patient = enter(gate);
     abort.abort();
-    semaphore.release();
+    gate.release();
     await turn();
     assert.deepEqual([gone.isIn, patient.isIn], [false, true]);
     await assert.rejects(gone.done);
   });
 
   it('just after being let in is in', async () => {
-    const semaphore = new Semaphore(1);
-    await semaphore.acquire(NEVER);
+    const gate = new Gate(1);
+    await gate.acquire(NEVER);
     const abort = new AbortController();
-    const entry = enter(semaphore, abort.signal);
-    const next = enter(semaphore);
-    semaphore.release();
+    const entry = enter(gate, abort.signal);
+    const next = enter(gate);
+    gate.release();
     abort.abort();
     await turn();
     assert.deepEqual([entry.isIn, next.isIn], [true, false]);
-    semaphore.release();
+    gate.release();
     await turn();
     assert.ok(next.isIn);
   });
 
   it('leaves no listener at the signal, nor does one who was let in', async () => {
-    const semaphore = new Semaphore(1);
+    const gate = new Gate(1);
     const { signal } = new AbortController();
     let listeners = 0;
     const add = signal.addEventListener.bind(signal);
@@ -156,11 +177,27 @@ describe('one who gives up', () => {
       listeners--;
       remove(...args);
     };
-    const entries = [1, 2, 3].map(() => enter(semaphore, signal));
+    const entries = [1, 2, 3].map(() => enter(gate, signal));
     for (const { done } of entries) {
       await done;
-      semaphore.release();
+      gate.release();
     }
     assert.equal(listeners, 0);
+  });
+});
+
+describe('a permit', () => {
+  it('is given back once, however often it is disposed of', async () => {
+    const semaphore = new Semaphore(1);
+    const permit = await semaphore.acquire(NEVER);
+    permit[Symbol.dispose]();
+    permit[Symbol.dispose]();
+    using _held = await semaphore.acquire(NEVER);
+    let isIn = false;
+    void semaphore.acquire(NEVER).then(() => {
+      isIn = true;
+    });
+    await turn();
+    assert.equal(isIn, false);
   });
 });

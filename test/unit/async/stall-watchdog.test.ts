@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { PassThrough, Readable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { abortReason, watchForStalls } from '../../../src/async/stall-watchdog.ts';
+import { watchForStalls } from '../../../src/async/stall-watchdog.ts';
+import { abortReason } from '../../../src/async/abort.ts';
 
 const options = (timeoutMs: number, signal = new AbortController().signal) => ({
   timeoutMs,
@@ -76,9 +77,7 @@ describe('watchForStalls', () => {
   it('fails with the reason of its signal when that aborts while it waits', async () => {
     const abort = new AbortController();
     const source = new PassThrough();
-    setTimeout(() => {
-      abort.abort(new Error('the client has left'));
-    }, 20);
+    setTimeout(() => abort.abort(new Error('the client has left')), 20);
     await assert.rejects(Array.fromAsync(watchForStalls(source, options(5000, abort.signal))), /the client has left/);
     assert.ok(source.destroyed);
   });

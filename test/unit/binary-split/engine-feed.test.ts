@@ -9,8 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DockerEngine } from '../../../src/docker/docker-engine.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { feedEngine, type EngineFeedControl } from '../../../src/binary-split/engine-feed.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
-const NEVER = new AbortController().signal;
 const STALL_MS = 200;
 const STALLED = { name: 'LoaderError', code: 'engine_stalled' };
 const CANCELLED = new LoaderError('unlock_cancelled', 'The unlock was cancelled.');
@@ -179,9 +179,9 @@ describe('an engine that stalls', () => {
 
   it('is none while it replies in its time, however long the body took for its end', async () => {
     const stallTimeoutMs = 400;
-    const engine = await startEngine((request, response) => {
-      request.resume().once('end', () => setTimeout(() => response.end(GOOD), 0.6 * stallTimeoutMs));
-    });
+    const engine = await startEngine((request, response) =>
+      request.resume().once('end', () => setTimeout(() => response.end(GOOD), 0.6 * stallTimeoutMs)),
+    );
     const body = async function* () {
       yield PIECE;
       await sleep(0.6 * stallTimeoutMs);
@@ -268,9 +268,7 @@ describe('a load that is cancelled', () => {
   it('while it is sent is broken off, so that the engine does not take it for whole', async () => {
     const abort = new AbortController();
     let ended: boolean | undefined;
-    const engine = await startEngine((request) => {
-      request.resume().once('close', () => (ended = request.complete));
-    });
+    const engine = await startEngine((request) => request.resume().once('close', () => (ended = request.complete)));
     const body = async function* ({ signal }: EngineFeedControl) {
       yield* pieces(5);
       abort.abort(CANCELLED);
@@ -288,9 +286,7 @@ describe('a load that is cancelled', () => {
     const engine = await startEngine((request) => request.resume());
     const body = async function* ({ pause, signal }: EngineFeedControl) {
       yield PIECE;
-      setTimeout(() => {
-        abort.abort(CANCELLED);
-      }, 10);
+      setTimeout(() => abort.abort(CANCELLED), 10);
       await pause(sleep(60_000, undefined, { signal }));
     };
     await assert.rejects(feed({ engine, body, signal: abort.signal }), CANCELLED);
@@ -311,9 +307,7 @@ describe('a load that is cancelled', () => {
   it('when it was sent whole is given up all the same when the engine stalls', async () => {
     const abort = new AbortController();
     const engine = await startEngine((request) => {
-      request.resume().once('end', () => {
-        abort.abort(CANCELLED);
-      });
+      request.resume().once('end', () => abort.abort(CANCELLED));
     });
     await assert.rejects(feed({ engine, body: () => pieces(3), signal: abort.signal }), STALLED);
   });

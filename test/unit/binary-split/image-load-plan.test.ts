@@ -3,12 +3,12 @@ import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { chainIds, type ArchiveImage, type ArchiveLayer } from '../../../src/archive/archive-index.ts';
 import {
-  planLoads,
+  planImageLoads,
   sentLength,
   SHARED_LAYERS_LABEL,
   wholeLoad,
   withEveryLayer,
-  type PlannedLoad,
+  type ImageLoad,
 } from '../../../src/binary-split/image-load-plan.ts';
 
 const NOTHING = { chainIds: new Set<string>(), needsEveryLayer: false };
@@ -48,8 +48,8 @@ const ALPHABET = 'abcdefghij';
 const LETTERS = new Map(Array.from(ALPHABET, (letter) => [diffIdOf(letter), letter]));
 
 /** A plan in short: name, layers, what is sent of them, and what it waits for. */
-function show(loads: readonly PlannedLoad[]): string[] {
-  const nameOf = ({ isShared, tags, layers }: PlannedLoad) => (isShared ? `(${lettersOf(layers)})` : (tags[0] ?? ''));
+function show(loads: readonly ImageLoad[]): string[] {
+  const nameOf = ({ isShared, tags, layers }: ImageLoad) => (isShared ? `(${lettersOf(layers)})` : (tags[0] ?? ''));
   return loads.map((load) => {
     const after = load.after === undefined ? '' : ` after ${nameOf(load.after)}`;
     return `${nameOf(load)} sends ${lettersOf(load.sentLayers) || 'nothing'}${after}`;
@@ -61,24 +61,22 @@ function lettersOf(layers: readonly ArchiveLayer[]): string {
 }
 
 describe('the plan of loads', () => {
-  it('of nothing is nothing', () => {
-    assert.deepEqual(planLoads([], NOTHING), []);
-  });
+  it('of nothing is nothing', () => assert.deepEqual(planImageLoads([], NOTHING), []));
 
   it('sends a single image whole', () => {
-    const [load, ...others] = planLoads([image('x', ['a', 'b', 'c'])], NOTHING);
+    const [load, ...others] = planImageLoads([image('x', ['a', 'b', 'c'])], NOTHING);
     assert.deepEqual(show(load === undefined ? [] : [load]), ['x sends abc']);
     assert.deepEqual(others, []);
     assert.equal(load?.isShared, false);
   });
 
   it('sends a base that two images stand on once, before them', () => {
-    const plan = planLoads([image('x', ['a', 'b', 'c']), image('y', ['a', 'b', 'd'])], NOTHING);
+    const plan = planImageLoads([image('x', ['a', 'b', 'c']), image('y', ['a', 'b', 'd'])], NOTHING);
     assert.deepEqual(show(plan), ['(ab) sends ab', 'x sends c after (ab)', 'y sends d after (ab)']);
   });
 
   it('takes an image that is the base of others for the base', () => {
-    const plan = planLoads(
+    const plan = planImageLoads(
       [image('x', ['a', 'b', 'c']), image('base', ['a', 'b']), image('y', ['a', 'b', 'd'])],
       NOTHING,
     );
@@ -86,7 +84,7 @@ describe('the plan of loads', () => {
   });
 
   it('stacks shared layers on shared layers', () => {
-    const plan = planLoads(
+    const plan = planImageLoads(
       [image('w', ['a', 'b', 'c']), image('x', ['a', 'b', 'd']), image('y', ['a', 'e']), image('z', ['a', 'f'])],
       NOTHING,
     );
@@ -102,52 +100,52 @@ describe('the plan of loads', () => {
 
   it('sends no layer that the engine has', () => {
     const images = [image('x', ['a', 'b', 'c']), image('y', ['a', 'b', 'd'])];
-    assert.deepEqual(show(planLoads(images, having(['a']))), [
+    assert.deepEqual(show(planImageLoads(images, having(['a']))), [
       '(ab) sends b',
       'x sends c after (ab)',
       'y sends d after (ab)',
     ]);
-    assert.deepEqual(show(planLoads(images, having(['a', 'b']))), ['x sends c', 'y sends d']);
-    assert.deepEqual(show(planLoads(images, having(['a', 'b', 'c']))), ['y sends d', 'x sends nothing']);
+    assert.deepEqual(show(planImageLoads(images, having(['a', 'b']))), ['x sends c', 'y sends d']);
+    assert.deepEqual(show(planImageLoads(images, having(['a', 'b', 'c']))), ['y sends d', 'x sends nothing']);
   });
 
   it('sends a layer that the engine has only upon another one', () => {
-    assert.deepEqual(show(planLoads([image('x', ['a', 'b'])], having(['b', 'a']))), ['x sends ab']);
-    assert.deepEqual(show(planLoads([image('x', ['a', 'b'])], having(['c', 'b']))), ['x sends ab']);
+    assert.deepEqual(show(planImageLoads([image('x', ['a', 'b'])], having(['b', 'a']))), ['x sends ab']);
+    assert.deepEqual(show(planImageLoads([image('x', ['a', 'b'])], having(['c', 'b']))), ['x sends ab']);
   });
 
   it('sends a config and nothing else when all layers are there, but not the image', () => {
-    assert.deepEqual(show(planLoads([image('x', ['a', 'b'])], having(['a', 'b', 'c']))), ['x sends nothing']);
-    assert.deepEqual(show(planLoads([image('none', [])], NOTHING)), ['none sends nothing']);
+    assert.deepEqual(show(planImageLoads([image('x', ['a', 'b'])], having(['a', 'b', 'c']))), ['x sends nothing']);
+    assert.deepEqual(show(planImageLoads([image('none', [])], NOTHING)), ['none sends nothing']);
   });
 
   it('sends the layers of two images with the same ones with the first', () => {
-    const plan = planLoads([image('x', ['a', 'b']), image('y', ['a', 'b'])], NOTHING);
+    const plan = planImageLoads([image('x', ['a', 'b']), image('y', ['a', 'b'])], NOTHING);
     assert.deepEqual(show(plan), ['x sends ab', 'y sends nothing after x']);
   });
 
   it('sends a layer that comes twice in an image once, and lists it twice', () => {
-    const [load] = planLoads([image('x', ['a', 'b', 'a'])], NOTHING);
+    const [load] = planImageLoads([image('x', ['a', 'b', 'a'])], NOTHING);
     assert.ok(load);
     assert.deepEqual([lettersOf(load.sentLayers), lettersOf(load.layers)], ['ab', 'aba']);
-    assert.deepEqual(show(planLoads([image('x', ['a', 'b', 'a'])], having(['a', 'b']))), ['x sends a']);
+    assert.deepEqual(show(planImageLoads([image('x', ['a', 'b', 'a'])], having(['a', 'b']))), ['x sends a']);
   });
 
   it('leaves layers of the same content upon different ones where they are', () => {
-    const plan = planLoads([image('x', ['a', 'c']), image('y', ['b', 'c'])], NOTHING);
+    const plan = planImageLoads([image('x', ['a', 'c']), image('y', ['b', 'c'])], NOTHING);
     assert.deepEqual(show(plan), ['x sends ac', 'y sends bc']);
   });
 
   it('sends every image whole to an engine that needs every layer, the largest first', () => {
     const images = [image('x', ['a', 'b']), image('y', ['a', 'b', 'c']), image('z', ['d'])];
-    const plan = planLoads(images, { ...having(['a', 'b']), needsEveryLayer: true });
+    const plan = planImageLoads(images, { ...having(['a', 'b']), needsEveryLayer: true });
     assert.deepEqual(show(plan), ['y sends abc', 'x sends ab', 'z sends d']);
   });
 
   it('begins with what others wait for, and then with the largest', () => {
     const lengths = { a: 1, c: 10, d: 30, e: 20 };
     const images = [image('x', ['a', 'c'], lengths), image('y', ['a', 'd'], lengths), image('z', ['e'], lengths)];
-    assert.deepEqual(show(planLoads(images, NOTHING)), [
+    assert.deepEqual(show(planImageLoads(images, NOTHING)), [
       '(a) sends a',
       'y sends d after (a)',
       'z sends e',
@@ -158,7 +156,7 @@ describe('the plan of loads', () => {
 
 describe('an image of shared layers', () => {
   const images = [image('x', ['a', 'b', 'c']), image('y', ['a', 'b', 'd'])];
-  const [shared] = planLoads(images, NOTHING);
+  const [shared] = planImageLoads(images, NOTHING);
   assert.ok(shared);
 
   it('is named by its config, which has its layers, the platform and the label', () => {
@@ -174,20 +172,20 @@ describe('an image of shared layers', () => {
   });
 
   it('is the same whatever stands on it, so that an unlock that is repeated finds it', () => {
-    const [again] = planLoads([image('v', ['a', 'b', 'e']), image('w', ['a', 'b', 'f'])], having(['a']));
+    const [again] = planImageLoads([image('v', ['a', 'b', 'e']), image('w', ['a', 'b', 'f'])], having(['a']));
     assert.equal(again?.id, shared.id);
   });
 
   it('has the variant of the platform', () => {
     const armed = images.map((one) => ({ ...one, config: { ...one.config, variant: 'v8' } }));
-    const config = JSON.parse(String(planLoads(armed, NOTHING)[0]?.configJson)) as { variant: string };
+    const config = JSON.parse(String(planImageLoads(armed, NOTHING)[0]?.configJson)) as { variant: string };
     assert.equal(config.variant, 'v8');
   });
 });
 
 describe('a load', () => {
   it('with every layer stands on nothing', () => {
-    const plan = planLoads([image('x', ['a', 'b', 'a', 'c']), image('y', ['a', 'b', 'd'])], NOTHING);
+    const plan = planImageLoads([image('x', ['a', 'b', 'a', 'c']), image('y', ['a', 'b', 'd'])], NOTHING);
     const part = plan.find(({ tags }) => tags[0] === 'x');
     assert.ok(part?.after);
     const whole = withEveryLayer(part);
@@ -210,7 +208,7 @@ class Engine {
     this.chains = new Set(chains);
   }
 
-  load({ id, layers, sentLayers }: PlannedLoad): void {
+  load({ id, layers, sentLayers }: ImageLoad): void {
     const sent = new Set(sentLayers.map(({ diffId }) => diffId));
     for (const { chainId, diffId } of layers) {
       assert.ok(this.chains.has(chainId) || sent.has(diffId), 'a layer is neither there nor sent');
@@ -263,7 +261,7 @@ function checkPlan(seed: number): void {
     ...stacks.filter(() => random() < 0.15).map((stack) => stack.slice(0, Math.ceil(random() * stack.length))),
   ];
   const inventory = { ...having(...there), needsEveryLayer: random() < 0.1 };
-  const plan = planLoads(images, inventory);
+  const plan = planImageLoads(images, inventory);
   const about = `seed ${seed}: ${JSON.stringify(show(plan))}`;
 
   const engine = new Engine(inventory.chainIds);
@@ -297,15 +295,15 @@ function checkPlan(seed: number): void {
 }
 
 /** What `load` waits for, the lowest first. */
-function waysDown(load: PlannedLoad): PlannedLoad[] {
-  const below: PlannedLoad[] = [];
+function waysDown(load: ImageLoad): ImageLoad[] {
+  const below: ImageLoad[] = [];
   for (let next = load.after; next !== undefined; next = next.after) below.unshift(next);
   return below;
 }
 
 /** Shared layers stand only where several images stand on them, and no image is just them. */
 function checkShared(
-  { layers, sentLayers }: PlannedLoad,
+  { layers, sentLayers }: ImageLoad,
   images: readonly ArchiveImage[],
   there: ReadonlySet<string>,
   about: string,
@@ -318,7 +316,7 @@ function checkShared(
 }
 
 /** What others wait for comes before all else, and of that the largest come first. */
-function checkOrder(plan: readonly PlannedLoad[], about: string): void {
+function checkOrder(plan: readonly ImageLoad[], about: string): void {
   const awaited = new Set(plan.map(({ after }) => after));
   const firstFree = plan.findIndex((load) => !awaited.has(load));
   const free = plan.slice(firstFree);

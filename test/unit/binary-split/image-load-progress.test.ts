@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { ArchiveLayer } from '../../../src/archive/archive-index.ts';
-import type { PlannedLoad } from '../../../src/binary-split/image-load-plan.ts';
-import { LoadProgress } from '../../../src/binary-split/image-load-progress.ts';
+import type { ImageLoad } from '../../../src/binary-split/image-load-plan.ts';
+import { ImageLoadProgress } from '../../../src/binary-split/image-load-progress.ts';
 
-function load(name: string, lengths: readonly number[], options: Partial<PlannedLoad> = {}): PlannedLoad {
+function load(name: string, lengths: readonly number[], options: Partial<ImageLoad> = {}): ImageLoad {
   const layers = lengths.map((length, at): ArchiveLayer => ({
     diffId: `sha256:${name}${at}`,
     chainId: `sha256:${name}${at}`,
@@ -24,7 +24,7 @@ const untagged = load('untagged', [], { tags: [] });
 
 describe('the progress of loads', () => {
   it('begins with nothing of the bytes of all, and the images that are there', () => {
-    assert.deepEqual(new LoadProgress([api, db, shared], 5, 3).snapshot(), {
+    assert.deepEqual(new ImageLoadProgress([api, db, shared], 5, 3).snapshot(), {
       bytesDone: 0,
       bytesTotal: 2000,
       imagesDone: 3,
@@ -35,7 +35,7 @@ describe('the progress of loads', () => {
   });
 
   it('counts what is taken for one half and what is registered for the other', () => {
-    const progress = new LoadProgress([api, db], 2, 0);
+    const progress = new ImageLoadProgress([api, db], 2, 0);
     progress.sent(api, 300);
     progress.sent(db, 200);
     assert.deepEqual([progress.snapshot().bytesDone, progress.snapshot().fraction], [500, 0.25]);
@@ -48,14 +48,14 @@ describe('the progress of loads', () => {
   });
 
   it('counts no more as registered than was to be sent, whatever the engine says', () => {
-    const progress = new LoadProgress([api, db], 2, 0);
+    const progress = new ImageLoadProgress([api, db], 2, 0);
     progress.sent(api, 300);
     progress.registered(api, 'layer-1', 1e12);
     assert.equal(progress.snapshot().fraction, 0.3);
   });
 
   it('takes what has ended for registered, even where the engine said nothing', () => {
-    const progress = new LoadProgress([api, db], 2, 0);
+    const progress = new ImageLoadProgress([api, db], 2, 0);
     progress.begin(api);
     progress.sent(api, 300);
     progress.end(api);
@@ -66,12 +66,12 @@ describe('the progress of loads', () => {
   });
 
   it('has all done where nothing is to be sent', () => {
-    assert.equal(new LoadProgress([untagged], 1, 0).snapshot().fraction, 1);
-    assert.equal(new LoadProgress([], 3, 3).snapshot().fraction, 1);
+    assert.equal(new ImageLoadProgress([untagged], 1, 0).snapshot().fraction, 1);
+    assert.equal(new ImageLoadProgress([], 3, 3).snapshot().fraction, 1);
   });
 
   it('names what is under way by its tag or ID, and shared layers by a word', () => {
-    const progress = new LoadProgress([api, db, shared, untagged], 3, 0);
+    const progress = new ImageLoadProgress([api, db, shared, untagged], 3, 0);
     for (const each of [shared, api, untagged]) progress.begin(each);
     assert.deepEqual(progress.snapshot().currentImages, ['shared layers', 'api', 'sha256:untagged']);
     progress.end(shared);
@@ -81,7 +81,7 @@ describe('the progress of loads', () => {
   });
 
   it('counts images that have ended, and not shared layers', () => {
-    const progress = new LoadProgress([shared, api, db], 3, 1);
+    const progress = new ImageLoadProgress([shared, api, db], 3, 1);
     progress.end(shared);
     assert.equal(progress.snapshot().imagesDone, 1);
     progress.end(api);
@@ -90,7 +90,7 @@ describe('the progress of loads', () => {
   });
 
   it('adds what is sent once more, so that never more is done than there is', () => {
-    const progress = new LoadProgress([api, db], 2, 0);
+    const progress = new ImageLoadProgress([api, db], 2, 0);
     progress.sent(api, 250);
     progress.repeat(api, 400);
     const { bytesDone, bytesTotal } = progress.snapshot();
@@ -103,7 +103,7 @@ describe('the progress of loads', () => {
   });
 
   it('ignores what is said of a load that is none of its own', () => {
-    const progress = new LoadProgress([api], 1, 0);
+    const progress = new ImageLoadProgress([api], 1, 0);
     progress.sent(db, 5);
     progress.registered(db, 'layer', 5);
     progress.repeat(db, 5);

@@ -4,12 +4,12 @@ import { lstat, mkdir, readdir, readFile, rename, rm, symlink, truncate, writeFi
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { BigPartCache, type BigPartName } from '../../../src/cache/big-part-cache.ts';
-import type { BigPartRecord } from '../../../src/cache/copy-record.ts';
+import type { CopyRecord } from '../../../src/cache/copy-record.ts';
 import { createLogger } from '../../../src/logger.ts';
 import { CacheFolder } from '../../support/cache-folder.ts';
 
 const PART = { folder: 'models', name: 'm.bin' };
-const RECORD: BigPartRecord = { bigLength: 7, smallSha256: 'ab'.repeat(32) };
+const RECORD: CopyRecord = { bigLength: 7, smallSha256: 'ab'.repeat(32) };
 
 let folder: CacheFolder;
 let base = '';
@@ -25,10 +25,10 @@ afterEach(async () => {
   await folder.remove();
 });
 
-const publish = (part: BigPartName, content: string, record?: BigPartRecord) => folder.publish(part, content, record);
+const publish = (part: BigPartName, content: string, record?: CopyRecord) => folder.publish(part, content, record);
 
 /** What the cache would serve; undefined when there is no copy. */
-async function readCopy(part = PART): Promise<{ text: string; record: BigPartRecord | undefined } | undefined> {
+async function readCopy(part = PART): Promise<{ text: string; record: CopyRecord | undefined } | undefined> {
   const copy = await cache.open(part);
   if (copy === undefined) return undefined;
   try {
@@ -65,7 +65,7 @@ describe('the copy of a big part', () => {
 
   it('never stands as an old file beside a new record, though a publication of the same length ends half-way', async () => {
     await publish(PART, 'version 1', { bigLength: 9, smallSha256: 'one' });
-    const file = await cache.createPart();
+    const file = await cache.createDraft();
     await file.close(); // its sync fails
     await assert.rejects(cache.publish(PART, file, { bigLength: 9, smallSha256: 'two' }));
     assert.notEqual((await readCopy())?.record?.smallSha256, 'two');
@@ -200,9 +200,7 @@ describe('a folder that points out of the cache', () => {
     await symlink(outside, path.join(root, 'models'));
   });
 
-  it('is not read', async () => {
-    assert.equal(await readCopy(), undefined);
-  });
+  it('is not read', async () => assert.equal(await readCopy(), undefined));
 
   it('is not written, and nothing in it is moved or removed', async () => {
     await assert.rejects(publish(PART, 'content'), { code: 'cache_unusable' });
@@ -291,7 +289,7 @@ describe('a publication that ends half-way', () => {
 
   it('fails with cache_unusable where the root cannot be a folder', async () => {
     await writeFile(root, 'a file');
-    await assert.rejects(cache.createPart(), { name: 'LoaderError', code: 'cache_unusable' });
+    await assert.rejects(cache.createDraft(), { name: 'LoaderError', code: 'cache_unusable' });
     assert.equal(await cache.open(PART), undefined);
     await cache.removeLeftovers();
     assert.equal(await readFile(root, 'utf8'), 'a file');
@@ -322,7 +320,7 @@ describe('removing a copy', () => {
 describe('what an earlier process left behind', () => {
   it('is removed, and the published copies stay', async () => {
     await publish(PART, 'content');
-    const files = await Promise.all([cache.createPart(), cache.createPart()]);
+    const files = await Promise.all([cache.createDraft(), cache.createDraft()]);
     for (const file of files) await file.close();
     assert.equal((await readdir(path.join(root, '.parts'))).length, 2);
     await cache.removeLeftovers();

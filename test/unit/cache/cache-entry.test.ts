@@ -4,8 +4,9 @@ import { mkdir, readFile, rm, symlink, utimes, writeFile } from 'node:fs/promise
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import type { CacheEntry } from '../../../src/cache/cache-entry.ts';
-import { CacheFolder, NEVER } from '../../support/cache-folder.ts';
+import { CacheFolder } from '../../support/cache-folder.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
 const hookedFs = new HookedFs();
 let folder: CacheFolder;
@@ -175,7 +176,7 @@ describe('the entries of the cache', () => {
   });
 
   it('are no unfinished files, but the copies of a resource folder that has the name of theirs', async () => {
-    const file = await folder.cache.createPart();
+    const file = await folder.cache.createDraft();
     await folder.publish({ folder: '.parts', name: 'm' }, 'content');
     assert.deepEqual(await listed(), ['.parts/m.big']);
     await file.discard();

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import type { BigPartRecord } from '../../../src/cache/copy-record.ts';
-import type { CachedBigPart } from '../../../src/cache/open-copy.ts';
+import type { CopyRecord } from '../../../src/cache/copy-record.ts';
+import type { OpenCopy } from '../../../src/cache/open-copy.ts';
 import { CacheFolder } from '../../support/cache-folder.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
 
@@ -29,7 +29,7 @@ async function publishVersion(version: number): Promise<void> {
 
 /** Publishes it from the next call of the cache on. */
 async function readyToPublish(version: number): Promise<() => Promise<void>> {
-  const file = await folder.cache.createPart();
+  const file = await folder.cache.createDraft();
   await file.write(Buffer.from(`version ${version}`), 0);
   return async () => {
     await folder.cache.publish(PART, file, recordOf(version));
@@ -37,17 +37,17 @@ async function readyToPublish(version: number): Promise<() => Promise<void>> {
   };
 }
 
-function recordOf(version: number): BigPartRecord {
+function recordOf(version: number): CopyRecord {
   return { bigLength: `version ${version}`.length, smallSha256: `small ${version}` };
 }
 
-async function read(copy: CachedBigPart | undefined): Promise<{ text: string; record: BigPartRecord | undefined }> {
+async function read(copy: OpenCopy | undefined): Promise<{ text: string; record: CopyRecord | undefined }> {
   assert.ok(copy !== undefined, 'there is no copy');
   const { buffer } = await copy.handle.read(Buffer.alloc(copy.length), 0, copy.length, 0);
   return { text: buffer.toString(), record: copy.record };
 }
 
-async function readCopy(): Promise<{ text: string; record: BigPartRecord | undefined }> {
+async function readCopy(): Promise<{ text: string; record: CopyRecord | undefined }> {
   const copy = await folder.cache.open(PART);
   try {
     return await read(copy);
@@ -56,7 +56,7 @@ async function readCopy(): Promise<{ text: string; record: BigPartRecord | undef
   }
 }
 
-async function openCopy(): Promise<CachedBigPart> {
+async function openCopy(): Promise<OpenCopy> {
   const copy = await folder.cache.open(PART);
   assert.ok(copy !== undefined);
   return copy;

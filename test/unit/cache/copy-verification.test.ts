@@ -8,8 +8,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import { DIGEST_CHUNK_LENGTH } from '../../../src/cache/chunk-digests.ts';
 import { LoaderError } from '../../../src/errors.ts';
-import { CacheFolder, NEVER, until } from '../../support/cache-folder.ts';
+import { CacheFolder, until } from '../../support/cache-folder.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
 const PART = { folder: 'models', name: 'm' };
 const MIB = 1024 * 1024;
@@ -317,9 +318,7 @@ describe('a copy that is verified', () => {
     await writeFile(folder.path('next'), 'another version');
     return await folder.cache.verify(await folder.entry('m.big'), {
       signal: NEVER,
-      onBytes: () => {
-        renameSync(folder.path('next'), folder.path('m.big'));
-      },
+      onBytes: () => renameSync(folder.path('next'), folder.path('m.big')),
     });
   }
 

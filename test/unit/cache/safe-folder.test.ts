@@ -3,7 +3,8 @@ import { mkdir, mkdtemp, readdir, realpath, rm, symlink, writeFile } from 'node:
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { isSafeFolder, isSafeSegment, resolveFolderUnder } from '../../../src/cache/safe-folder.ts';
+import { resolveFolderUnder } from '../../../src/cache/safe-folder.ts';
+import { isSafeFolder, isSafeSegment } from '../../../src/resource-name.ts';
 
 const GOOD_SEGMENTS: readonly [string, string][] = [
   ['a plain name', 'model.bin'],
@@ -65,14 +66,11 @@ describe('a folder', () => {
     assert.ok(!isSafeFolder(Array<string>(9).fill('a').join('/')));
   });
 
-  it('may have eight segments of 255 bytes each', () => {
-    assert.ok(isSafeFolder(Array<string>(8).fill('a'.repeat(255)).join('/')));
-  });
+  it('may have eight segments of 255 bytes each', () =>
+    assert.ok(isSafeFolder(Array<string>(8).fill('a'.repeat(255)).join('/'))));
 
   for (const folder of ['', '/', '/models', 'models/', 'a//b', 'a/../b', '../models', 'a/./b', 'a/..']) {
-    it(`may not be "${folder}"`, () => {
-      assert.ok(!isSafeFolder(folder));
-    });
+    it(`may not be "${folder}"`, () => assert.ok(!isSafeFolder(folder)));
   }
 });
 

@@ -55,9 +55,7 @@ describe('cdn.yaml', () => {
     assert.equal(parseCdnConfig(dump({ ...FIELDS, proxy: { port: 1 } })).bucket, 'models-bucket');
   });
 
-  it('gives a configuration that cannot be changed', () => {
-    assert.ok(Object.isFrozen(parseCdnConfig(dump(FIELDS))));
-  });
+  it('gives a configuration that cannot be changed', () => assert.ok(Object.isFrozen(parseCdnConfig(dump(FIELDS)))));
 
   for (const name of REQUIRED) {
     it(`is refused without ${name}, which is named`, () => {
@@ -106,9 +104,7 @@ describe('cdn.yaml', () => {
     ['two documents', `${dump(FIELDS)}\n---\n${dump(FIELDS)}`],
     ['a NUL', `resource_key: hush-\0\n`],
   ] as const) {
-    it(`is refused for ${kind}`, () => {
-      assertRefused(text, /is not YAML/);
-    });
+    it(`is refused for ${kind}`, () => assertRefused(text, /is not YAML/));
   }
 
   for (const [kind, text] of [
@@ -117,9 +113,7 @@ describe('cdn.yaml', () => {
     ['a number', '0123456789'],
     ['null', 'null'],
   ] as const) {
-    it(`is refused when it is ${kind}`, () => {
-      assertRefused(text, /is not a mapping/);
-    });
+    it(`is refused when it is ${kind}`, () => assertRefused(text, /is not a mapping/));
   }
 
   it('is refused when it is empty', () => {

@@ -11,8 +11,8 @@ import { promisify } from 'node:util';
 import { DockerEngine } from '../../../src/docker/docker-engine.ts';
 import type { DockerHost } from '../../../src/docker/docker-host.ts';
 import { LoaderError } from '../../../src/errors.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
-const NEVER = new AbortController().signal;
 const INVALID_RESPONSE = { name: 'LoaderError', code: 'engine_invalid_response' };
 const UNREACHABLE = { name: 'LoaderError', code: 'engine_unreachable' };
 const REFUSED = { name: 'LoaderError', code: 'engine_error' };
@@ -35,9 +35,7 @@ afterEach(async () => {
 
 async function listen(server: Server, where: string | { host: string; port: number }): Promise<void> {
   const sockets = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket.on('error', () => undefined));
-  });
+  server.on('connection', (socket: Socket) => sockets.add(socket.on('error', () => undefined)));
   await new Promise<void>((resolve) => {
     if (typeof where === 'string') server.listen(where, resolve);
     else server.listen(where, resolve);
@@ -160,9 +158,7 @@ describe('the ping', () => {
     await assert.rejects(engine.connect(AbortSignal.abort(reason)), reason);
     const abort = new AbortController();
     const connecting = connectTo({ kind: 'unix', socketPath }).connect(abort.signal);
-    setTimeout(() => {
-      abort.abort(reason);
-    }, 20);
+    setTimeout(() => abort.abort(reason), 20);
     await assert.rejects(connecting, reason);
   });
 
@@ -186,9 +182,9 @@ describe('the traits of an engine', () => {
     ['a containerd store', { DriverStatus: [['driver-type', 'io.containerd.snapshotter.v1']] }, {}, containerd],
   ] as const) {
     it(`are those of ${what}`, async () => {
-      const engine = await startEngine((request, response) => {
-        answerJson(response, request.url?.endsWith('/info') === true ? info : version);
-      });
+      const engine = await startEngine((request, response) =>
+        answerJson(response, request.url?.endsWith('/info') === true ? info : version),
+      );
       assert.deepEqual(await engine.traits(NEVER), traits);
     });
   }
@@ -211,9 +207,7 @@ describe('the images of an engine', () => {
 
   for (const answer of [null, {}, 'text']) {
     it(`are none of a Docker engine's when they are no list: ${JSON.stringify(answer)}`, async () => {
-      const engine = await startEngine((_, response) => {
-        answerJson(response, answer);
-      });
+      const engine = await startEngine((_, response) => answerJson(response, answer));
       await assert.rejects(engine.listImages(NEVER), INVALID_RESPONSE);
     });
   }
@@ -276,9 +270,7 @@ describe('the images of an engine', () => {
 
   it('are none of a Docker engine when they have no ID, or layers that are no list', async () => {
     for (const answer of [{}, { Id: 5 }, { Id: 'x', RootFS: { Layers: {} } }, 'text']) {
-      const engine = await startEngine((_, response) => {
-        answerJson(response, answer);
-      });
+      const engine = await startEngine((_, response) => answerJson(response, answer));
       await assert.rejects(engine.inspectImage('x', NEVER), INVALID_RESPONSE);
       for (const close of closing.splice(0)) await close();
     }

@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { DockerEngine } from '../../../src/docker/docker-engine.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
-const NEVER = new AbortController().signal;
 const SILENT = { onLayerProgress: () => undefined };
 const INVALID_RESPONSE = { name: 'LoaderError', code: 'engine_invalid_response' };
 const UNREACHABLE = { name: 'LoaderError', code: 'engine_unreachable' };
@@ -143,9 +143,7 @@ describe('a load', () => {
   }
 
   it('fails with engine_unreachable when the connection breaks in mid-body', async () => {
-    const engine = await startEngine((request) => {
-      request.once('data', () => request.socket.destroy());
-    });
+    const engine = await startEngine((request) => request.once('data', () => request.socket.destroy()));
     const { state, ...body } = makeBody(20_000);
     await assert.rejects(engine.load(body, SILENT, NEVER), UNREACHABLE);
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -161,9 +159,7 @@ describe('a load', () => {
   for (const length of [10 * PIECE.length, undefined]) {
     it(`fails with what its body threw, whatever that does to the connection (length: ${length ?? 'unknown'})`, async () => {
       let isAborted = false;
-      const engine = await startEngine((request) => {
-        request.on('error', () => (isAborted = true)).resume();
-      });
+      const engine = await startEngine((request) => request.on('error', () => (isAborted = true)).resume());
       const failure = new Error('the layer is wrong');
       async function* failing(): AsyncGenerator<Buffer> {
         yield await Promise.resolve(PIECE);
@@ -179,9 +175,7 @@ describe('a load', () => {
     const reason = new Error('cancelled');
     const abort = new AbortController();
     const engine = await startEngine((request) => {
-      request.resume().once('end', () => {
-        abort.abort(reason);
-      });
+      request.resume().once('end', () => abort.abort(reason));
     });
     await assert.rejects(engine.load(makeBody(2), SILENT, AbortSignal.abort(reason)), reason);
     await assert.rejects(engine.load(makeBody(2), SILENT, abort.signal), reason);

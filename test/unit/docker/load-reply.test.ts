@@ -50,9 +50,7 @@ const GOOD_HEARD: Heard = {
 const BAD = Buffer.from('{"status":"x"}\n{"errorDetail":{"message":"plein — 検"},"error":"full"}\n{"stream":"more"}\n');
 
 describe('the reply to a load', () => {
-  it('tells how far each layer is', () => {
-    assert.deepEqual(hear([GOOD]), GOOD_HEARD);
-  });
+  it('tells how far each layer is', () => assert.deepEqual(hear([GOOD]), GOOD_HEARD));
 
   it('is the same wherever it is split in two', () => {
     for (let at = 0; at <= GOOD.length; at++) {
@@ -129,9 +127,7 @@ describe('the error in a reply', () => {
     const reply = new LoadReply({ onLayerProgress: () => undefined });
     reply.take(Buffer.from('{"error":"now"}\n{"half'));
     assert.equal(reply.error, 'now');
-    assert.throws(() => {
-      reply.end();
-    }, /is cut/);
+    assert.throws(() => reply.end(), /is cut/);
   });
 });
 

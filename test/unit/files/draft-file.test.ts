@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { PartFile } from '../../../src/files/draft-file.ts';
+import { DraftFile } from '../../../src/files/draft-file.ts';
 
 let folder = '';
 let partPath = '';
@@ -22,15 +22,15 @@ afterEach(async () => {
 
 describe('a file in the making', () => {
   it('is readable by its owner only, and never takes the place of another', async () => {
-    const file = await PartFile.create(partPath);
+    const file = await DraftFile.create(partPath);
     assert.equal((await stat(partPath)).mode & 0o777, 0o600);
-    await assert.rejects(PartFile.create(partPath), { code: 'EEXIST' });
+    await assert.rejects(DraftFile.create(partPath), { code: 'EEXIST' });
     await file.close();
   });
 
   it('takes bytes at any position', async () => {
     const content = randomBytes(5000);
-    const file = await PartFile.create(partPath);
+    const file = await DraftFile.create(partPath);
     await file.write(content.subarray(3000), 3000);
     await file.write(content.subarray(0, 3000), 0);
     await file.write(Buffer.alloc(0), 0);
@@ -41,7 +41,7 @@ describe('a file in the making', () => {
   for (const most of [1, 7, 10, 13]) {
     it(`is written in full when the system takes ${most} bytes at a time`, async (t) => {
       const content = randomBytes(40);
-      const file = await PartFile.create(partPath);
+      const file = await DraftFile.create(partPath);
       const { handle } = file;
       const write = handle.write.bind(handle);
       t.mock.method(handle, 'write', async (bytes: Buffer, offset: number, length: number, position: number) => {
@@ -54,7 +54,7 @@ describe('a file in the making', () => {
   }
 
   it('is not seen under its final name before it is published, and then whole', async () => {
-    const file = await PartFile.create(partPath);
+    const file = await DraftFile.create(partPath);
     await file.write(Buffer.from('content'), 0);
     assert.deepEqual(await readdir(folder), ['x.part']);
     await file.publish(target);
@@ -65,7 +65,7 @@ describe('a file in the making', () => {
 
   it('takes the place of the file that stood there, whose readers keep what they have', async () => {
     await writeFile(target, 'earlier');
-    const file = await PartFile.create(partPath);
+    const file = await DraftFile.create(partPath);
     await file.write(Buffer.from('later'), 0);
     await file.publish(target);
     assert.equal(await readFile(target, 'utf8'), 'later');
@@ -73,7 +73,7 @@ describe('a file in the making', () => {
   });
 
   it('is synced to the disk before it gets its final name', async (t) => {
-    const file = await PartFile.create(partPath);
+    const file = await DraftFile.create(partPath);
     let namesAtSync: string[] = [];
     const sync = file.handle.sync.bind(file.handle);
     t.mock.method(file.handle, 'sync', async () => {
@@ -87,7 +87,7 @@ describe('a file in the making', () => {
 
   it('is not published when it could not be synced', async (t) => {
     await writeFile(target, 'earlier');
-    const file = await PartFile.create(partPath);
+    const file = await DraftFile.create(partPath);
     t.mock.method(file.handle, 'sync', () => Promise.reject(new Error('ENOSPC')));
     await assert.rejects(file.publish(target), /ENOSPC/);
     assert.equal(await readFile(target, 'utf8'), 'earlier');
@@ -97,7 +97,7 @@ describe('a file in the making', () => {
   });
 
   it('leaves nothing when it is discarded, and stays readable until it is closed', async () => {
-    const file = await PartFile.create(partPath);
+    const file = await DraftFile.create(partPath);
     await file.write(Buffer.from('content'), 0);
     await file.discard();
     assert.deepEqual(await readdir(folder), []);
@@ -107,7 +107,7 @@ describe('a file in the making', () => {
   });
 
   it('stays when it is discarded after it was published', async () => {
-    const file = await PartFile.create(partPath);
+    const file = await DraftFile.create(partPath);
     await file.publish(target);
     await writeFile(partPath, 'the name may be another file by now');
     await file.discard();
@@ -116,7 +116,7 @@ describe('a file in the making', () => {
   });
 
   it('may be discarded twice, or after somebody else removed it', async () => {
-    const file = await PartFile.create(partPath);
+    const file = await DraftFile.create(partPath);
     await rm(partPath);
     await file.discard();
     await file.discard();
@@ -125,7 +125,7 @@ describe('a file in the making', () => {
 
   it('can be discarded after a publication that failed', async () => {
     await mkdir(target);
-    const file = await PartFile.create(partPath);
+    const file = await DraftFile.create(partPath);
     await assert.rejects(file.publish(target));
     await file.discard();
     await file.close();

@@ -12,9 +12,8 @@ const FACTS: HardwareFacts = {
 };
 
 describe('the hardware string', () => {
-  it('has the form of the protocol', () => {
-    assert.equal(formatHardwareString(FACTS), 'CPU: Cortex-A78AE. GPU: Orin. Memory: 32 GiB. DriveSerial: S4X7NF0M');
-  });
+  it('has the form of the protocol', () =>
+    assert.equal(formatHardwareString(FACTS), 'CPU: Cortex-A78AE. GPU: Orin. Memory: 32 GiB. DriveSerial: S4X7NF0M'));
 
   it('has its GPUs unique, sorted and joined by commas', () => {
     const text = formatHardwareString({ ...FACTS, gpuModels: ['Zeta', ' Alpha', 'Zeta', '', 'Alpha ', 'Mid'] });

@@ -11,8 +11,8 @@ import { createEvictProvider } from '../../../src/providers/evict-provider.ts';
 import { createPrefetchProvider } from '../../../src/providers/prefetch-provider.ts';
 import { createUnlockProvider } from '../../../src/providers/unlock-provider.ts';
 import { createVerifyProvider } from '../../../src/providers/verify-provider.ts';
-import type { JsonObject, JsonValue } from '../../../src/tasks/task.ts';
 import type { UnlockStatus } from '../../../src/unlock/unlock-service.ts';
+import type { JsonObject, JsonValue } from '../../../src/json.ts';
 
 /** The providers alone: without a runner, a database, HTTP or anything upstream. */
 
@@ -89,9 +89,7 @@ describe('evict, alone', () => {
     const abort = new AbortController();
     const { run: remove } = createEvictProvider(cache).prepare({ max_bytes: 0 });
     const context = { signal: abort.signal, isUnattended: false, log: () => undefined };
-    const report = () => {
-      abort.abort(new Error('told to'));
-    };
+    const report = () => abort.abort(new Error('told to'));
     await assert.rejects(remove({ ...context, report }), /told to/);
     assert.deepEqual(await cachedFiles(), ['middle.big', 'new.big']);
   });
@@ -116,7 +114,7 @@ describe('verify, alone', () => {
   });
 
   it('digests what has no digests, and finds it good the next time', async () => {
-    const provider = createVerifyProvider({ apiClient: { currentLogin: notLoggedIn }, cache, downloads });
+    const provider = createVerifyProvider({ upstream: { currentSession: notLoggedIn }, cache, downloads });
     assert.partialDeepStrictEqual(await run(provider, {}), { recorded: 2, good: 0, bad: 0 });
     assert.deepEqual(reports.at(-1), { bytesDone: 5_001_000, bytesTotal: 5_001_000 });
     assert.partialDeepStrictEqual(await run(provider, {}), { recorded: 0, good: 2, bad: 0 });
@@ -124,8 +122,8 @@ describe('verify, alone', () => {
 
   for (const isLoggedIn of [true, false]) {
     it(`sets a bad copy aside, and ${isLoggedIn ? 'fetches it again' : 'says why it is not mended'}`, async () => {
-      const currentLogin = isLoggedIn ? () => ({}) as never : notLoggedIn;
-      const provider = createVerifyProvider({ apiClient: { currentLogin }, cache, downloads });
+      const currentSession = isLoggedIn ? () => ({}) as never : notLoggedIn;
+      const provider = createVerifyProvider({ upstream: { currentSession }, cache, downloads });
       await run(provider, {});
       await truncate(path.join(folder, 'models', 'one.big'), 4_999_999);
       const result = await run(provider, {});
@@ -152,10 +150,14 @@ describe('prefetch, alone', () => {
       return Promise.resolve({ length: 100, isCached: name === 'cached', run });
     },
   };
-  const loggedIn = { isAuthenticated: true, authenticated: () => Promise.resolve(), currentLogin: () => ({}) as never };
+  const loggedIn = {
+    isAuthenticated: true,
+    authenticated: () => Promise.resolve(),
+    currentSession: () => ({}) as never,
+  };
 
   it('tells of each resource what became of it, and reports the bytes that were missing', async () => {
-    const provider = createPrefetchProvider({ apiClient: loggedIn, downloads });
+    const provider = createPrefetchProvider({ upstream: loggedIn, downloads });
     const failure: unknown = await run(provider, { resources: [...RESOURCES, ...RESOURCES] }).catch(
       (error: unknown) => error,
     );
@@ -170,12 +172,12 @@ describe('prefetch, alone', () => {
 
   it('fails at once when nobody is logged in, but waits when nobody waits for it', async () => {
     const login = Promise.withResolvers<undefined>();
-    const apiClient = { isAuthenticated: false, authenticated: () => login.promise, currentLogin: notLoggedIn };
-    const provider = createPrefetchProvider({ apiClient, downloads });
+    const upstream = { isAuthenticated: false, authenticated: () => login.promise, currentSession: notLoggedIn };
+    const provider = createPrefetchProvider({ upstream, downloads });
     const parameters = { resources: RESOURCES.slice(0, 1) };
     await assert.rejects(run(provider, parameters), { code: 'not_authenticated' });
     const waiting = run(provider, parameters, { isUnattended: true });
-    apiClient.currentLogin = () => ({}) as never;
+    upstream.currentSession = () => ({}) as never;
     login.resolve(undefined);
     assert.partialDeepStrictEqual(await waiting, { resources: [{ status: 'cached' }] });
   });

@@ -6,25 +6,25 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { ApiClient, type ApiClientOptions, type Login } from '../../../src/upstream/upstream.ts';
-import { Session, type SessionOptions } from '../../../src/upstream/api-session.ts';
+import type { Session } from '../../../src/upstream/session.ts';
 import { S3CdnManager } from '../../../src/cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError } from '../../../src/errors.ts';
 import { DownloadService } from '../../../src/resources/download-service.ts';
-import { PublicationLock } from '../../../src/async/keyed-read-write-lock.ts';
+import { KeyedReadWriteLock } from '../../../src/async/keyed-read-write-lock.ts';
 import { SharedTransfers } from '../../../src/resources/shared-transfers.ts';
 import { smallPartLength } from '../../../src/resources/envelope-parts.ts';
 import { PREFLIGHT_LENGTH } from '../../../src/security/envelope.ts';
-import { sealEnvelope } from '../../../src/security/envelope-cipher.ts';
-import { CacheFolder, NEVER, until } from '../../support/cache-folder.ts';
+import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
+import { CacheFolder, until } from '../../support/cache-folder.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
 const MIB = 1024 * 1024;
 const RESOURCE = { folder: 'models', name: 'm' };
 const KEY = randomBytes(32);
 /** Three ranges. */
 const PLAINTEXT = randomBytes(17 * MIB + 123);
-const ENVELOPE = sealEnvelope(PLAINTEXT, KEY);
+const ENVELOPE = encryptBuffer(PLAINTEXT, KEY);
 const SMALL = ENVELOPE.subarray(0, smallPartLength(ENVELOPE.length));
 const BIG = ENVELOPE.subarray(SMALL.length);
 const RECORD = { bigLength: BIG.length, smallSha256: createHash('sha256').update(SMALL).digest('hex') };
@@ -82,28 +82,20 @@ class OneObjectServer {
   }
 }
 
-class FakeSession extends Session {
+/** Has one small part for everybody. */
+class OneSmallPart {
   small = SMALL;
 
-  constructor() {
-    super({} as SessionOptions);
-  }
-
-  override fetchResource(): Promise<Buffer> {
+  fetchResource(): Promise<Buffer> {
     return Promise.resolve(this.small);
   }
-}
 
-class FakeApiClient extends ApiClient {
-  readonly #login: Login;
-
-  constructor(login: Login) {
-    super({} as ApiClientOptions);
-    this.#login = login;
+  fetchKeyFragment(): Promise<never> {
+    return Promise.reject(new Error('a load needs no key fragment'));
   }
 
-  override currentLogin(): Login {
-    return this.#login;
+  storeResource(): Promise<never> {
+    return Promise.reject(new Error('a load stores nothing'));
   }
 }
 
@@ -111,14 +103,14 @@ const hookedFs = new HookedFs();
 let folder: CacheFolder;
 let server: OneObjectServer;
 let cdn: S3CdnManager;
-let session: FakeSession;
+let api: OneSmallPart;
 let key: Buffer;
 let downloads: DownloadService;
 
 beforeEach(async () => {
   folder = await CacheFolder.create();
   server = new OneObjectServer();
-  session = new FakeSession();
+  api = new OneSmallPart();
   key = KEY;
   const keys = { accessKeyId: 'none', secretAccessKey: 'none' };
   const host = await server.start();
@@ -126,12 +118,12 @@ beforeEach(async () => {
     { host, region: 'none', bucket: 'b', downloader: keys, uploader: keys, resourceKey: undefined },
     { stallTimeoutMs: 2000 },
   );
-  const user = { roleName: 'none' } as unknown as Login['user'];
+  const user = { roleName: 'none' } as unknown as Session['user'];
   downloads = new DownloadService({
-    apiClient: new FakeApiClient({ user, session, cdn, resourceAesKey: () => key }),
+    upstream: { currentSession: () => ({ user, api, cdn, resourceAesKey: () => key }) },
     cache: folder.cache,
     transfers: new SharedTransfers(),
-    publicationLock: new PublicationLock(),
+    publicationLocks: new KeyedReadWriteLock(),
     logger: folder.logger,
   });
 });
@@ -149,7 +141,7 @@ async function load(): Promise<boolean> {
   try {
     return Buffer.concat(await Array.fromAsync(opened.chunks, (chunk) => Buffer.from(chunk))).equals(PLAINTEXT);
   } finally {
-    await opened.close();
+    await opened[Symbol.asyncDispose]();
   }
 }
 
@@ -241,7 +233,7 @@ describe('the plan of a prefetch', () => {
   it('tells what is missing', async () => {
     server.object = undefined;
     await assert.rejects(downloads.planPrefetch(RESOURCE, NEVER), { code: 'resource_not_in_cdn' });
-    session.fetchResource = () => Promise.reject(new LoaderError('resource_not_in_api', 'no'));
+    api.fetchResource = () => Promise.reject(new LoaderError('resource_not_in_api', 'no'));
     await assert.rejects(downloads.planPrefetch(RESOURCE, NEVER), { code: 'resource_not_in_api' });
   });
 
@@ -340,7 +332,7 @@ describe('a copy in the cache', () => {
     assert.ok(!(await isRemovable()));
     for await (const chunk of opened.chunks) assert.ok(chunk.length > 0);
     assert.ok(!(await isRemovable()));
-    await opened.close();
+    await opened[Symbol.asyncDispose]();
     assert.ok(await isRemovable());
   });
 
@@ -385,7 +377,7 @@ describe('a copy in the cache', () => {
     await assert.rejects(async () => {
       for await (const chunk of opened.chunks) assert.ok(chunk.length > 0);
     });
-    await opened.close();
+    await opened[Symbol.asyncDispose]();
     assert.deepEqual(await folder.names(), ['m.big', 'm.big.json', 'm.big.sums']);
   });
 

@@ -4,19 +4,18 @@ import { mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { PartFile } from '../../../src/files/draft-file.ts';
+import { DraftFile } from '../../../src/files/draft-file.ts';
 import { S3CdnManager, type CdnObject } from '../../../src/cdn/s3-cdn-manager.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { createLogger } from '../../../src/logger.ts';
 import { SharedTransfer, type Follower, type SharedTransferOptions } from '../../../src/resources/shared-transfer.ts';
 import { SharedTransfers } from '../../../src/resources/shared-transfers.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
 const MIB = 1024 * 1024;
 /** Three ranges: two of 8 MiB, and one of 1 MiB and a bit. */
 const CONTENT = randomBytes(17 * MIB + 123);
 const OBJECT: CdnObject = { bucket: 'b', key: 'k', etag: '"1"', length: CONTENT.length, tail: Buffer.alloc(0) };
-const NEVER = new AbortController().signal;
-
 /** A CDN without a network: it serves `CONTENT`, as far as the test lets it. */
 class FakeCdn extends S3CdnManager {
   readonly ranges: [start: number, end: number][] = [];
@@ -97,7 +96,7 @@ function makeOptions(changes: Partial<SharedTransferOptions> = {}): SharedTransf
   return {
     cdn,
     object: OBJECT,
-    createPart: () => PartFile.create(path.join(folder, `${parts++}.part`)),
+    createDraft: () => DraftFile.create(path.join(folder, `${parts++}.part`)),
     publish: async (file) => {
       const target = path.join(folder, 'model.big');
       await file.publish(target);
@@ -141,9 +140,7 @@ function holdFrom(position: number) {
     if (chunkPosition >= position) await gate.promise;
   };
   return {
-    open: () => {
-      gate.resolve(undefined);
-    },
+    open: () => gate.resolve(undefined),
   };
 }
 
@@ -286,9 +283,7 @@ describe('a transfer', () => {
       },
     });
     const reading = readAll(transfer.join());
-    setTimeout(() => {
-      gate.resolve(undefined);
-    }, 50);
+    setTimeout(() => gate.resolve(undefined), 50);
     assert.deepEqual(await reading, WHOLE);
     await transfer.ended;
     assert.equal(published.length, 1);
@@ -335,8 +330,8 @@ describe('a failure', () => {
     const options = makeOptions();
     const transfer = new SharedTransfer({
       ...options,
-      createPart: async () => {
-        const file = await options.createPart();
+      createDraft: async () => {
+        const file = await options.createDraft();
         await file.close(); // Each write fails then.
         return file;
       },
@@ -351,8 +346,8 @@ describe('a failure', () => {
   });
 
   it('to create the file is cache_unusable too, and nothing is asked of the CDN', async () => {
-    const createPart = () => Promise.reject(new LoaderError('cache_unusable', 'the disk is full'));
-    const transfer = new SharedTransfer(makeOptions({ createPart }));
+    const createDraft = () => Promise.reject(new LoaderError('cache_unusable', 'the disk is full'));
+    const transfer = new SharedTransfer(makeOptions({ createDraft }));
     await assert.rejects(readAll(transfer.join()), { code: 'cache_unusable' });
     assert.deepEqual(cdn.ranges, []);
   });
@@ -455,14 +450,14 @@ describe('a follower who waits until all is stored', () => {
     ],
     [
       'the file can not be created',
-      () => ({ createPart: () => Promise.reject(new LoaderError('cache_unusable', 'full')) }),
+      () => ({ createDraft: () => Promise.reject(new LoaderError('cache_unusable', 'full')) }),
       'cache_unusable',
     ],
     [
       'the file can not be written',
       () => ({
-        createPart: async () => {
-          const file = await makeOptions().createPart();
+        createDraft: async () => {
+          const file = await makeOptions().createDraft();
           await file.close();
           return file;
         },

@@ -2,15 +2,18 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { LoaderError } from '../../../src/errors.ts';
-import { PREFLIGHT_LENGTH, preflightEnvelope } from '../../../src/security/envelope.ts';
 import {
+  PREFLIGHT_LENGTH,
+  preflightEnvelope,
   BLOCK_LENGTH,
-  decryptEnvelope,
-  encryptEnvelope,
   envelopeLength,
   MIN_ENVELOPE_LENGTH,
-  openEnvelope,
-  sealEnvelope,
+} from '../../../src/security/envelope.ts';
+import {
+  decryptEnvelope,
+  encryptEnvelope,
+  decryptBuffer,
+  encryptBuffer,
 } from '../../../src/security/envelope-cipher.ts';
 
 const KEY = Buffer.alloc(32, 'k');
@@ -22,14 +25,13 @@ describe('encrypting', () => {
     const second = await collect(encryptEnvelope([Buffer.from('model')], KEY));
     assert.notDeepEqual(first.subarray(0, BLOCK_LENGTH), second.subarray(0, BLOCK_LENGTH));
     assert.notDeepEqual(
-      sealEnvelope(Buffer.from('model'), KEY).subarray(0, BLOCK_LENGTH),
-      sealEnvelope(Buffer.from('model'), KEY).subarray(0, BLOCK_LENGTH),
+      encryptBuffer(Buffer.from('model'), KEY).subarray(0, BLOCK_LENGTH),
+      encryptBuffer(Buffer.from('model'), KEY).subarray(0, BLOCK_LENGTH),
     );
   });
 
-  it('makes an envelope of 32 bytes of nothing', async () => {
-    assert.equal((await collect(encryptEnvelope([], KEY))).length, MIN_ENVELOPE_LENGTH);
-  });
+  it('makes an envelope of 32 bytes of nothing', async () =>
+    assert.equal((await collect(encryptEnvelope([], KEY))).length, MIN_ENVELOPE_LENGTH));
 
   it('passes on the failure of the plaintext, without the padding that would make the envelope look whole', async () => {
     const chunks: Buffer[] = [];
@@ -46,12 +48,12 @@ describe('encrypting', () => {
 
 describe('a truncated envelope', () => {
   const plaintext = Buffer.from(Uint8Array.from({ length: 100 }, (_, index) => index));
-  const envelope = sealEnvelope(plaintext, KEY, Buffer.alloc(BLOCK_LENGTH, 1));
+  const envelope = encryptBuffer(plaintext, KEY, Buffer.alloc(BLOCK_LENGTH, 1));
 
   for (let length = 0; length < envelope.length; length++) {
     it(`is refused when ${length} of its ${envelope.length} bytes are there`, async () => {
       const cut = envelope.subarray(0, length);
-      assert.throws(() => openEnvelope(cut, KEY), INVALID);
+      assert.throws(() => decryptBuffer(cut, KEY), INVALID);
       await assert.rejects(decrypt(cut), INVALID);
       // The whole blocks that are left have a last one without valid padding here.
       const lastTwoBlocks =
@@ -74,18 +76,18 @@ describe('an envelope with a flipped bit', () => {
   for (let plaintextLength = 32; plaintextLength < 48; plaintextLength++) {
     it(`has one verdict of preflight and decryption for each bit of its last two blocks (${plaintextLength} bytes)`, async () => {
       const plaintext = Buffer.alloc(plaintextLength, 0x5a);
-      const envelope = sealEnvelope(plaintext, KEY, Buffer.alloc(BLOCK_LENGTH, 2));
+      const envelope = encryptBuffer(plaintext, KEY, Buffer.alloc(BLOCK_LENGTH, 2));
       const firstBit = 8 * (envelope.length - PREFLIGHT_LENGTH);
       let refused = 0;
       for (let bit = firstBit; bit < 8 * envelope.length; bit++) {
         const bad = flipBit(envelope, bit);
         const preflight = verdict(() => preflightEnvelope(bad.length, bad.subarray(-PREFLIGHT_LENGTH), KEY));
-        const opened = verdict(() => openEnvelope(bad, KEY).length);
+        const opened = verdict(() => decryptBuffer(bad, KEY).length);
         const streamed = await decrypt(bad).then((bytes) => bytes.length, codeOf);
         assert.equal(preflight, opened, `bit ${bit}`);
         assert.equal(streamed, opened, `bit ${bit}`);
         if (opened === 'envelope_invalid') refused++;
-        else assert.notDeepEqual(openEnvelope(bad, KEY), plaintext, `bit ${bit} changed nothing`);
+        else assert.notDeepEqual(decryptBuffer(bad, KEY), plaintext, `bit ${bit} changed nothing`);
       }
       // At least those bits of the block before that hit the padding, but for the byte that tells its length.
       assert.ok(refused >= 8 * (48 - plaintextLength - 1), `only ${refused} were refused`);
@@ -93,15 +95,15 @@ describe('an envelope with a flipped bit', () => {
   }
 
   it('is refused for every bit of the block before the last when the last is all padding', () => {
-    const envelope = sealEnvelope(Buffer.alloc(32), KEY, Buffer.alloc(BLOCK_LENGTH, 3));
+    const envelope = encryptBuffer(Buffer.alloc(32), KEY, Buffer.alloc(BLOCK_LENGTH, 3));
     for (let bit = 8 * (envelope.length - PREFLIGHT_LENGTH); bit < 8 * (envelope.length - BLOCK_LENGTH); bit++) {
-      assert.throws(() => openEnvelope(flipBit(envelope, bit), KEY), INVALID, `bit ${bit}`);
+      assert.throws(() => decryptBuffer(flipBit(envelope, bit), KEY), INVALID, `bit ${bit}`);
     }
   });
 
   it('decrypts without an error when the bit is in the middle: the known weakness of CBC', async () => {
     const plaintext = Buffer.alloc(160, 7);
-    const envelope = sealEnvelope(plaintext, KEY);
+    const envelope = encryptBuffer(plaintext, KEY);
     for (let bit = 0; bit < 8 * (envelope.length - PREFLIGHT_LENGTH); bit += 37) {
       const bad = flipBit(envelope, bit);
       const decrypted = await decrypt(bad);
@@ -115,12 +117,12 @@ describe('an envelope with a flipped bit', () => {
 describe('a wrong key', () => {
   it('is noticed by the padding, or gives another plaintext, with one verdict of all who look', async () => {
     const plaintext = Buffer.alloc(100, 9);
-    const envelope = sealEnvelope(plaintext, KEY, Buffer.alloc(BLOCK_LENGTH, 4));
+    const envelope = encryptBuffer(plaintext, KEY, Buffer.alloc(BLOCK_LENGTH, 4));
     let refused = 0;
     for (let index = 0; index < 1024; index++) {
       const wrongKey = Buffer.alloc(32);
       wrongKey.writeUInt32BE(index);
-      const opened = verdict(() => openEnvelope(envelope, wrongKey).length);
+      const opened = verdict(() => decryptBuffer(envelope, wrongKey).length);
       const end = envelope.subarray(-PREFLIGHT_LENGTH);
       assert.equal(
         verdict(() => preflightEnvelope(envelope.length, end, wrongKey)),
@@ -128,16 +130,16 @@ describe('a wrong key', () => {
       );
       assert.equal(await decrypt(envelope, wrongKey).then((bytes) => bytes.length, codeOf), opened);
       if (opened === 'envelope_invalid') refused++;
-      else assert.notDeepEqual(openEnvelope(envelope, wrongKey), plaintext);
+      else assert.notDeepEqual(decryptBuffer(envelope, wrongKey), plaintext);
     }
     // One in 256 passes: about 1,020 of 1,024 are refused, and the keys are fixed.
     assert.ok(refused > 1000 && refused < 1024, `${refused} were refused`);
   });
 
   it('is refused in words that tell neither key nor content', () => {
-    const envelope = sealEnvelope(Buffer.from('top secret model'), KEY, Buffer.alloc(BLOCK_LENGTH));
+    const envelope = encryptBuffer(Buffer.from('top secret model'), KEY, Buffer.alloc(BLOCK_LENGTH));
     assert.throws(
-      () => openEnvelope(envelope, Buffer.alloc(32, 'x')),
+      () => decryptBuffer(envelope, Buffer.alloc(32, 'x')),
       (error) => error instanceof LoaderError && !/secret|kkkk|xxxx/.test(error.message),
     );
   });
@@ -145,7 +147,7 @@ describe('a wrong key', () => {
 
 describe('decrypting as it comes', () => {
   it('yields plaintext before the last chunk has arrived', async () => {
-    const envelope = sealEnvelope(Buffer.alloc(1000, 1), KEY);
+    const envelope = encryptBuffer(Buffer.alloc(1000, 1), KEY);
     let fed = 0;
     function* chunks(): Generator<Buffer> {
       for (; fed < 5; fed++) yield envelope.subarray(fed * 100, (fed + 1) * 100);
@@ -158,7 +160,7 @@ describe('decrypting as it comes', () => {
   });
 
   it('lets go of the envelope when its consumer leaves early', async () => {
-    const envelope = sealEnvelope(Buffer.alloc(1000, 1), KEY);
+    const envelope = encryptBuffer(Buffer.alloc(1000, 1), KEY);
     let isReleased = false;
     function* chunks(): Generator<Buffer> {
       try {
@@ -173,7 +175,7 @@ describe('decrypting as it comes', () => {
 
   it('takes empty chunks anywhere', async () => {
     const plaintext = randomBytes(50);
-    const envelope = sealEnvelope(plaintext, KEY);
+    const envelope = encryptBuffer(plaintext, KEY);
     const none = Buffer.alloc(0);
     const chunks = [none, envelope.subarray(0, 10), none, envelope.subarray(10, 16), none, envelope.subarray(16), none];
     assert.deepEqual(await collect(decryptEnvelope(chunks, KEY)), plaintext);
@@ -182,7 +184,7 @@ describe('decrypting as it comes', () => {
 
 it('foresees the length of every envelope from 0 to 100 bytes', () => {
   for (let length = 0; length <= 100; length++) {
-    assert.equal(envelopeLength(length), sealEnvelope(Buffer.alloc(length), KEY).length);
+    assert.equal(envelopeLength(length), encryptBuffer(Buffer.alloc(length), KEY).length);
   }
 });
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
-import { sealEnvelope } from '../../../src/security/envelope-cipher.ts';
+import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { releaseChunk } from '../../../src/files/release-chunk.ts';
 
 const KEY = Buffer.alloc(32, 'k');
@@ -22,7 +22,7 @@ let reader: EnvelopeReader;
 
 before(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'loader-reader-'));
-  await writeFile(path.join(folder, 'envelope'), sealEnvelope(plaintext, KEY));
+  await writeFile(path.join(folder, 'envelope'), encryptBuffer(plaintext, KEY));
   file = await open(path.join(folder, 'envelope'));
   reader = new EnvelopeReader(file, LENGTH, KEY);
 });
@@ -184,21 +184,21 @@ describe('a stream of an envelope', () => {
   });
 
   for (const missing of [1, 15, 16, 17, READ, LENGTH]) {
-    it(`fails with cache_unusable when the file is ${missing} bytes shorter than was said`, async () => {
+    it(`fails with EndOfFileError when the file is ${missing} bytes shorter than was said`, async () => {
       const name = path.join(folder, `cut-${missing}`);
-      const envelope = sealEnvelope(plaintext, KEY);
+      const envelope = encryptBuffer(plaintext, KEY);
       // Without the padding's block, so that every byte counts.
       await writeFile(name, envelope.subarray(0, BLOCK + Math.ceil(LENGTH / BLOCK) * BLOCK - missing));
       const handle = await open(name);
       const cut = new EnvelopeReader(handle, LENGTH, KEY);
-      await assert.rejects(cut.read(0, LENGTH), { name: 'LoaderError', code: 'cache_unusable' });
+      await assert.rejects(cut.read(0, LENGTH), { name: 'EndOfFileError' });
       await handle.close();
     });
   }
 
   it('reads nothing but its range and one block before it', async () => {
     const name = path.join(folder, 'mostly-garbage');
-    const envelope = sealEnvelope(plaintext, KEY);
+    const envelope = encryptBuffer(plaintext, KEY);
     const garbage = randomBytes(envelope.length);
     // Block 101 of the plaintext lies in the file behind the IV and 101 others; block 100 is needed to decrypt it.
     envelope.copy(garbage, BLOCK * 101, BLOCK * 101, BLOCK * 103);

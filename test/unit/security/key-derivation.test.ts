@@ -57,9 +57,7 @@ describe('AES keys', () => {
     assert.notDeepEqual(deriveArchiveAesKey(first), deriveArchiveAesKey(second));
   });
 
-  it('have 32 bytes', () => {
-    assert.equal(deriveAesKey('').length, 32);
-  });
+  it('have 32 bytes', () => assert.equal(deriveAesKey('').length, 32));
 });
 
 it('digests text as UTF-8, to 64 characters', () => {

@@ -3,13 +3,12 @@ import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { VARIABLES } from '../../../src/config/config.ts';
 import { EnvelopeSplitter, joinedLength, smallPartLength } from '../../../src/resources/envelope-parts.ts';
-import { PREFLIGHT_LENGTH, preflightEnvelope } from '../../../src/security/envelope.ts';
+import { PREFLIGHT_LENGTH, preflightEnvelope, envelopeLength } from '../../../src/security/envelope.ts';
 import {
   decryptEnvelope,
   encryptEnvelope,
-  envelopeLength,
-  openEnvelope,
-  sealEnvelope,
+  decryptBuffer,
+  encryptBuffer,
 } from '../../../src/security/envelope-cipher.ts';
 import {
   deriveAesKey,
@@ -53,9 +52,8 @@ describe('the known answers for image archives', () => {
     const plaintext = makePlaintext(known.plaintext_rule, known.plaintext_length);
     const iv = Buffer.from(known.iv, 'hex');
 
-    it('derives the AES key from the raw bytes of the fragment', () => {
-      assert.equal(aesKey.toString('hex'), known.aes_key);
-    });
+    it('derives the AES key from the raw bytes of the fragment', () =>
+      assert.equal(aesKey.toString('hex'), known.aes_key));
 
     for (const chunkLength of CHUNK_LENGTHS) {
       it(`encrypts and decrypts the archive in chunks of ${chunkLength}`, async () => {
@@ -77,9 +75,8 @@ describe('the known answers for envelopes', () => {
     const title = `of ${known.plaintext_length} bytes`;
 
     for (const chunkLength of CHUNK_LENGTHS) {
-      it(`encrypts the envelope ${title} in chunks of ${chunkLength}`, async () => {
-        assertEnvelope(await collect(encryptEnvelope(cut(plaintext, chunkLength), aesKey, iv)), known);
-      });
+      it(`encrypts the envelope ${title} in chunks of ${chunkLength}`, async () =>
+        assertEnvelope(await collect(encryptEnvelope(cut(plaintext, chunkLength), aesKey, iv)), known));
 
       it(`decrypts the envelope ${title} in chunks of ${chunkLength}`, async () => {
         const envelope = knownEnvelope(known, plaintext, aesKey);
@@ -88,8 +85,8 @@ describe('the known answers for envelopes', () => {
     }
 
     it(`seals and opens the envelope ${title} in one piece`, () => {
-      assertEnvelope(sealEnvelope(plaintext, aesKey, iv), known);
-      assert.deepEqual(openEnvelope(knownEnvelope(known, plaintext, aesKey), aesKey), plaintext);
+      assertEnvelope(encryptBuffer(plaintext, aesKey, iv), known);
+      assert.deepEqual(decryptBuffer(knownEnvelope(known, plaintext, aesKey), aesKey), plaintext);
     });
 
     it(`tells the plaintext's length of the envelope ${title} from its last two blocks`, () => {
@@ -98,9 +95,8 @@ describe('the known answers for envelopes', () => {
       assert.equal(length, known.plaintext_length);
     });
 
-    it(`foresees the length of the envelope ${title}`, () => {
-      assert.equal(envelopeLength(known.plaintext_length), known.envelope_length);
-    });
+    it(`foresees the length of the envelope ${title}`, () =>
+      assert.equal(envelopeLength(known.plaintext_length), known.envelope_length));
   }
 });
 
@@ -119,7 +115,7 @@ describe('the known answers for splits', () => {
 
     for (const chunkLength of CHUNK_LENGTHS) {
       it(`cuts ${title} while it comes in chunks of ${chunkLength}`, () => {
-        const envelope = sealEnvelope(plaintext, aesKey);
+        const envelope = encryptBuffer(plaintext, aesKey);
         const splitter = new EnvelopeSplitter();
         const big = Buffer.concat([...cut(envelope, chunkLength).map((chunk) => splitter.push(chunk)), splitter.end()]);
         assert.equal(splitter.small.length, known.small_length);
@@ -129,7 +125,7 @@ describe('the known answers for splits', () => {
     }
 
     it(`tells the plaintext's length of ${title}`, () => {
-      const envelope = sealEnvelope(plaintext, aesKey);
+      const envelope = encryptBuffer(plaintext, aesKey);
       const length = preflightEnvelope(envelope.length, envelope.subarray(-PREFLIGHT_LENGTH), aesKey);
       assert.equal(length, known.plaintext_length);
     });
@@ -147,7 +143,7 @@ function assertEnvelope(envelope: Buffer, known: KnownEnvelope): void {
 /** The envelope of the vector; made here, and proven by its digest, where the vector has the digest only. */
 function knownEnvelope(known: KnownEnvelope, plaintext: Buffer, aesKey: Buffer): Buffer {
   if (known.envelope !== undefined) return Buffer.from(known.envelope, 'hex');
-  const envelope = sealEnvelope(plaintext, aesKey, Buffer.from(known.iv, 'hex'));
+  const envelope = encryptBuffer(plaintext, aesKey, Buffer.from(known.iv, 'hex'));
   assert.equal(sha256(envelope), known.envelope_sha256);
   return envelope;
 }

@@ -136,9 +136,8 @@ describe('where clocks go forward', () => {
     ['America/New_York', '30 2 * * *', '2026-03-07T12:00:00Z', ['2026-03-08T07:00', '2026-03-09T06:30']],
     ['Australia/Lord_Howe', '15 2 * * *', '2026-10-02T20:00:00Z', ['2026-10-03T15:30', '2026-10-04T15:15']],
   ] as const) {
-    it(`a time that is skipped becomes the first one after the gap: ${pattern} in ${timezone}`, () => {
-      assert.deepEqual(times(pattern, timezone, from, expected.length), expected);
-    });
+    it(`a time that is skipped becomes the first one after the gap: ${pattern} in ${timezone}`, () =>
+      assert.deepEqual(times(pattern, timezone, from, expected.length), expected));
   }
 
   for (const [timezone, pattern, from, expected] of [
@@ -167,9 +166,8 @@ describe('where clocks go forward', () => {
       ['2026-10-03T15:20', '2026-10-03T15:30', '2026-10-03T15:40'],
     ],
   ] as const) {
-    it(`steps and wildcards go on: ${pattern} in ${timezone}`, () => {
-      assert.deepEqual(times(pattern, timezone, from, expected.length), expected);
-    });
+    it(`steps and wildcards go on: ${pattern} in ${timezone}`, () =>
+      assert.deepEqual(times(pattern, timezone, from, expected.length), expected));
   }
 });
 
@@ -187,9 +185,8 @@ describe('where clocks go back', () => {
     ['America/New_York', '30 1 * * *', '2026-10-31T12:00:00Z', ['2026-11-01T05:30', '2026-11-02T06:30']],
     ['Australia/Lord_Howe', '45 1 * * *', '2026-04-03T20:00:00Z', ['2026-04-04T14:45', '2026-04-05T15:15']],
   ] as const) {
-    it(`a fixed time that comes twice counts once, the first time: ${pattern} in ${timezone}`, () => {
-      assert.deepEqual(times(pattern, timezone, from, expected.length), expected);
-    });
+    it(`a fixed time that comes twice counts once, the first time: ${pattern} in ${timezone}`, () =>
+      assert.deepEqual(times(pattern, timezone, from, expected.length), expected));
   }
 
   for (const [timezone, pattern, from, expected] of [
@@ -218,9 +215,8 @@ describe('where clocks go back', () => {
       ['2026-04-04T14:40', '2026-04-04T15:10', '2026-04-04T15:30'],
     ],
   ] as const) {
-    it(`steps and wildcards go on through both: ${pattern} in ${timezone}`, () => {
-      assert.deepEqual(times(pattern, timezone, from, expected.length), expected);
-    });
+    it(`steps and wildcards go on through both: ${pattern} in ${timezone}`, () =>
+      assert.deepEqual(times(pattern, timezone, from, expected.length), expected));
   }
 });
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { defineProvider, ParametersError, PartialResultError, type TaskContext } from '../../../src/tasks/provider.ts';
-import type { JsonObject } from '../../../src/tasks/task.ts';
+import type { JsonObject } from '../../../src/json.ts';
 
 const CONTEXT: TaskContext = {
   signal: new AbortController().signal,

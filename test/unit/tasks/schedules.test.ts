@@ -193,7 +193,7 @@ describe('a schedule', () => {
     });
     jump(FIRST_MS);
     assert.equal(only().lastRun?.outcome, 'failed');
-    assert.equal(only().lastRun?.reason, 'Internal error; the log of the Loader tells more.');
+    assert.equal(only().lastRun?.reason, 'Internal error: the log of the Loader has the details.');
     assert.ok(lab.logLines.some((line) => line.includes('hush') && line.includes('could not begin')));
   });
 
@@ -388,7 +388,7 @@ describe('times that passed while the Loader was down', () => {
       task: null,
       reason: 'The Loader died at that moment.',
     });
-    assert.equal(only().lastRun?.reason, 'Internal error; the log of the Loader tells more.');
+    assert.equal(only().lastRun?.reason, 'Internal error: the log of the Loader has the details.');
   });
 });
 
@@ -591,12 +591,8 @@ describe('stored schedules', () => {
     lab.database.close();
     const isUnavailable = { code: 'task_store_unavailable' };
     assert.throws(() => store.list(), isUnavailable);
-    assert.throws(() => {
-      store.remove('x');
-    }, isUnavailable);
-    assert.throws(() => {
-      makeSchedules().start();
-    }, isUnavailable);
+    assert.throws(() => store.remove('x'), isUnavailable);
+    assert.throws(() => makeSchedules().start(), isUnavailable);
   });
 
   for (const [what, change] of [

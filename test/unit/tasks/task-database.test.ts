@@ -313,9 +313,7 @@ describe('a transaction', () => {
     );
     assert.equal(database.isTransaction, false);
     assert.equal(countSchedules(database), 0);
-    inTransaction(database, () => {
-      addSchedules(database, 1);
-    });
+    inTransaction(database, () => addSchedules(database, 1));
     assert.equal(countSchedules(database), 1);
   });
 
@@ -324,9 +322,7 @@ describe('a transaction', () => {
     database.exec(`PRAGMA max_page_count = ${Number(pragma(database, 'page_count')) + 1}`);
     assert.throws(
       () => {
-        inTransaction(database, () => {
-          addSchedules(database, 500);
-        });
+        inTransaction(database, () => addSchedules(database, 500));
       },
       (error) => toStoreError(error).message.endsWith('the disk is full.'),
     );
@@ -340,9 +336,7 @@ describe('what is wrong with the database', () => {
     const database = openMemoryDatabase();
     database.exec('PRAGMA query_only = 1');
     assert.throws(
-      () => {
-        addSchedules(database, 1);
-      },
+      () => addSchedules(database, 1),
       (error) => toStoreError(error).message.endsWith(': it is read-only.'),
     );
     const error = toStoreError(new Error('the secret'));

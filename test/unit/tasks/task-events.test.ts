@@ -16,11 +16,10 @@ import {
 } from '../../../src/tasks/task-events.ts';
 import type { TaskLogLine } from '../../../src/tasks/task.ts';
 import { ControlledProvider, makeLine, makeTask, settle, TaskLab } from '../../support/task-lab.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
 /** Longer than progress is held back. */
 const PAUSE_MS = 70;
-const NEVER = new AbortController().signal;
-
 let a = new ControlledProvider('a', { isRepeatable: true });
 let lab = new TaskLab([a]);
 
@@ -88,9 +87,7 @@ describe('the id of an event', () => {
     '1234567890.0',
     '0.1234567890',
   ]) {
-    it(`is none: ${JSON.stringify(id)}`, () => {
-      assert.equal(parseEventPosition(id), undefined);
-    });
+    it(`is none: ${JSON.stringify(id)}`, () => assert.equal(parseEventPosition(id), undefined));
   }
 
   it('is past the end when it names the end, which counts as one more line', () => {

@@ -12,6 +12,7 @@ import { Schedules } from '../../../src/tasks/schedules.ts';
 import { FIRST_POSITION, parseEventPosition, type TaskEvent } from '../../../src/tasks/task-events.ts';
 import type { Task } from '../../../src/tasks/task.ts';
 import { ControlledProvider, DAY_MS, HOUR_MS, TaskLab, type ControlledRun } from '../../support/task-lab.ts';
+import { NEVER } from '../../../src/async/abort.ts';
 
 /** Random sequences of what may happen to tasks. `npm run test:properties` runs a hundred times as many. */
 const RUNS = Number(process.env['LOADER_TEST_PROPERTY_RUNS'] ?? 10_000);
@@ -24,7 +25,6 @@ const CHUNKS_PER_LINE = 20;
 /** What a clock shows before it is set. */
 const UNSET_CLOCK_MS = Date.parse('2026-01-01T00:00:00Z');
 
-const NEVER = new AbortController().signal;
 const MAX_ATTEMPTS = 10;
 const STOPPED = 'The Loader stopped while the task ran.';
 const DIED = 'The Loader ended without a farewell while the task ran.';
@@ -117,9 +117,9 @@ class World {
         });
         break;
       case 'fail':
-        await this.#end(action.provider, action.isKnown ? 'cdn_error' : 'internal_error', (run) => {
-          run.fail(action.isKnown ? new LoaderError('cdn_error', 'No.') : new Error('hush'));
-        });
+        await this.#end(action.provider, action.isKnown ? 'cdn_error' : 'internal_error', (run) =>
+          run.fail(action.isKnown ? new LoaderError('cdn_error', 'No.') : new Error('hush')),
+        );
         break;
       case 'cancel':
         this.#cancel(action.provider);

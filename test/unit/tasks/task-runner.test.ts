@@ -123,7 +123,7 @@ describe('a task', () => {
       const failed = find(task.uid);
       assert.deepEqual([failed.status, failed.code], ['failed', 'internal_error']);
       assert.doesNotMatch(JSON.stringify([failed, lab.runner.lines(task.uid, 0)]), /hush/);
-      assert.match(failed.error ?? '', /the log of the Loader tells more/);
+      assert.match(failed.error ?? '', /the log of the Loader has the details/);
       assert.ok(lab.logLines.some((line) => line.includes('"level":50') && line.includes('A task failed')));
       assert.ok(!(thrown instanceof Error) || lab.logLines.some((line) => line.includes('hush')));
     });

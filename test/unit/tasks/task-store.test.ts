@@ -240,9 +240,7 @@ describe('a log', () => {
   it('has each line once', () => {
     store.insert(makeTask({ uid: 'u' }));
     store.addLine('u', makeLine(1, 'first'));
-    assert.throws(() => {
-      store.addLine('u', makeLine(1, 'second'));
-    }, isUnavailable);
+    assert.throws(() => store.addLine('u', makeLine(1, 'second')), isUnavailable);
     assert.deepEqual(
       store.lines('u', 0).map(({ text }) => text),
       ['first'],
@@ -516,9 +514,7 @@ describe('an end that can not be written', () => {
     refuseWrites(true);
     for (const uid of ['a', 'b', 'c'])
       store.finish(end(makeTask({ uid }), { status: 'interrupted', progress: 1 }), uid === 'b' ? 2 : null);
-    assert.throws(() => {
-      store.flush();
-    }, isUnavailable);
+    assert.throws(() => store.flush(), isUnavailable);
     refuseWrites(false);
     store.flush();
     assert.equal(database.prepare("SELECT count(*) AS n FROM tasks WHERE status = 'interrupted'").get()?.['n'], 2);
@@ -567,9 +563,7 @@ describe('an end that can not be written', () => {
     store.finish(ended, null);
     assert.deepEqual(store.find('u'), ended);
     assert.match(logLines.join(''), /the disk is full/);
-    assert.throws(() => {
-      store.addLine('u', makeLine(1, 'y'.repeat(50_000)));
-    }, /the disk is full/);
+    assert.throws(() => store.addLine('u', makeLine(1, 'y'.repeat(50_000))), /the disk is full/);
     assert.equal(database.isTransaction, false);
     database.exec('PRAGMA max_page_count = 100000');
     store.addLine('u', makeLine(1));
@@ -586,24 +580,12 @@ describe('a store whose database is gone', () => {
     store.insert(task);
     database.close();
     for (const method of [
-      () => {
-        store.insert(task);
-      },
-      () => {
-        store.saveProgress(task);
-      },
-      () => {
-        store.addLine('u', makeLine(1));
-      },
-      () => {
-        store.flush();
-      },
-      () => {
-        store.insertRetry(task);
-      },
-      () => {
-        store.dropRetry('u');
-      },
+      () => store.insert(task),
+      () => store.saveProgress(task),
+      () => store.addLine('u', makeLine(1)),
+      () => store.flush(),
+      () => store.insertRetry(task),
+      () => store.dropRetry('u'),
       () => store.find('u'),
       () => store.unfinished(),
       () => store.pendingRetries(),

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
-import { TaskService } from '../../../src/tasks/tasks.ts';
+import { Tasks } from '../../../src/tasks/tasks.ts';
 import { ControlledProvider, DAY_MS, makeLogger, settle } from '../../support/task-lab.ts';
 
 const RETRY_MS = 10_000;
@@ -14,7 +14,7 @@ const UNAVAILABLE = { code: 'task_store_unavailable' };
 let folder = '';
 let a = new ControlledProvider('a', { isRepeatable: true });
 let { logger, logLines } = makeLogger();
-let services: TaskService[] = [];
+let services: Tasks[] = [];
 
 beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'loader-service-'));
@@ -28,9 +28,9 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-function makeService(stateDir = folder): TaskService {
+function makeService(stateDir = folder): Tasks {
   const provider = { providers: [a.provider], logger };
-  const service = new TaskService({ ...provider, stateDir, historyCount: 100, historyAgeMs: DAY_MS });
+  const service = new Tasks({ ...provider, stateDir, historyCount: 100, historyAgeMs: DAY_MS });
   services.push(service);
   return service;
 }
@@ -77,7 +77,7 @@ async function eventually(isSo: () => boolean): Promise<void> {
   }
 }
 
-function isOpen(service: TaskService): boolean {
+function isOpen(service: Tasks): boolean {
   try {
     service.runner.list();
     return true;
@@ -264,7 +264,7 @@ describe('the service of the tasks without a database', () => {
   it('leaves nothing running where it fails after it has begun something', async () => {
     const b = new ControlledProvider('b', { isRepeatable: true });
     const options = { stateDir: folder, logger, historyCount: 100, historyAgeMs: DAY_MS };
-    const first = new TaskService({ ...options, providers: [a.provider, b.provider] });
+    const first = new Tasks({ ...options, providers: [a.provider, b.provider] });
     await first.start();
     for (const name of ['a', 'b']) first.runner.create(name, {});
     await settle();
@@ -276,7 +276,7 @@ describe('the service of the tasks without a database', () => {
     execute(
       `CREATE TRIGGER full BEFORE INSERT ON tasks WHEN NEW.provider = 'b' BEGIN SELECT RAISE(ABORT, 'full'); END`,
     );
-    const second = new TaskService({ ...options, providers: [a.provider, b.provider] });
+    const second = new Tasks({ ...options, providers: [a.provider, b.provider] });
     services.push(second);
     await withMockedTimers(async () => {
       const started = second.start();

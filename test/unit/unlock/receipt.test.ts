@@ -3,11 +3,11 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import type { LoadedArchive } from '../../../src/binary-split/unlock-archive.ts';
+import type { UnlockedArchive } from '../../../src/binary-split/unlock-archive.ts';
 import { Receipt } from '../../../src/unlock/receipt.ts';
 
 const FILE = 'unlock-receipt.json';
-const LOADED: LoadedArchive = {
+const LOADED: UnlockedArchive = {
   identity: { length: 123_456_789_012, modifiedNs: '1700000000123456789', iv: '07'.repeat(16) },
   images: [
     { id: 'sha256:aa', tags: ['azaion/api:1', 'azaion/api:latest'] },
@@ -27,7 +27,7 @@ afterEach(async () => {
   await rm(path.resolve(folder, '../..'), { recursive: true, force: true });
 });
 
-async function readBack(text: string | Buffer): Promise<LoadedArchive | undefined> {
+async function readBack(text: string | Buffer): Promise<UnlockedArchive | undefined> {
   await mkdir(folder, { recursive: true });
   await writeFile(path.join(folder, FILE), text);
   return await new Receipt(folder).read();
@@ -113,9 +113,7 @@ describe('a receipt', () => {
     ['an image without tags', { ...sound, images: [{ id: 'x' }] }],
     ['a tag that is no text', { ...sound, images: [...LOADED.images, { id: 'x', tags: ['a', 1] }] }],
   ] as const) {
-    it(`is none with, or as, ${what}`, async () => {
-      assert.equal(await readBack(JSON.stringify(value)), undefined);
-    });
+    it(`is none with, or as, ${what}`, async () => assert.equal(await readBack(JSON.stringify(value)), undefined));
   }
 
   it('may have more than is needed', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { LoadSnapshot } from '../../../src/binary-split/image-load-progress.ts';
+import type { UnlockSnapshot } from '../../../src/binary-split/image-load-progress.ts';
 import { ProgressMeter, type UnlockProgress } from '../../../src/unlock/unlock-progress.ts';
 
 const TOTAL = 1000;
@@ -10,7 +10,7 @@ class Clock {
   readonly meter = new ProgressMeter(() => this.ms);
 
   /** Some ms later, so much is done. */
-  take(laterMs: number, snapshot: Partial<LoadSnapshot>): UnlockProgress {
+  take(laterMs: number, snapshot: Partial<UnlockSnapshot>): UnlockProgress {
     this.ms += laterMs;
     this.meter.take({
       bytesDone: 0,

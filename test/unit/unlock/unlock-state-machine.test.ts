@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { LoaderError } from '../../../src/errors.ts';
-import { UnlockStateMachine, type UnlockRun, type UnlockState } from '../../../src/unlock/unlock-state-machine.ts';
+import { UnlockStateMachine, type UnlockClaim, type UnlockState } from '../../../src/unlock/unlock-state-machine.ts';
 
 const FAILURE = new LoaderError('archive_invalid', 'The image archive is broken.');
 const STATES = [
@@ -26,7 +26,7 @@ const FOLLOWING: Readonly<Record<UnlockState, readonly UnlockState[]>> = {
 };
 
 /** A machine in `state`, and the run that brought it there, if one did. */
-function machineIn(state: UnlockState): { machine: UnlockStateMachine; run: UnlockRun | undefined } {
+function machineIn(state: UnlockState): { machine: UnlockStateMachine; run: UnlockClaim | undefined } {
   const machine = new UnlockStateMachine();
   if (state === 'idle') return { machine, run: undefined };
   const run = machine.claim();
@@ -41,10 +41,10 @@ function machineIn(state: UnlockState): { machine: UnlockStateMachine; run: Unlo
 }
 
 /** Tries to bring the machine to `to` in the one way that there is to it. */
-function tryToEnter(machine: UnlockStateMachine, run: UnlockRun | undefined, to: UnlockState): void {
+function tryToEnter(machine: UnlockStateMachine, run: UnlockClaim | undefined, to: UnlockState): void {
   if (to === 'authenticating') machine.claim();
   else if (to === 'error') run?.fail(FAILURE);
-  else if (to === 'ready' && !machine.isRunning) machine.settle();
+  else if (to === 'ready' && !machine.isRunning) machine.becomeReady();
   else if (to !== 'idle') run?.advance(to);
 }
 
@@ -141,7 +141,7 @@ describe('a run', () => {
     machine.claim();
     assert.equal(machine.error, undefined);
     const settled = machineIn('error').machine;
-    settled.settle();
+    settled.becomeReady();
     assert.deepEqual([settled.state, settled.error], ['ready', undefined]);
   });
 });
@@ -150,11 +150,11 @@ describe('what is there already', () => {
   it('settles nothing while a run is under way, and nothing twice', () => {
     let changes = 0;
     const machine = new UnlockStateMachine(() => changes++);
-    machine.settle();
-    machine.settle();
+    machine.becomeReady();
+    machine.becomeReady();
     assert.deepEqual([machine.state, changes], ['ready', 1]);
     machine.claim();
-    machine.settle();
+    machine.becomeReady();
     assert.deepEqual([machine.state, machine.isRunning, changes], ['authenticating', true, 2]);
   });
 });
@@ -162,9 +162,9 @@ describe('what is there already', () => {
 describe('whoever watches', () => {
   it('is told after each change, and of none that did not happen', () => {
     const seen: [UnlockState, boolean, string | undefined][] = [];
-    const machine: UnlockStateMachine = new UnlockStateMachine(() => {
-      seen.push([machine.state, machine.isRunning, machine.error?.code]);
-    });
+    const machine: UnlockStateMachine = new UnlockStateMachine(() =>
+      seen.push([machine.state, machine.isRunning, machine.error?.code]),
+    );
     const run = machine.claim();
     machine.claim();
     assert.throws(() => run?.advance('loading_images'));
@@ -172,7 +172,7 @@ describe('whoever watches', () => {
     run?.fail(FAILURE);
     run?.fail(FAILURE);
     run?.advance('ready');
-    machine.settle();
+    machine.becomeReady();
     assert.deepEqual(seen, [
       ['authenticating', true, undefined],
       ['downloading_key', true, undefined],

@@ -40,9 +40,7 @@ describe('without a key', () => {
     `${base64('{}')}.${base64('{}')}`,
     `${base64('[')}.${base64('{}')}.x`,
   ]) {
-    it(`refuses "${token}", which is no JWT`, () => {
-      assertRefused(() => readClaims(token, NO_KEYS));
-    });
+    it(`refuses "${token}", which is no JWT`, () => assertRefused(() => readClaims(token, NO_KEYS)));
   }
 
   for (const payload of ['"a text"', 'null']) {
@@ -64,9 +62,8 @@ describe('with a shared secret', () => {
     assert.equal(readClaims(jwt.sign({ ...CLAIMS, nbf: 4_000_000_000 }, SECRET), WITH_SECRET)['nameid'], '7');
   });
 
-  it('refuses a token signed with another', () => {
-    assertRefused(() => readClaims(jwt.sign(CLAIMS, 'another'), WITH_SECRET));
-  });
+  it('refuses a token signed with another', () =>
+    assertRefused(() => readClaims(jwt.sign(CLAIMS, 'another'), WITH_SECRET)));
 
   it('refuses a token whose claims were changed', () => {
     const [head, , signature] = jwt.sign(CLAIMS, SECRET).split('.');
@@ -88,9 +85,8 @@ describe('with a shared secret', () => {
     assertRefused(() => readClaims(jwt.sign(CLAIMS, rsa.privateKey, { algorithm: 'RS256' }), WITH_SECRET));
   });
 
-  it('refuses a token whose claims are a text', () => {
-    assertRefused(() => readClaims(jwt.sign('a text', SECRET), WITH_SECRET));
-  });
+  it('refuses a token whose claims are a text', () =>
+    assertRefused(() => readClaims(jwt.sign('a text', SECRET), WITH_SECRET)));
 
   it('refuses what is no JWT', () => {
     for (const token of ['', 'no token', 'a.b.c']) assertRefused(() => readClaims(token, WITH_SECRET));
@@ -141,9 +137,8 @@ describe('with a public key', () => {
     });
   }
 
-  it('refuses a token that is signed with the algorithm none', () => {
-    assertRefused(() => readClaims(unsigned(CLAIMS), WITH_RSA));
-  });
+  it('refuses a token that is signed with the algorithm none', () =>
+    assertRefused(() => readClaims(unsigned(CLAIMS), WITH_RSA)));
 
   it('counts rather than a secret, when both are set', () => {
     const both = { publicKeyPem: rsa.publicKey, secret: SECRET };

@@ -1,6 +1,6 @@
 import { appendFileSync } from 'node:fs';
 import path from 'node:path';
-import type { S3Service } from '../../lab/services/services.ts';
+import type { S3Service } from './services/services.ts';
 
 /**
  * What test/run.ts hands to the test files through their environment. A test file that is run by itself, with
@@ -34,7 +34,7 @@ export const DOCKER_SKIP: string | false =
   DOCKER_HOST === undefined ? (env['LOADER_TEST_DOCKER_SKIP'] ?? 'no Docker engine: run this through npm test') : false;
 
 /** Folder of this run: logs of all Loaders, and the secrets that must not be in them. */
-export const RUN_FOLDER = env['LOADER_TEST_RUN_FOLDER'] ?? path.resolve(import.meta.dirname, '../../.services/run');
+export const RUN_FOLDER = env['LOADER_TEST_RUN_FOLDER'] ?? path.resolve(import.meta.dirname, '../.services/run');
 export const LOG_FOLDER = path.join(RUN_FOLDER, 'logs');
 export const SECRETS_FILE = path.join(RUN_FOLDER, 'secrets.txt');
 

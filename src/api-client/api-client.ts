@@ -1,0 +1,140 @@
+import { Agent } from 'undici';
+import { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
+import { UnlockWorker, type UnlockJob } from '../binary-split/unlock-worker.ts';
+import type { BigPartCache } from '../cache/big-part-cache.ts';
+import { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
+import { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
+import type { Logger } from '../logger.ts';
+import type { ResourceName } from '../resource-name.ts';
+import { DownloadService, type OpenResource } from '../resources/download-service.ts';
+import { SharedTransfers } from '../resources/shared-transfers.ts';
+import { UploadService, type UploadItem } from '../resources/upload-service.ts';
+import { SecurityKeys, type SecurityKeysOptions } from '../security/security-keys.ts';
+import type { Presence } from '../unlock/presence.ts';
+import type { Receipt } from '../unlock/receipt.ts';
+import { UnlockService, type UnlockStatus } from '../unlock/unlock-service.ts';
+import type { UnlockState } from '../unlock/unlock-state-machine.ts';
+import { ResourceApi } from '../upstream/resource-api.ts';
+import type { TokenKeys } from '../upstream/token-claims.ts';
+import { Upstream } from '../upstream/upstream.ts';
+import { ActiveWork } from './active-work.ts';
+
+export interface ApiClientOptions {
+  readonly resourceApiUrl: string;
+  readonly upstreamTimeoutMs: number;
+  readonly stallTimeoutMs: number;
+  /** Replaces the hardware string of this machine. */
+  readonly hardwareId: string | undefined;
+  readonly keys: SecurityKeysOptions;
+  readonly tokenKeys: TokenKeys;
+  readonly cache: BigPartCache;
+  readonly presence: Presence;
+  readonly receipt: Receipt;
+  readonly unlockJob: UnlockJob;
+  readonly logger: Logger;
+}
+
+export interface ApiClientStatus {
+  readonly isAuthenticated: boolean;
+}
+
+/**
+ * What the routes call: one instance, made in services.ts. It composes the security keys, the hardware fingerprint, the
+ * S3 CDN manager, downloads and uploads, and the binary-split unlock worker, and owns what is in flight of them.
+ */
+export class ApiClient {
+  /** Who is logged in. */
+  readonly upstream: Upstream;
+  readonly downloads: DownloadService;
+  readonly uploads: UploadService;
+  readonly unlocks: UnlockService;
+  readonly #inFlight = new ActiveWork();
+  readonly #dispatcher = new Agent();
+
+  constructor(options: ApiClientOptions) {
+    const { cache, logger, presence, receipt, stallTimeoutMs, unlockJob } = options;
+    this.upstream = new Upstream({
+      api: new ResourceApi({
+        baseUrl: options.resourceApiUrl,
+        dispatcher: this.#dispatcher,
+        timeoutMs: options.upstreamTimeoutMs,
+      }),
+      fingerprint: new HardwareFingerprint(options.hardwareId),
+      keys: new SecurityKeys(options.keys),
+      tokenKeys: options.tokenKeys,
+      openCdn: (config) => new S3CdnManager(config, { stallTimeoutMs }),
+      logger,
+    });
+    const shared = { upstream: this.upstream, cache, publicationLocks: new KeyedReadWriteLock(), logger };
+    this.downloads = new DownloadService({ ...shared, transfers: new SharedTransfers() });
+    this.uploads = new UploadService(shared);
+    this.unlocks = new UnlockService({
+      upstream: this.upstream,
+      presence,
+      receipt,
+      archivePath: unlockJob.path,
+      createWorker: () => new UnlockWorker(unlockJob),
+      logger,
+    });
+  }
+
+  get status(): ApiClientStatus {
+    return { isAuthenticated: this.upstream.isAuthenticated };
+  }
+
+  /** @throws LoaderError whose code tells the step that failed */
+  async login(email: string, password: string, signal: AbortSignal): Promise<void> {
+    await this.upstream.login(email, password, signal);
+  }
+
+  /**
+   * Opens a resource. All but the bytes in its middle is checked here, before the first one leaves. It counts as in flight
+   * until its disposal.
+   *
+   * @throws LoaderError whose code tells what is missing or wrong
+   */
+  async load(resource: ResourceName, signal: AbortSignal): Promise<OpenResource> {
+    await using owned = new AsyncDisposableStack();
+    owned.use(this.#inFlight.track());
+    const { length, chunks } = owned.use(await this.downloads.open(resource, signal));
+    const moved = owned.move();
+    return { length, chunks, [Symbol.asyncDispose]: () => moved.disposeAsync() };
+  }
+
+  /** Stores what `items` brings under `name`. @throws LoaderError, or the error of `items` */
+  async upload(name: string, items: AsyncIterable<UploadItem>, signal: AbortSignal): Promise<void> {
+    using _work = this.#inFlight.track();
+    await this.uploads.upload(name, items, signal);
+  }
+
+  /** Starts an unlock unless one is under way or done, and returns the state then. @throws as UnlockService.start */
+  async unlock(email: string, password: string): Promise<UnlockState> {
+    return await this.unlocks.start(email, password);
+  }
+
+  /** Ends the unlock that is under way, if any, and returns the state when all its side effects have stopped. */
+  async cancelUnlock(): Promise<UnlockState> {
+    return await this.unlocks.cancel();
+  }
+
+  get unlockStatus(): UnlockStatus {
+    return this.unlocks.status;
+  }
+
+  /** Yields the unlock's status now and whenever it changes, until it has ended. */
+  watchUnlock(signal: AbortSignal): AsyncGenerator<UnlockStatus, void, undefined> {
+    return this.unlocks.watch(signal);
+  }
+
+  /** For the end of the process: ends the unlock. When `deadline` aborts, even what can't be taken back is broken off. */
+  async stop(deadline: AbortSignal): Promise<void> {
+    await this.unlocks.stop(deadline);
+  }
+
+  /** Waits for what is in flight, then closes the connections upstream. For the end of the process. */
+  async close(): Promise<void> {
+    await this.#inFlight.settled();
+    this.upstream.close();
+    await this.#dispatcher.destroy();
+  }
+}

@@ -1,0 +1,35 @@
+import { LoaderError } from '../errors.ts';
+import { deriveAesKey, deriveApiKey, deriveHardwareHash, deriveResourceKey } from './key-derivation.ts';
+
+export interface SecurityKeysOptions {
+  /** Texts of which the keys are made, with placeholders (docs/protocol.md section 1). */
+  readonly templates: { readonly hardware: string; readonly api: string };
+  /** The secret that all devices of a fleet share, where cdn.yaml names none. */
+  readonly resourceSecret: string | undefined;
+}
+
+/** The AES-256 keys of this device, of 32 bytes each, derived from user, hardware and the fleet's secret. */
+export class SecurityKeys {
+  readonly #options: SecurityKeysOptions;
+
+  constructor(options: SecurityKeysOptions) {
+    this.#options = options;
+  }
+
+  /** Of the envelopes that the Resource API makes for this user on this hardware. */
+  apiAesKey({ email, password, hardware }: { email: string; password: string; hardware: string }): Buffer {
+    const { templates } = this.#options;
+    const hardwareHash = deriveHardwareHash(templates.hardware, hardware);
+    return deriveAesKey(deriveApiKey(templates.api, { email, password, hardwareHash }));
+  }
+
+  /** Of the resources' envelopes. The secret of cdn.yaml wins. @throws LoaderError `resource_key_missing` */
+  resourceAesKey(secretOfCdnConfig: string | undefined): Buffer {
+    const secret = secretOfCdnConfig ?? this.#options.resourceSecret;
+    if (secret !== undefined) return deriveAesKey(deriveResourceKey(secret));
+    throw new LoaderError(
+      'resource_key_missing',
+      'There is no resource key: set RESOURCE_KEY or RESOURCE_KEY_FILE, or resource_key in cdn.yaml.',
+    );
+  }
+}
