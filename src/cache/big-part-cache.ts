@@ -4,6 +4,7 @@ import { LoaderError, systemErrorCode } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { makeFolder, syncFolder } from '../files/folders.ts';
 import type { DraftFile } from '../files/draft-file.ts';
+import { CopyHolds } from './copy-holds.ts';
 import { formatRecord, type CopyRecord } from './copy-record.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
 import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
@@ -48,8 +49,7 @@ export class BigPartCache {
   readonly #parts: DraftsFolder;
   /** Keep those apart who change the files of one copy: else one's record could stand beside another's file. */
   readonly #turns = new KeyedLock();
-  /** How many read a big part, of those that are read. */
-  readonly #holds = new Map<string, number>();
+  readonly #holds = new CopyHolds();
   /** Ends when the sums of all copies so far are made. */
   #sumsMade = Promise.resolve();
 
@@ -77,20 +77,11 @@ export class BigPartCache {
   }
 
   /**
-   * Counts one who reads a big part, from its copy or from a transfer that publishes it. Until the function that it
-   * answers is called, `removeUnlessHeld` leaves the copy.
+   * Counts one reader of a big part, from its copy or from a transfer that publishes it. Until the disposal,
+   * `removeUnlessHeld` leaves the copy: `using _hold = cache.hold(part)`.
    */
-  hold(part: BigPartName): () => void {
-    const key = placeKey(placeOf(part));
-    this.#holds.set(key, (this.#holds.get(key) ?? 0) + 1);
-    let isReleased = false;
-    return () => {
-      if (isReleased) return;
-      isReleased = true;
-      const others = (this.#holds.get(key) ?? 0) - 1;
-      if (others > 0) this.#holds.set(key, others);
-      else this.#holds.delete(key);
-    };
+  hold(part: BigPartName): Disposable {
+    return this.#holds.hold(placeKey(placeOf(part)));
   }
 
   /** Notes that a copy is loaded now. It never throws: that costs at most an eviction that comes too early. */
@@ -183,7 +174,7 @@ export class BigPartCache {
       if (!stats.isFile()) return 'absent';
       if (Math.trunc(stats.mtimeMs) !== entry.loadedAtMs || stats.size !== entry.length) return 'held';
       // From here to the removal's beginning nothing else runs.
-      if (this.#holds.has(placeKey(place))) return 'held';
+      if (this.#holds.isHeld(placeKey(place))) return 'held';
       await unlink(paths.big); // Not rm, which takes a file that may not be removed for a folder.
       await removeSumsAndRecord(paths);
       return 'removed';

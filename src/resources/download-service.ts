@@ -82,18 +82,15 @@ export class DownloadService {
    */
   async open(resource: ResourceName, signal: AbortSignal): Promise<OpenResource> {
     // From before the cache is looked at, so that no eviction comes between that and the first byte.
-    const release = this.#options.cache.hold(resource);
-    try {
-      const { small, big, aesKey, length } = await this.#find(resource, signal);
-      return {
-        length,
-        chunks: decryptEnvelope(joinParts(small, big), aesKey),
-        [Symbol.asyncDispose]: () => big.close().finally(release),
-      };
-    } catch (error) {
-      release();
-      throw error;
-    }
+    using holds = new DisposableStack();
+    holds.use(this.#options.cache.hold(resource));
+    const { small, big, aesKey, length } = await this.#find(resource, signal);
+    const held = holds.move();
+    return {
+      length,
+      chunks: decryptEnvelope(joinParts(small, big), aesKey),
+      [Symbol.asyncDispose]: () => big.close().finally(() => held.dispose()),
+    };
   }
 
   /**
@@ -103,18 +100,14 @@ export class DownloadService {
    * @throws LoaderError whose code tells what is missing or wrong
    */
   async planPrefetch(resource: ResourceName, signal: AbortSignal): Promise<PrefetchPlan> {
-    const release = this.#options.cache.hold(resource);
-    try {
-      const { big } = await this.#find(resource, signal);
-      await big.close();
-      return {
-        length: big.length,
-        isCached: big.isCached,
-        run: (runSignal, onBytes) => big.store(runSignal, onBytes),
-      };
-    } finally {
-      release();
-    }
+    using _hold = this.#options.cache.hold(resource);
+    const { big } = await this.#find(resource, signal);
+    await big.close();
+    return {
+      length: big.length,
+      isCached: big.isCached,
+      run: (runSignal, onBytes) => big.store(runSignal, onBytes),
+    };
   }
 
   async #find(resource: ResourceName, signal: AbortSignal): Promise<Envelope> {
@@ -168,12 +161,12 @@ export class DownloadService {
         return readFromCdn(cdn, object, follower, signal);
       },
       store: async (storeSignal, onBytes) => {
-        const release = this.#options.cache.hold(resource);
+        using _hold = this.#options.cache.hold(resource);
         const storing = this.#joinTransfer(session, resource, object, small);
         try {
           await storing.stored(storeSignal, onBytes);
         } finally {
-          await storing.leave().finally(release);
+          await storing.leave();
         }
       },
       // Not at the last chunk: to leave is to wait until the cache has its copy, on the disk.

@@ -78,11 +78,10 @@ describe('evict, alone', () => {
   });
 
   it('removes the oldest until no more than so many bytes are left, but nothing that is being read', async () => {
-    const release = cache.hold({ folder: 'models', name: 'old' });
+    using _hold = cache.hold({ folder: 'models', name: 'old' });
     const result = await run(createEvictProvider(cache), { max_bytes: 4_500 });
     assert.deepEqual(await cachedFiles(), ['new.big', 'old.big']);
     assert.partialDeepStrictEqual(result, { files_removed: 1, files_held: 1, bytes_left: 4_000 });
-    release();
   });
 
   it('stops between two files when it is told to', async () => {
