@@ -8,7 +8,7 @@ import { Agent } from 'undici';
 import { DEMO_BUCKET, DEMO_USER, Origin } from '../lab/upstream/origin.ts';
 import { Upstream } from '../src/upstream/upstream.ts';
 import { ResourceApi } from '../src/upstream/resource-api.ts';
-import { VARIABLES } from '../src/config/config.ts';
+import { DEFAULT_KEY_TEMPLATES } from '../src/config/variables.ts';
 import { HardwareFingerprint } from '../src/hardware/hardware-fingerprint.ts';
 import { S3CdnManager } from '../src/cdn/s3-cdn-manager.ts';
 import { SecurityKeys } from '../src/security/security-keys.ts';
@@ -97,7 +97,7 @@ export class Stage {
       api: new ResourceApi({ baseUrl: origin.api.url, dispatcher, timeoutMs: 30_000 }),
       fingerprint: new HardwareFingerprint(HARDWARE),
       keys: new SecurityKeys({
-        templates: { hardware: VARIABLES.KEY_TEMPLATE_HARDWARE.fallback, api: VARIABLES.KEY_TEMPLATE_API.fallback },
+        templates: DEFAULT_KEY_TEMPLATES,
         resourceSecret: undefined,
       }),
       tokenKeys: { publicKeyPem: undefined, secret: undefined },

@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { dump } from 'js-yaml';
-import { VARIABLES } from '../../src/config/config.ts';
+import { DEFAULT_KEY_TEMPLATES } from '../../src/config/variables.ts';
 import { ResourceApiServer, type OriginUser } from './resource-api-server.ts';
 import { startS3Store, type S3Store } from './s3-store.ts';
 
@@ -64,10 +64,7 @@ export class Origin {
       users: options.users ?? [DEMO_USER],
       jwtSecret,
       tokenLifetimeSeconds: options.tokenLifetimeSeconds ?? 4 * 3600,
-      keyTemplates: {
-        hardware: VARIABLES.KEY_TEMPLATE_HARDWARE.fallback,
-        api: VARIABLES.KEY_TEMPLATE_API.fallback,
-      },
+      keyTemplates: DEFAULT_KEY_TEMPLATES,
       keyFragment,
     });
     const origin = new Origin({ api, s3Endpoint: endpoint, resourceKey, jwtSecret, keyFragment, ownStore });

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { FastifyInstance } from 'fastify';
 import { buildApp } from '../../src/http/app.ts';
-import { loadConfig, SECRET_VARIABLES, VARIABLES } from '../../src/config/config.ts';
+import { loadConfig } from '../../src/config/config.ts';
 import { ERRORS } from '../../src/errors.ts';
 import { createLogger } from '../../src/logger.ts';
 import { createServices } from '../../src/services.ts';
@@ -37,23 +37,6 @@ describe('README', () => {
     assert.deepEqual(
       named.filter((name) => !(name in packageJson.scripts)),
       [],
-    );
-  });
-
-  it('lists every variable with its default and meaning', () => {
-    const expected = Object.entries(VARIABLES).map(([name, { fallback, about }]) => [
-      `\`${name}\``,
-      fallback === undefined ? '(unset)' : `\`${fallback}\``,
-      about,
-    ]);
-    assert.deepEqual(table('Configuration'), expected);
-  });
-
-  it('names the file variable of every secret', () => {
-    const named = [...section('Configuration').matchAll(/`(\w+_FILE)`/g)].map((match) => match[1] ?? '');
-    assert.deepEqual(
-      named.filter((name) => !(name in VARIABLES)).sort(),
-      SECRET_VARIABLES.map((name) => `${name}_FILE`).sort(),
     );
   });
 

@@ -36,6 +36,8 @@ const NAMED_AFTER_THEIR_THEME: readonly string[] = [
   'src/archive/archive-images.ts',
   'src/cache/copy-verification.ts',
   'src/cache/safe-folder.ts',
+  'src/config/config-docs.ts',
+  'src/config/kinds.ts',
   'src/http/bodies/client-abort.ts',
   'src/http/errors/request-faults.ts',
   'src/resources/envelope-parts.ts',

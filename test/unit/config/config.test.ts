@@ -4,7 +4,8 @@ import { generateKeyPairSync } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, it } from 'node:test';
-import { ConfigError, loadConfig, SECRET_VARIABLES } from '../../../src/config/config.ts';
+import { ConfigError, loadConfig, loadEngineConfig, takeConfig } from '../../../src/config/config.ts';
+import { VARIABLE_DOCS } from '../../../src/config/config-docs.ts';
 import { LOG_LEVELS } from '../../../src/logger.ts';
 
 const PEM = generateKeyPairSync('ec', {
@@ -250,8 +251,10 @@ describe('a wrong value', () => {
   it('of DOCKER_CERT_PATH is told with each file that it lacks', () => {
     const problems = problemsOf({ DOCKER_TLS_VERIFY: '1', DOCKER_CERT_PATH: path.join(folder, 'absent') });
     assert.deepEqual(
-      problems.map((problem) => /^DOCKER_CERT_PATH: (\w+\.pem) can't be read there \(ENOENT\)$/.exec(problem)?.[1]),
-      ['ca.pem', 'cert.pem', 'key.pem'],
+      problems,
+      ['ca.pem', 'cert.pem', 'key.pem'].map(
+        (name) => `DOCKER_CERT_PATH: the file ${path.join(folder, 'absent', name)} can't be read (ENOENT)`,
+      ),
     );
   });
 
@@ -267,21 +270,28 @@ describe('a wrong value', () => {
 describe('a secret from a file', () => {
   const VALUES = { RESOURCE_KEY: 'fleet', JWT_PUBLIC_KEY: PEM, JWT_SECRET: 'shared', API_KEY: 'one,two' } as const;
 
-  for (const name of SECRET_VARIABLES) {
+  it('is in the test for every variable that has this form', () => {
+    const names = VARIABLE_DOCS.filter((variable) => variable.hasFileForm).map((variable) => variable.name);
+    assert.deepEqual(names, Object.keys(VALUES));
+  });
+
+  for (const [name, value] of Object.entries(VALUES)) {
     it(`is the same as ${name} itself`, () => {
-      const file = writeSecret(name, VALUES[name]);
-      assert.deepEqual(loadConfig({ [`${name}_FILE`]: file }), loadConfig({ [name]: VALUES[name] }));
+      const file = writeSecret(name, value);
+      assert.deepEqual(loadConfig({ [`${name}_FILE`]: file }), loadConfig({ [name]: value }));
     });
 
     it(`must not stand beside ${name}`, () => {
-      const file = writeSecret(name, VALUES[name]);
-      const problems = problemsOf({ [`${name}_FILE`]: file, [name]: VALUES[name] });
-      assert.deepEqual(problems, [`${name} and ${name}_FILE are both set; which of them counts?`]);
+      const file = writeSecret(name, value);
+      const problems = problemsOf({ [`${name}_FILE`]: file, [name]: value });
+      assert.deepEqual(problems, [`${name} and ${name}_FILE are both set: set only one of them`]);
     });
 
     it(`must be there for ${name}_FILE`, () => {
-      const problems = problemsOf({ [`${name}_FILE`]: path.join(folder, 'absent') });
-      assert.match(problems.join(), new RegExp(`^${name}_FILE: .* can't be read \\(ENOENT\\)$`));
+      const file = path.join(folder, 'absent');
+      assert.deepEqual(problemsOf({ [`${name}_FILE`]: file }), [
+        `${name}_FILE: the file ${file} can't be read (ENOENT)`,
+      ]);
     });
 
     it(`must be a file for ${name}_FILE`, () => {
@@ -373,4 +383,65 @@ describe('a value that is present and wrong', () => {
 it('the configuration is frozen in depth', () => {
   const config = loadConfig({ API_KEY: 'a' });
   assert.ok([config, config.apiKeys, config.keyTemplates, config.tokenKeys].every((part) => Object.isFrozen(part)));
+});
+
+describe('taking the configuration out of an environment', () => {
+  const file = writeSecret('taken', 'of a file');
+
+  it('gives the same configuration as reading it', () => {
+    const variables = { PORT: '9', API_KEY: 'a,b', RESOURCE_KEY_FILE: file };
+    const expected = loadConfig(variables);
+    assert.deepEqual(takeConfig({ ...variables }).config, expected);
+  });
+
+  it('leaves no variable of the Loader there, and none that looks like one, but all others', () => {
+    const variables = { PATH: '/bin', PORT: '9', API_KEY: 'a', RESOURCE_KEY_FILE: file, API_KEYS: 'b', LOADER_X: 'c' };
+    takeConfig(variables);
+    assert.deepEqual(variables, { PATH: '/bin' });
+  });
+
+  it('tells the secrets, each key of a list by itself', () => {
+    const { secrets } = takeConfig({
+      API_KEY: 'one, two',
+      RESOURCE_KEY_FILE: file,
+      JWT_SECRET: 'shared',
+      DOCKER_HOST: 'tcp://engine.local',
+      DOCKER_TLS_VERIFY: '1',
+      DOCKER_CERT_PATH: certificates,
+    });
+    assert.deepEqual([...secrets].sort(), ['of a file', 'one', 'shared', 'text of key.pem', 'two']);
+  });
+
+  it('warns of variables that look like those of the Loader, without their values', () => {
+    const { warnings } = takeConfig({ API_KEYS: 'hush', RESOURCE_URL: 'hush' });
+    assert.equal(warnings.length, 2);
+    assert.doesNotMatch(warnings.join(), /hush/);
+  });
+
+  it('leaves the environment as it is when the configuration is wrong', () => {
+    const variables = { PORT: 'x', API_KEY: 'a' };
+    assert.throws(() => takeConfig(variables), ConfigError);
+    assert.deepEqual(variables, { PORT: 'x', API_KEY: 'a' });
+  });
+});
+
+it('reading the configuration changes no environment', () => {
+  const variables = Object.freeze({ API_KEY: 'a', API_KEYS: 'b' });
+  loadConfig(variables);
+  loadEngineConfig(variables);
+});
+
+describe('the configuration of the engine alone', () => {
+  it('is the same part of the whole configuration', () => {
+    const variables = { DOCKER_HOST: 'tcp://engine.local', ENGINE_TIMEOUT_MS: '7', ENGINE_STALL_TIMEOUT_MS: '8' };
+    const { dockerHost, engineTimeoutMs, engineStallTimeoutMs } = loadConfig(variables);
+    assert.deepEqual(loadEngineConfig(variables), { dockerHost, engineTimeoutMs, engineStallTimeoutMs });
+  });
+
+  it('can be read where other variables are wrong', () => {
+    assert.equal(loadEngineConfig({ PORT: 'x' }).engineTimeoutMs, 30_000);
+    assert.throws(() => loadEngineConfig({ PORT: 'x', ENGINE_TIMEOUT_MS: 'x' }), {
+      problems: ['ENGINE_TIMEOUT_MS must be a whole number from 1 to 2147483647, not "x"'],
+    });
+  });
 });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { VARIABLES } from '../../../src/config/config.ts';
+import { DEFAULT_KEY_TEMPLATES } from '../../../src/config/variables.ts';
 import { EnvelopeSplitter, joinedLength, smallPartLength } from '../../../src/resources/envelope-parts.ts';
 import { PREFLIGHT_LENGTH, preflightEnvelope, envelopeLength } from '../../../src/security/envelope.ts';
 import {
@@ -26,9 +26,9 @@ describe('the known answers for keys', () => {
   assert.ok(vectors.keys.length > 0);
   for (const known of vectors.keys) {
     it(`derives the keys of ${known.email} on "${known.hardware}"`, () => {
-      const hardwareHash = deriveHardwareHash(VARIABLES.KEY_TEMPLATE_HARDWARE.fallback, known.hardware);
+      const hardwareHash = deriveHardwareHash(DEFAULT_KEY_TEMPLATES.hardware, known.hardware);
       assert.equal(hardwareHash, known.hardware_hash);
-      const apiKey = deriveApiKey(VARIABLES.KEY_TEMPLATE_API.fallback, {
+      const apiKey = deriveApiKey(DEFAULT_KEY_TEMPLATES.api, {
         email: known.email,
         password: known.password,
         hardwareHash,

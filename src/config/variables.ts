@@ -1,0 +1,138 @@
+import { LOG_LEVELS } from '../logger.ts';
+import {
+  atMostOne,
+  baseUrl,
+  days,
+  dockerHost,
+  group,
+  imageTag,
+  integer,
+  milliseconds,
+  oneOf,
+  optionalText,
+  publicKey,
+  repositories,
+  secret,
+  secretList,
+  template,
+  text,
+} from './kinds.ts';
+
+/** The templates of the keys, unless the environment names others (docs/protocol.md section 3). */
+export const DEFAULT_KEY_TEMPLATES = {
+  hardware: 'azaion-loader/hardware/v1/{hardware}',
+  api: 'azaion-loader/api/v1/{email}/{password}/{hardware_hash}',
+} as const;
+
+/** The rows that a command needs which only talks to the Docker engine. */
+export const ENGINE_VARIABLES = {
+  dockerHost: dockerHost({
+    host: text('DOCKER_HOST', {
+      fallback: 'unix:///var/run/docker.sock',
+      about: 'the Docker engine: unix:///path or tcp://host:port',
+    }),
+    tlsVerify: optionalText('DOCKER_TLS_VERIFY', {
+      about: 'if set, tcp:// is TLS, with the certificates of DOCKER_CERT_PATH',
+    }),
+    certPath: optionalText('DOCKER_CERT_PATH', { about: 'folder with ca.pem, cert.pem and key.pem' }),
+  }),
+  engineTimeoutMs: milliseconds('ENGINE_TIMEOUT_MS', {
+    fallback: 30_000,
+    about: 'the longest time for one small request to the Docker engine, in ms',
+  }),
+  engineStallTimeoutMs: milliseconds('ENGINE_STALL_TIMEOUT_MS', {
+    fallback: 120_000,
+    about: 'how long the Docker engine may neither take nor send a byte while it loads an image, in ms',
+  }),
+} as const;
+
+/**
+ * The whole configuration: the name of each field beside the name of its variable. The type `Config`, the table in
+ * docs/configuration.md, .env.example and `--help` all come from these rows.
+ */
+export const VARIABLES = {
+  host: text('HOST', { fallback: '127.0.0.1', about: 'the address to listen on; the image sets 0.0.0.0' }),
+  port: integer('PORT', { min: 0, max: 65_535, fallback: 8080, about: 'the port to listen on; 0 takes a free one' }),
+  resourceApiUrl: baseUrl('RESOURCE_API_URL', {
+    fallback: 'https://api.azaion.com',
+    about: 'base URL of the Resource API',
+  }),
+  modelCacheDir: text('MODEL_CACHE_DIR', { fallback: 'models', about: 'folder of the cache of big parts' }),
+  stateDir: text('STATE_DIR', {
+    fallback: 'state',
+    about: 'folder of what must survive a restart: the receipt of the unlock, tasks and schedules',
+  }),
+  imagesPath: text('IMAGES_PATH', {
+    fallback: '/opt/azaion/images.enc',
+    about: 'the encrypted archive of Docker images',
+  }),
+  serviceImages: repositories('SERVICE_IMAGES', {
+    about:
+      'comma-separated repositories: the unlock is done when each has the tag API_VERSION; if unset, the receipt decides',
+  }),
+  apiVersion: imageTag('API_VERSION', { fallback: 'latest', about: 'tag of the service images' }),
+  ...ENGINE_VARIABLES,
+  unlockParallelism: integer('UNLOCK_PARALLELISM', {
+    min: 1,
+    max: 16,
+    fallback: 3,
+    about: 'how many images are loaded into the engine at once, 1 to 16',
+  }),
+  resourceKey: secret('RESOURCE_KEY', { about: 'the secret of the fleet, unless cdn.yaml names it' }),
+  keyTemplates: group({
+    hardware: template('KEY_TEMPLATE_HARDWARE', ['hardware'], {
+      fallback: DEFAULT_KEY_TEMPLATES.hardware,
+      about: 'the text that the hardware hash is made of',
+    }),
+    api: template('KEY_TEMPLATE_API', ['email', 'password', 'hardware_hash'], {
+      fallback: DEFAULT_KEY_TEMPLATES.api,
+      about: 'the text that the API key of the envelopes is made of',
+    }),
+  }),
+  hardwareId: optionalText('HARDWARE_ID', { about: 'replaces the whole hardware string' }),
+  tokenKeys: atMostOne(
+    {
+      publicKeyPem: publicKey('JWT_PUBLIC_KEY', {
+        about: 'PEM of the key that the signatures of tokens are checked with; if unset, claims are only decoded',
+      }),
+      secret: secret('JWT_SECRET', { about: 'the same for tokens that are signed with a shared secret' }),
+    },
+    'tokens are signed with one of them',
+  ),
+  apiKeys: secretList('API_KEY', {
+    about:
+      'comma-separated keys: every route but /health then requires one as a Bearer; if unset, the routes of tasks are closed',
+  }),
+  historyCount: integer('TASK_HISTORY_COUNT', {
+    min: 1,
+    max: 1_000_000,
+    fallback: 10_000,
+    about: 'how many finished tasks are kept',
+  }),
+  historyAgeMs: days('TASK_HISTORY_DAYS', {
+    min: 1,
+    max: 3_650,
+    fallback: 90,
+    about: 'for how many days finished tasks are kept',
+  }),
+  upstreamTimeoutMs: milliseconds('UPSTREAM_TIMEOUT_MS', {
+    fallback: 30_000,
+    about: 'the longest time for one call of the Resource API, in ms',
+  }),
+  stallTimeoutMs: milliseconds('STALL_TIMEOUT_MS', {
+    fallback: 30_000,
+    about: 'how long the CDN may move no byte, in ms',
+  }),
+  clientStallTimeoutMs: milliseconds('CLIENT_STALL_TIMEOUT_MS', {
+    fallback: 120_000,
+    about: 'how long a client may move no byte of a body, in ms',
+  }),
+  shutdownTimeoutMs: milliseconds('SHUTDOWN_TIMEOUT_MS', {
+    fallback: 8_000,
+    about: 'how long work under way may go on when the Loader is told to stop, in ms',
+  }),
+  logLevel: oneOf('LOG_LEVEL', LOG_LEVELS, { fallback: 'info', about: `one of ${LOG_LEVELS.join(', ')}` }),
+  logFile: optionalText('LOG_FILE', {
+    about: 'a file that gets the log lines too, besides stdout; SIGHUP opens it anew',
+  }),
+} as const;
