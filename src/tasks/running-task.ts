@@ -1,53 +1,53 @@
+import { abortReason } from '../async/abort.ts';
 import { Changes } from '../async/changes.ts';
 import { asLoaderError, type LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { PartialResultError, type TaskContext, type TaskProgress, type TaskWork } from './provider.ts';
 import type { TaskStore } from './task-store.ts';
 import type { Task, TaskLogLevel } from './task.ts';
-import { abortReason } from '../async/abort.ts';
+import { unfinishedPercent } from './unfinished-percent.ts';
 
 export interface RunningTaskOptions {
   readonly store: TaskStore;
   readonly logger: Logger;
   readonly now: () => number;
-  /** Whether the task begins anew at the next start, if the Loader stops. */
+  /** Whether the next start begins the task anew when the Loader stops before its end. */
   readonly isRepeatable: boolean;
 }
 
 /**
- * Bytes are written to the database at most this often, in ms; a percentage before anybody sees it, so that it does not go
- * back when the process dies.
+ * The shortest time between two writes of the bytes, in ms. A new percentage is written before a client sees it, so that
+ * it does not go back when the process dies.
  */
 const SAVE_INTERVAL_MS = 1_000;
-const MAX_UNFINISHED_PROGRESS = 99;
-/** Of the provider; the runner adds one when the task does not end well. */
+/** The provider's lines; the runner adds one when the task does not complete. */
 const MAX_LOG_LINES = 1_000;
 const MAX_LINE_LENGTH = 1_000;
 
-/** A task while its provider works on it. */
+/** A task whose provider is at work. */
 export class RunningTask {
-  /** Ends, never failing, when the run and its side effects have, and the task is as it will stay. */
+  /** Resolves when the work and its side effects have ended, with the task as it will stay. It never rejects. */
   readonly ended: Promise<Task>;
   readonly #options: RunningTaskOptions;
   readonly #abort = new AbortController();
+  readonly #changes = new Changes();
   #task: Task;
   #lines = 0;
   #savedAtMs: number;
-  readonly #changes = new Changes();
 
-  /** Begins the run of a task that has just been stored. */
-  constructor(task: Task, run: TaskWork, options: RunningTaskOptions) {
+  /** Begins the work of a task that is in the store. */
+  constructor(task: Task, work: TaskWork, options: RunningTaskOptions) {
     this.#options = options;
     this.#task = task;
     this.#savedAtMs = options.now();
-    this.ended = this.#run(run);
+    this.ended = this.#run(work);
   }
 
   get task(): Task {
     return this.#task;
   }
 
-  /** How many lines the log has. */
+  /** The number of lines in the log. */
   get lines(): number {
     return this.#lines;
   }
@@ -57,12 +57,12 @@ export class RunningTask {
     return this.#changes.next;
   }
 
-  /** Asks the run to end; `ended` tells when it has. The first reason counts. */
+  /** Asks the work to end; `ended` resolves when it has. The first reason counts. */
   cancel(reason: LoaderError): void {
     this.#abort.abort(reason);
   }
 
-  async #run(run: TaskWork): Promise<Task> {
+  async #run(work: TaskWork): Promise<Task> {
     const context: TaskContext = {
       signal: this.#abort.signal,
       isUnattended: this.#task.scheduleId !== null || this.#task.retryOf !== null,
@@ -73,9 +73,9 @@ export class RunningTask {
       },
     };
     try {
-      // Not within the call that created the task, which is to be answered first.
+      // The call that created the task returns before the work begins.
       await Promise.resolve();
-      const result = await run(context);
+      const result = await work(context);
       if (!isJson(result)) throw new TypeError('the result of a task is not JSON');
       this.#finish({ status: 'complete', progress: 100, result });
     } catch (error) {
@@ -92,7 +92,7 @@ export class RunningTask {
     const end = { result, error: message, code };
     if (code === 'task_interrupted') {
       this.#log('warn', message);
-      // The same attempt once more: it is not to blame.
+      // The retry has the same attempt, since the stop was not the fault of the task.
       this.#finish({ ...end, status: 'interrupted' }, isRepeatable ? this.#task.attempt : null);
     } else if (code === 'task_cancelled') {
       this.#log('warn', message);
@@ -113,12 +113,12 @@ export class RunningTask {
   }
 
   #report({ bytesDone, bytesTotal, percent }: TaskProgress): void {
-    // What the run still says when it has ended is ignored.
+    // Work may report after its end.
     if (this.#task.status !== 'in_progress') return;
     const share = percent ?? (bytesTotal === null || bytesTotal === 0 ? 0 : (100 * bytesDone) / bytesTotal);
     if (![share, bytesDone, bytesTotal ?? 0].every(Number.isFinite)) return;
     const earlier = this.#task;
-    const progress = Math.max(earlier.progress, Math.min(MAX_UNFINISHED_PROGRESS, Math.floor(share)));
+    const progress = unfinishedPercent(earlier.progress, share);
     this.#task = {
       ...earlier,
       progress,
@@ -144,7 +144,7 @@ export class RunningTask {
     this.#changes.announce();
   }
 
-  /** A task goes on though its log can't be written. */
+  /** Lets the task go on where the database refuses its progress or a line. */
   #try(write: () => void): void {
     try {
       write();
@@ -154,7 +154,7 @@ export class RunningTask {
   }
 }
 
-/** Types don't keep a provider from answering what can't be stored. */
+/** A provider may return a value that its type does not show to be no JSON. */
 function isJson(result: unknown): boolean {
   try {
     return typeof JSON.stringify(result) === 'string';

@@ -1,9 +1,9 @@
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
-import type { Schedule, ScheduledRun } from './schedule.ts';
-import { toStoreError } from './task-database.ts';
+import type { Schedule, DueTime } from './schedule.ts';
+import { withStoreErrors } from './store-error.ts';
 import type { JsonObject } from '../json.ts';
 
-/** The schedules on disk. @throws LoaderError `task_store_unavailable` from every method */
+/** Keeps the schedules on disk. @throws LoaderError `task_store_unavailable` from every method */
 export class ScheduleStore {
   readonly #database: DatabaseSync;
 
@@ -11,14 +11,14 @@ export class ScheduleStore {
     this.#database = database;
   }
 
-  /** In the order of their creation. */
+  /** Returns the schedules in the order of their creation. */
   list(): readonly Schedule[] {
-    return mapErrors(() => this.#database.prepare('SELECT * FROM schedules ORDER BY seq').all().map(toSchedule));
+    return withStoreErrors(() => this.#database.prepare('SELECT * FROM schedules ORDER BY seq').all().map(toSchedule));
   }
 
-  /** Adds a schedule, or notes its next and last run. */
+  /** Adds a schedule, or updates its next and last time. */
   save(schedule: Schedule): void {
-    mapErrors(() =>
+    withStoreErrors(() =>
       this.#database
         .prepare(
           `INSERT INTO schedules
@@ -34,22 +34,14 @@ export class ScheduleStore {
           schedule.timezone,
           schedule.catchUp ? 1 : 0,
           schedule.createdAtMs,
-          schedule.nextRunAtMs,
-          JSON.stringify(schedule.lastRun),
+          schedule.nextDueAtMs,
+          JSON.stringify(schedule.lastDue),
         ),
     );
   }
 
   remove(id: string): void {
-    mapErrors(() => this.#database.prepare('DELETE FROM schedules WHERE id = ?').run(id));
-  }
-}
-
-function mapErrors<T>(work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    throw toStoreError(error);
+    withStoreErrors(() => this.#database.prepare('DELETE FROM schedules WHERE id = ?').run(id));
   }
 }
 
@@ -62,7 +54,7 @@ function toSchedule(row: Record<string, SQLOutputValue>): Schedule {
     timezone: String(row['timezone']),
     catchUp: row['catch_up'] === 1,
     createdAtMs: Number(row['created_at']),
-    nextRunAtMs: row['next_run_at'] as number | null,
-    lastRun: JSON.parse(String(row['last_run'])) as ScheduledRun | null,
+    nextDueAtMs: row['next_run_at'] as number | null,
+    lastDue: JSON.parse(String(row['last_run'])) as DueTime | null,
   };
 }

@@ -1,19 +1,23 @@
 import type { JsonObject } from '../json.ts';
 
-/** What became of a schedule's time: a task, or none because its provider was busy, the Loader down, or another reason. */
-export type ScheduledOutcome = 'started' | 'skipped' | 'missed' | 'failed';
+/**
+ * What a schedule did at a time: it started a task, it skipped the time because its provider was busy, it missed the time
+ * because the Loader was down, or it failed to start a task.
+ */
+export type DueOutcome = 'started' | 'skipped' | 'missed' | 'failed';
 
-export interface ScheduledRun {
+/** A time of a schedule that has come, with what the schedule did. */
+export interface DueTime {
   /** When it was due, in ms since 1970. */
   readonly dueAtMs: number;
-  readonly outcome: ScheduledOutcome;
-  /** The uid of the task that was started. */
+  readonly outcome: DueOutcome;
+  /** The uid of the task that the schedule started. */
   readonly task: string | null;
-  /** Says why there is none. */
+  /** Why the schedule started no task, for people. */
   readonly reason: string | null;
 }
 
-/** Begins tasks of a provider at times of a cron pattern. */
+/** Starts tasks of a provider at the times of a cron pattern. */
 export interface Schedule {
   /** A UUID. */
   readonly id: string;
@@ -21,10 +25,12 @@ export interface Schedule {
   readonly parameters: JsonObject;
   readonly cron: string;
   readonly timezone: string;
-  /** Whether times that passed while the Loader was down are made up for by one run at its start. */
+  /** Whether the Loader starts one task at its own start for the times that passed while it was down. */
   readonly catchUp: boolean;
+  /** In ms since 1970. */
   readonly createdAtMs: number;
-  /** Null when its pattern has no further time. */
-  readonly nextRunAtMs: number | null;
-  readonly lastRun: ScheduledRun | null;
+  /** In ms since 1970; null when the pattern has no further time. */
+  readonly nextDueAtMs: number | null;
+  /** The time that came last. */
+  readonly lastDue: DueTime | null;
 }

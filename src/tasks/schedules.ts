@@ -4,7 +4,7 @@ import type { Logger } from '../logger.ts';
 import { CronExpression } from './cron-expression.ts';
 import { ScheduleFieldError } from './schedule-field-error.ts';
 import type { ScheduleStore } from './schedule-store.ts';
-import type { Schedule, ScheduledRun } from './schedule.ts';
+import type { DueTime, Schedule } from './schedule.ts';
 import type { TaskRunner } from './task-runner.ts';
 import type { JsonObject } from '../json.ts';
 
@@ -24,32 +24,33 @@ export interface NewSchedule {
   readonly catchUp: boolean;
 }
 
-/** A schedule with its times; null where another version of the Loader knew a time zone that this one doesn't. */
+/** A schedule with its times: null where this version of the Loader does not know the time zone or the pattern. */
 interface Entry {
   schedule: Schedule;
   readonly times: CronExpression | null;
 }
 
-/** The longest sleep between two looks at the clock, in ms: it may be set meanwhile. */
+/** The longest sleep before the clock is read again, in ms: it may be set meanwhile. */
 const MAX_SLEEP_MS = 30_000;
-/** Before a run that could not be made up for yet is tried again, in ms. */
+/** How often a late time is tried whose provider is busy, in ms. */
 const CATCH_UP_MS = 1_000;
-/** A time that passed longer ago than this, in ms, was missed. */
+/** A time that passed longer ago than this, in ms, is late. */
 const MAX_LATENESS_MS = 60_000;
-/** A clock before this is not set yet: those of many devices begin in 1970. No Loader with schedules is older. */
+/** A clock before this time is not set yet: many devices begin in 1970. No Loader with schedules is older. */
 const CLOCK_UNSET_BEFORE_MS = Date.UTC(2026, 0);
-/** A clock that is set back by more, in ms, was wrong altogether. */
+/** A clock that was set back by more than this, in ms, showed times that never were. */
 const SMALL_CORRECTION_MS = 24 * 60 * 60 * 1000;
 const MAX_SCHEDULES = 1_000;
 
-/** Begins tasks at their times. */
+/** Begins tasks at the times of their schedules. */
 export class Schedules {
   readonly #options: Required<SchedulesOptions>;
   /** By id, in the order of their creation. */
   readonly #entries = new Map<string, Entry>();
-  /** The last look at the clock, and the last one at which it was set. */
-  #lookedAtMs = -Infinity;
-  #lastTickMs = Infinity;
+  /** What the clock showed at the last tick. */
+  #tickedAtMs = -Infinity;
+  /** What the clock showed at the last tick at which it was set. */
+  #lastSetMs = Infinity;
   #timer: NodeJS.Timeout | undefined;
   #isStopped = false;
 
@@ -57,7 +58,7 @@ export class Schedules {
     this.#options = { now: Date.now, ...options };
   }
 
-  /** Reads the schedules, makes up for missed times, and waits for the next. @throws LoaderError `task_store_unavailable` */
+  /** Reads the schedules, handles the times that have passed, and waits for the next. @throws LoaderError `task_store_unavailable` */
   start(): void {
     for (const schedule of this.#options.store.list()) {
       this.#entries.set(schedule.id, { schedule, times: this.#readTimes(schedule) });
@@ -84,13 +85,13 @@ export class Schedules {
     if (hasSecrets)
       throw new ScheduleFieldError('provider', "needs a secret, which is never kept: it can't be scheduled");
     if (this.#entries.size >= MAX_SCHEDULES) {
-      throw new LoaderError('too_many_schedules', `There are ${MAX_SCHEDULES} schedules already; delete some.`);
+      throw new LoaderError('too_many_schedules', `There are ${MAX_SCHEDULES} schedules already; delete one first.`);
     }
     const createdAtMs = this.#options.now();
     const times = new CronExpression(cron, timezone);
-    const nextRunAtMs = times.next(createdAtMs);
-    if (nextRunAtMs === null) throw new ScheduleFieldError('cron', 'has no time that is still to come');
-    const origin = { id: randomUUID(), createdAtMs, nextRunAtMs, lastRun: null };
+    const nextDueAtMs = times.next(createdAtMs);
+    if (nextDueAtMs === null) throw new ScheduleFieldError('cron', 'has no time that is still to come');
+    const origin = { id: randomUUID(), createdAtMs, nextDueAtMs, lastDue: null };
     const schedule: Schedule = { provider, parameters, cron, timezone, catchUp, ...origin };
     store.save(schedule);
     this.#entries.set(schedule.id, { schedule, times });
@@ -98,25 +99,25 @@ export class Schedules {
     return schedule;
   }
 
-  /** Removes a schedule, and answers it; tasks that it began go on. @throws LoaderError `schedule_not_found` */
+  /** Removes a schedule, and returns it; the tasks that it began go on. @throws LoaderError `schedule_not_found` */
   remove(id: string): Schedule {
     const entry = this.#entries.get(id);
-    if (entry === undefined) throw new LoaderError('schedule_not_found', 'There is no schedule with this id.');
+    if (entry === undefined) throw new LoaderError('schedule_not_found', 'No schedule has this id.');
     this.#options.store.remove(id);
     this.#entries.delete(id);
     return entry.schedule;
   }
 
-  /** Begins what is due by now. */
+  /** Begins the tasks that are due by now. */
   tick(): void {
     const nowMs = this.#options.now();
     const isClockSet = nowMs >= CLOCK_UNSET_BEFORE_MS;
-    const isClockSetBack = isClockSet && nowMs < this.#lastTickMs;
-    if (isClockSet) this.#lastTickMs = nowMs;
-    this.#lookedAtMs = nowMs;
+    const isClockSetBack = isClockSet && nowMs < this.#lastSetMs;
+    if (isClockSet) this.#lastSetMs = nowMs;
+    this.#tickedAtMs = nowMs;
     for (const entry of this.#entries.values()) {
-      if (isClockSetBack) this.#lookAgain(entry, nowMs);
-      this.#look(entry, nowMs);
+      if (isClockSetBack) this.#bringForward(entry, nowMs);
+      this.#beginIfDue(entry, nowMs);
     }
     this.#wait();
   }
@@ -125,39 +126,45 @@ export class Schedules {
     try {
       return new CronExpression(cron, timezone);
     } catch (error) {
-      this.#options.logger.error({ err: error, schedule: id }, 'A schedule has times that are not known any more');
+      this.#options.logger.error(
+        { err: error, schedule: id },
+        'This version of the Loader does not know the times of a schedule; delete it and create it anew',
+      );
       return null;
     }
   }
 
-  /** The next time may come sooner than it seemed: a time that a wrong clock took for past is used again, others not. */
-  #lookAgain(entry: Entry, nowMs: number): void {
-    const { lastRun, nextRunAtMs } = entry.schedule;
-    const usedMs = lastRun !== null && lastRun.dueAtMs - nowMs < SMALL_CORRECTION_MS ? lastRun.dueAtMs : nowMs;
+  /**
+   * Brings the next time of a schedule forward after the clock was set back. A time that was used stays used, unless a
+   * wrong clock showed it.
+   */
+  #bringForward(entry: Entry, nowMs: number): void {
+    const { lastDue, nextDueAtMs } = entry.schedule;
+    const usedMs = lastDue !== null && lastDue.dueAtMs - nowMs < SMALL_CORRECTION_MS ? lastDue.dueAtMs : nowMs;
     const next = entry.times?.next(Math.max(nowMs, usedMs)) ?? null;
-    if (next !== null && (nextRunAtMs === null || next < nextRunAtMs)) this.#save(entry, { nextRunAtMs: next });
+    if (next !== null && (nextDueAtMs === null || next < nextDueAtMs)) this.#save(entry, { nextDueAtMs: next });
   }
 
-  #look(entry: Entry, nowMs: number): void {
-    const dueAtMs = entry.schedule.nextRunAtMs;
+  #beginIfDue(entry: Entry, nowMs: number): void {
+    const dueAtMs = entry.schedule.nextDueAtMs;
     if (dueAtMs === null || dueAtMs > nowMs) return;
     const isLate = nowMs - dueAtMs > MAX_LATENESS_MS;
     if (isLate && entry.schedule.catchUp && this.#options.runner.isBusy(entry.schedule.provider)) return;
-    const nextRunAtMs = entry.times?.next(nowMs) ?? null;
-    // The time is used up before the task begins: a Loader that dies in between does not begin it twice.
-    const died: ScheduledRun = { dueAtMs, outcome: 'failed', task: null, reason: 'The Loader died at that moment.' };
-    this.#save(entry, { nextRunAtMs, lastRun: died });
-    this.#save(entry, { lastRun: { dueAtMs, ...this.#run(entry.schedule, isLate) } });
+    const nextDueAtMs = entry.times?.next(nowMs) ?? null;
+    // The time is used up before the task begins, so that a death in between does not begin a second task.
+    const died: DueTime = { dueAtMs, outcome: 'failed', task: null, reason: 'The Loader died at that moment.' };
+    this.#save(entry, { nextDueAtMs, lastDue: died });
+    this.#save(entry, { lastDue: { dueAtMs, ...this.#begin(entry.schedule, isLate) } });
   }
 
-  #run(schedule: Schedule, isLate: boolean): Omit<ScheduledRun, 'dueAtMs'> {
+  #begin(schedule: Schedule, isLate: boolean): Omit<DueTime, 'dueAtMs'> {
     const { runner, logger } = this.#options;
-    const outcome = (run: Omit<ScheduledRun, 'dueAtMs'>): Omit<ScheduledRun, 'dueAtMs'> => {
-      logger.info({ schedule: schedule.id, provider: schedule.provider, ...run }, 'A schedule was due');
-      return run;
+    const outcome = (due: Omit<DueTime, 'dueAtMs'>): Omit<DueTime, 'dueAtMs'> => {
+      logger.info({ schedule: schedule.id, provider: schedule.provider, ...due }, 'A schedule was due');
+      return due;
     };
     if (isLate && !schedule.catchUp) {
-      const reason = 'The time passed while the Loader was not running, or its clock was set.';
+      const reason = 'The Loader was not running at that time, or its clock was set past it.';
       return outcome({ outcome: 'missed', task: null, reason });
     }
     try {
@@ -165,12 +172,12 @@ export class Schedules {
       if (task !== undefined) return outcome({ outcome: 'started', task: task.uid, reason: null });
       return outcome({ outcome: 'skipped', task: null, reason: 'A task of the same provider was in progress.' });
     } catch (error) {
-      logger.error({ err: error, schedule: schedule.id }, 'A scheduled task could not begin');
+      logger.error({ err: error, schedule: schedule.id }, 'A schedule could not begin its task');
       return outcome({ outcome: 'failed', task: null, reason: asLoaderError(error).message });
     }
   }
 
-  /** What is in memory counts until the next start, also where it can't be written. */
+  /** Where the store refuses the change, memory has it until the next start. */
   #save(entry: Entry, change: Partial<Schedule>): void {
     entry.schedule = { ...entry.schedule, ...change };
     try {
@@ -184,9 +191,9 @@ export class Schedules {
     clearTimeout(this.#timer);
     if (this.#isStopped) return;
     const nowMs = this.#options.now();
-    const times = this.list().flatMap(({ nextRunAtMs }) => nextRunAtMs ?? []);
-    // What was due at the last look and still is waits for its provider.
-    const sleeps = times.map((timeMs) => (timeMs > this.#lookedAtMs ? Math.max(0, timeMs - nowMs) : CATCH_UP_MS));
+    const times = this.list().flatMap(({ nextDueAtMs }) => nextDueAtMs ?? []);
+    // A time that was due at the last tick and still is waits until its provider is idle.
+    const sleeps = times.map((timeMs) => (timeMs > this.#tickedAtMs ? Math.max(0, timeMs - nowMs) : CATCH_UP_MS));
     this.#timer = setTimeout(() => this.tick(), Math.min(MAX_SLEEP_MS, ...sleeps));
     this.#timer.unref();
   }

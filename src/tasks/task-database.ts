@@ -1,75 +1,22 @@
-import { existsSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, rmSync } from 'node:fs';
 import { rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import { systemErrorCode } from '../errors.ts';
 import { makeFolder } from '../files/folders.ts';
+import type { Logger } from '../logger.ts';
+import { migrate } from './migrations.ts';
+import { DamagedDatabaseError, isDamaged, toStoreError } from './store-error.ts';
 
 const FILE_NAME = 'tasks.db';
-/** The write-ahead log is cut back to this many bytes. */
+/** The parameters and results of tasks are for the Loader's user alone. */
+const FILE_MODE = 0o600;
+/** SQLite cuts the write-ahead log back to this many bytes. */
 const MAX_WAL_BYTES = 4 * 1024 * 1024;
 
-/** From each version of the schema to the next; a database's `user_version` counts those that it has. Only add to it. */
-const MIGRATIONS = [
-  `
-  CREATE TABLE tasks (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    uid TEXT NOT NULL UNIQUE,
-    provider TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('in_progress', 'complete', 'failed', 'cancelled', 'interrupted')),
-    progress INTEGER NOT NULL,
-    bytes_done INTEGER NOT NULL,
-    bytes_total INTEGER,
-    parameters TEXT NOT NULL,
-    result TEXT NOT NULL,
-    error TEXT,
-    code TEXT,
-    attempt INTEGER NOT NULL,
-    retry_of TEXT,
-    schedule_id TEXT,
-    created_at INTEGER NOT NULL,
-    finished_at INTEGER
-  ) STRICT;
-  CREATE UNIQUE INDEX one_task_in_progress ON tasks (provider) WHERE status = 'in_progress';
-  CREATE INDEX tasks_by_provider ON tasks (provider, seq);
-  CREATE INDEX tasks_by_status ON tasks (status, seq);
-  CREATE INDEX tasks_by_end ON tasks (finished_at);
-  CREATE TRIGGER finished_tasks_stay BEFORE UPDATE ON tasks WHEN OLD.status <> 'in_progress'
-    BEGIN SELECT RAISE(ABORT, 'a finished task can not change'); END;
-
-  CREATE TABLE task_logs (
-    task INTEGER NOT NULL REFERENCES tasks (seq) ON DELETE CASCADE,
-    line INTEGER NOT NULL,
-    time INTEGER NOT NULL,
-    level TEXT NOT NULL,
-    text TEXT NOT NULL,
-    PRIMARY KEY (task, line)
-  ) STRICT, WITHOUT ROWID;
-
-  CREATE TABLE pending_retries (
-    task INTEGER PRIMARY KEY REFERENCES tasks (seq) ON DELETE CASCADE,
-    attempt INTEGER NOT NULL
-  ) STRICT;
-
-  CREATE TABLE schedules (
-    seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    provider TEXT NOT NULL,
-    parameters TEXT NOT NULL,
-    cron TEXT NOT NULL,
-    timezone TEXT NOT NULL,
-    catch_up INTEGER NOT NULL,
-    created_at INTEGER NOT NULL,
-    next_run_at INTEGER,
-    last_run TEXT NOT NULL
-  ) STRICT;
-  `,
-];
-
 /**
- * Opens the database of the tasks in `stateDir`, and brings its schema up to date. This process alone may use it until
- * it is closed. A file that is damaged is set aside under another name, and a new one takes its place.
+ * Opens the database of the tasks in `stateDir`, and brings its schema up to date. No other process can use it until it
+ * is closed. Where the file is damaged, it is renamed, and a new database takes its place.
  *
  * @throws LoaderError `task_store_unavailable`
  */
@@ -95,8 +42,10 @@ export async function openTaskDatabase(stateDir: string, logger: Logger): Promis
 }
 
 /**
- * Looks for damage. Read-only, so that a damaged file stays as it was found, with the log beside it. What else may be
- * wrong is told by the opening for writing.
+ * Looks for damage without writing, so that a damaged file and the log beside it stay as they were. It passes over all
+ * other errors: the opening for writing reports them.
+ *
+ * @throws SQLite's error of a damaged file; DamagedDatabaseError
  */
 function assertUndamaged(filePath: string): void {
   if (!existsSync(filePath)) return;
@@ -109,7 +58,7 @@ function assertUndamaged(filePath: string): void {
     if (isDamaged(error)) throw error;
   } finally {
     database?.close();
-    // Readers share one, and the last leaves it; who has the file for itself needs none.
+    // A reader leaves this file behind. A process that has the database for itself does not use it.
     rmSync(`${filePath}-shm`, { force: true });
   }
 }
@@ -118,8 +67,10 @@ function openFile(filePath: string): DatabaseSync {
   assertUndamaged(filePath);
   const database = new DatabaseSync(filePath);
   try {
-    // With the write-ahead log, NORMAL loses nothing when the process dies; when the power fails, at most the last
-    // moments. FULL would hold up the event loop for a flush of the disk at each change.
+    // SQLite gives the mode of this file to the files beside it.
+    chmodSync(filePath, FILE_MODE);
+    // With the write-ahead log, NORMAL loses no change when the process dies, and at most the last moments when the power
+    // fails. FULL would block the event loop until the disk has flushed each change.
     database.exec(`
       PRAGMA locking_mode = EXCLUSIVE;
       PRAGMA journal_mode = WAL;
@@ -134,78 +85,7 @@ function openFile(filePath: string): DatabaseSync {
   }
 }
 
-/** Brings the schema up to date. @throws LoaderError `task_store_unavailable` for one of a newer Loader */
-export function migrate(database: DatabaseSync): void {
-  const version = Number(database.prepare('PRAGMA user_version').get()?.['user_version']);
-  if (version > MIGRATIONS.length) {
-    throw new LoaderError(
-      'task_store_unavailable',
-      'The database of the tasks was made by a newer Loader; use that one, or move tasks.db out of STATE_DIR.',
-    );
-  }
-  for (const [index, migration] of MIGRATIONS.entries()) {
-    if (index >= version) setVersion(database, index + 1, migration);
-  }
-  // Nothing can be told of a disk without room before something is written.
-  setVersion(database, MIGRATIONS.length);
-}
-
-function setVersion(database: DatabaseSync, version: number, migration = ''): void {
-  inTransaction(database, () => {
-    database.exec(`${migration}; PRAGMA user_version = ${version}`);
-  });
-}
-
-/** All of `work`'s changes, or none. */
-export function inTransaction<T>(database: DatabaseSync, work: () => T): T {
-  database.exec('BEGIN IMMEDIATE');
-  try {
-    const result = work();
-    database.exec('COMMIT');
-    return result;
-  } catch (error) {
-    // SQLite has taken it back already after some errors, such as a full disk.
-    if (database.isTransaction) database.exec('ROLLBACK');
-    throw error;
-  }
-}
-
-class DamagedDatabaseError extends Error {
-  override readonly name = 'DamagedDatabaseError';
-}
-
-/** Result codes of SQLite (sqlite.org/rescode.html) that we can tell something about. */
-const MEANINGS: Readonly<Record<number, string>> = {
-  5: 'another Loader uses it: each needs a STATE_DIR of its own',
-  8: 'it is read-only',
-  10: 'the disk reports errors',
-  11: 'it is damaged; it will be set aside at the next start',
-  13: 'the disk is full',
-  14: 'it can not be opened: check that the user of the Loader may write there',
-  26: 'it is damaged; it will be set aside at the next start',
-};
-const DAMAGE_CODES = [11, 26];
-
-/** The primary result code of an error of SQLite. */
-function resultCode(error: unknown): number | undefined {
-  if (!(error instanceof Error) || !('errcode' in error) || typeof error.errcode !== 'number') return undefined;
-  return error.errcode & 0xff;
-}
-
-function isDamaged(error: unknown): boolean {
-  return error instanceof DamagedDatabaseError || DAMAGE_CODES.includes(resultCode(error) ?? 0);
-}
-
-/** Says what is wrong with the database, in words that tell what to do. */
-export function toStoreError(error: unknown): LoaderError {
-  if (hasErrorCode(error, 'task_store_unavailable')) return error;
-  const reason = MEANINGS[resultCode(error) ?? 0] ?? systemErrorCode(error) ?? 'unknown reason';
-  return new LoaderError('task_store_unavailable', `The database of the tasks in STATE_DIR can't be used: ${reason}.`, {
-    cause: error,
-  });
-}
-
-/** The file, and the log of changes beside it, if it holds any: a process that was killed leaves it. */
+/** Renames the file, and the write-ahead log beside it, which a killed process leaves, unless the log is empty. */
 async function setAside(filePath: string, asidePath: string): Promise<void> {
   await rename(filePath, asidePath);
   try {

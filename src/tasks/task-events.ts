@@ -3,8 +3,8 @@ import { happens } from '../async/abort.ts';
 import type { Task, TaskLogLine } from './task.ts';
 
 /**
- * Where somebody is in the events of a task: log lines seen, and reports of progress seen since the last of them. Its
- * text form, `lines.reports`, is the id of an event. Lines are stored, so positions stay good after a restart.
+ * A position in the events of a task: the number of log lines before it, and of progress reports since the last of these
+ * lines. Its text form, `lines.reports`, is the id of an event. Lines are stored, so a position is valid after a restart.
  */
 export interface EventPosition {
   readonly lines: number;
@@ -15,33 +15,33 @@ export type TaskEvent =
   | { readonly event: 'log'; readonly id: string; readonly data: TaskLogLine }
   | { readonly event: 'progress' | 'end'; readonly id: string; readonly data: Task };
 
-/** What can be followed: a running task, or one that has ended. */
+/** A task that a reader can follow: it runs, or it has ended. */
 export interface FollowedTask {
   readonly task: Task;
-  /** Lines that its log has. */
+  /** The number of lines in the log. */
   readonly lines: number;
-  /** Resolves at the next change. */
+  /** Resolves at the next change; undefined where the task can't change. */
   readonly changed: Promise<unknown> | undefined;
 }
 
-/** Before the first event. */
+/** The position before the first event. */
 export const FIRST_POSITION: EventPosition = { lines: 0, reports: 0 };
 
-/** Progress is told at most this often, in ms, and what follows it waits no longer. */
+/** The shortest time from a progress event to the next event, in ms. */
 const PROGRESS_INTERVAL_MS = 50;
 
-/** Reads the id of an event. Undefined for what is none. */
+/** Reads the id of an event; undefined for any other text. */
 export function parseEventPosition(id: string): EventPosition | undefined {
   const match = /^(\d{1,9})\.(\d{1,9})$/.exec(id);
   return match === null ? undefined : { lines: Number(match[1]), reports: Number(match[2]) };
 }
 
-/** Whether `position` is after the end of a task with so many lines: its end counts as a further line. */
+/** Tells whether `position` is after the end of an ended task with so many `lines`: the end counts as one more line. */
 export function isPastEnd(position: EventPosition, lines: number): boolean {
   return position.lines === lines + 1;
 }
 
-/** Yields the events of a task after `position`, and ends after its end, or when `signal` aborts. */
+/** Yields the events of a task after `position`, and returns after the task's end or when `signal` aborts. */
 export async function* followTask(
   followed: FollowedTask,
   position: EventPosition,
@@ -49,9 +49,9 @@ export async function* followTask(
   signal: AbortSignal,
 ): AsyncGenerator<TaskEvent, void, undefined> {
   const end = followed.lines + (followed.task.status === 'in_progress' ? 0 : 1);
-  // Lines may be missing that were told before the power failed.
+  // After a power failure, the log may have fewer lines than a reader has seen.
   let { lines, reports } = position.lines > end ? FIRST_POSITION : position;
-  let told: Task | undefined;
+  let shown: Task | undefined;
   while (!signal.aborted) {
     const { changed, task } = followed;
     for (const line of followed.lines > lines ? readLines(lines) : []) {
@@ -63,13 +63,17 @@ export async function* followTask(
       if (!isPastEnd({ lines, reports }, followed.lines)) yield { event: 'end', id: `${lines + 1}.0`, data: task };
       return;
     }
-    if (told?.progress !== task.progress || told.bytesDone !== task.bytesDone || told.bytesTotal !== task.bytesTotal) {
-      told = task;
+    if (shown === undefined || !hasSameProgress(shown, task)) {
+      shown = task;
       reports++;
       yield { event: 'progress', id: `${lines}.${reports}`, data: task };
       await sleep(PROGRESS_INTERVAL_MS, undefined, { ref: false });
     }
-    // Taken before the task was read, so that no change since is missed.
+    // `changed` was read before `task`, so that no change in between is missed.
     if (changed === undefined || !(await happens(changed, signal))) return;
   }
+}
+
+function hasSameProgress(one: Task, other: Task): boolean {
+  return one.progress === other.progress && one.bytesDone === other.bytesDone && one.bytesTotal === other.bytesTotal;
 }

@@ -16,7 +16,7 @@ export interface TaskRunnerOptions {
   readonly now?: () => number;
 }
 
-/** Thrown for a provider that there is not. */
+/** The name of a provider that does not exist. */
 export class UnknownProviderError extends LoaderError {
   readonly known: readonly string[];
 
@@ -26,20 +26,20 @@ export class UnknownProviderError extends LoaderError {
   }
 }
 
-/** How long an ended task stays among the running ones, in ms, so that those who poll for them see its end. */
+/** How long an ended task stays in the list of running tasks, in ms, so that a client that polls the list sees its end. */
 const LINGER_MS = 1_000;
-/** Of a task that dies together with the Loader time and again: it may be what kills it. */
+/** A task that died with the Loader in this many attempts may be the cause, and does not begin anew. */
 const MAX_ATTEMPTS = 10;
 
 /**
- * Runs tasks, one of each provider at a time. Each is in the store before anybody hears of it; so is its end, unless the
- * disk is full, when it is written as soon as that is possible.
+ * Runs tasks, at most one of each provider at a time. The store has a task, and its end, before a caller sees them. Only
+ * where the disk is full, an end is visible first: the store writes it as soon as it can.
  */
 export class TaskRunner {
   readonly #options: Required<TaskRunnerOptions>;
   /** By provider. */
   readonly #running = new Map<string, RunningTask>();
-  /** By uid: tasks that ended within the last second. */
+  /** The tasks that ended within the last second, by uid. */
   readonly #lingering = new Map<string, Task>();
   #isStopping = false;
 
@@ -48,28 +48,30 @@ export class TaskRunner {
   }
 
   /**
-   * Ends what an earlier process left behind: its tasks are `interrupted`, and begin anew, as other tasks, where their
-   * provider says that it does no harm. From here on, work that begins elsewhere is taken in. Once, before anything else.
+   * Sets the tasks that an earlier process left in progress to `interrupted`, and begins them anew, as other tasks, where
+   * their provider is repeatable. From then on, work that begins elsewhere becomes a task too. Call it once, first of all.
+   *
+   * @throws LoaderError `task_store_unavailable`
    */
   recover(): void {
     const { store, providers, logger } = this.#options;
     for (const task of store.unfinished()) {
-      const error = 'The Loader ended without a farewell while the task ran.';
+      const error = 'The Loader died while the task ran.';
       store.addLine(task.uid, { line: store.lineCount(task.uid) + 1, timeMs: this.#now(), level: 'warn', text: error });
       store.finish(
         { ...task, status: 'interrupted', error, code: 'task_interrupted', finishedAtMs: this.#now() },
         this.#provider(task.provider)?.isRepeatable === true && task.attempt < MAX_ATTEMPTS ? task.attempt + 1 : null,
       );
-      logger.warn({ task: task.uid, provider: task.provider }, 'A task was interrupted by the end of the Loader');
+      logger.warn({ task: task.uid, provider: task.provider }, 'The death of the Loader interrupted a task');
     }
     for (const { task, attempt } of store.pendingRetries()) this.#retry(task, attempt);
     for (const provider of providers) {
-      provider.onOutsideRun?.((parameters, run) => this.#adopt(provider, parameters, run));
+      provider.onOutsideRun?.((parameters, work) => this.#adopt(provider, parameters, work));
     }
   }
 
   /**
-   * Begins a task; undefined while one of the same provider runs. Nothing can come between the question and the start.
+   * Begins a task, and returns it; undefined while a task of the same provider runs. Check and start are one step.
    *
    * @throws UnknownProviderError, ParametersError; LoaderError `task_store_unavailable`, `shutting_down`
    */
@@ -85,7 +87,7 @@ export class TaskRunner {
     return task;
   }
 
-  /** Checks parameters that are to be used later. @throws UnknownProviderError, ParametersError */
+  /** Checks the parameters of a later task. @throws UnknownProviderError, ParametersError */
   check(providerName: string, parameters: JsonObject): PreparedTask {
     return this.#knownProvider(providerName).prepare(parameters);
   }
@@ -94,7 +96,7 @@ export class TaskRunner {
     return this.#running.has(providerName);
   }
 
-  /** The running tasks, and those that ended within the last second. */
+  /** Returns the running tasks and those that ended within the last second. */
   list(): readonly Task[] {
     return [...this.#lingering.values(), ...[...this.#running.values()].map(({ task }) => task)];
   }
@@ -102,24 +104,25 @@ export class TaskRunner {
   /** @throws LoaderError `task_not_found` */
   find(uid: string): Task {
     const task = this.#findRunning(uid)?.task ?? this.#options.store.find(uid);
-    if (task === undefined) throw new LoaderError('task_not_found', 'There is no task with this uid, or no more.');
+    if (task === undefined)
+      throw new LoaderError('task_not_found', 'No task has this uid, or the history no longer has it.');
     return task;
   }
 
   history(filter: HistoryFilter): HistoryPage {
     const page = this.#options.store.history(filter);
-    // The store knows how far running ones were a moment ago.
+    // The progress in the store is up to a second old.
     return { ...page, tasks: page.tasks.map((task) => this.#findRunning(task.uid)?.task ?? task) };
   }
 
-  /** The log of a task from the line after `after` on. @throws LoaderError `task_not_found` */
+  /** Returns the lines of a task's log after line `after`. @throws LoaderError `task_not_found` */
   lines(uid: string, after: number): readonly TaskLogLine[] {
     this.find(uid);
     return this.#options.store.lines(uid, after);
   }
 
   /**
-   * Cancels a task, and answers it when its side effects have stopped. One that has ended stays as it is.
+   * Cancels a task, and returns it when its side effects have stopped. A task that has ended stays as it is.
    *
    * @throws LoaderError `task_not_found`
    */
@@ -130,18 +133,18 @@ export class TaskRunner {
     return await running.ended;
   }
 
-  /** What happened to a task after `position`, and what happens until its end. @throws LoaderError `task_not_found` */
+  /** Yields the events of a task from `position` to its end. @throws LoaderError `task_not_found` */
   watch(uid: string, position: EventPosition, signal: AbortSignal): AsyncGenerator<TaskEvent, void, undefined> {
     return followTask(this.#followed(uid), position, (after) => this.#options.store.lines(uid, after), signal);
   }
 
-  /** Whether nothing will ever happen to a task after `position`. @throws LoaderError `task_not_found` */
+  /** Tells whether no event of a task can come after `position`. @throws LoaderError `task_not_found` */
   isPastEnd(uid: string, position: EventPosition): boolean {
     const { task, lines } = this.#followed(uid);
     return task.status !== 'in_progress' && isPastEnd(position, lines);
   }
 
-  /** Interrupts what runs, and ends when all of it has. Nothing can be started any more. */
+  /** Interrupts the running tasks, and waits for their end. No task can begin any more. */
   async stop(): Promise<void> {
     this.#isStopping = true;
     const running = [...this.#running.values()];
@@ -160,9 +163,12 @@ export class TaskRunner {
       provider = this.#knownProvider(interrupted.provider);
       prepared = provider.prepare(interrupted.parameters);
     } catch (error) {
-      // Another version of the Loader may have begun it.
+      // An older version of the Loader may have begun the task.
       store.dropRetry(interrupted.uid);
-      logger.warn({ err: error, task: interrupted.uid }, 'An interrupted task can not begin anew');
+      logger.warn(
+        { err: error, task: interrupted.uid },
+        'An interrupted task can not begin anew: its provider no longer takes it',
+      );
       return;
     }
     const { uid: retryOf, scheduleId } = interrupted;
@@ -171,15 +177,18 @@ export class TaskRunner {
     this.#start(provider, task, prepared.run);
   }
 
-  /** Takes in work that began elsewhere. Where it can't be stored, the work goes on without a task. */
-  #adopt(provider: Provider, parameters: JsonObject, run: TaskWork): void {
+  /** Makes a task of work that began elsewhere. Where the store refuses it, the work goes on without a task. */
+  #adopt(provider: Provider, parameters: JsonObject, work: TaskWork): void {
     if (this.#isStopping || this.#running.has(provider.name)) return;
     try {
       const task = this.#newTask(provider, parameters, {});
       this.#options.store.insert(task);
-      this.#start(provider, task, run);
+      this.#start(provider, task, work);
     } catch (error) {
-      this.#options.logger.warn({ err: error, provider: provider.name }, 'Work goes on without being among the tasks');
+      this.#options.logger.warn(
+        { err: error, provider: provider.name },
+        'The work of a provider goes on without a task',
+      );
     }
   }
 
@@ -204,11 +213,11 @@ export class TaskRunner {
     };
   }
 
-  #start(provider: Provider, task: Task, run: TaskWork): void {
+  #start(provider: Provider, task: Task, work: TaskWork): void {
     const { store, now } = this.#options;
     const logger = this.#options.logger.child({ task: task.uid, provider: task.provider });
     logger.info({ attempt: task.attempt }, 'A task began');
-    const running = new RunningTask(task, run, { store, logger, now, isRepeatable: provider.isRepeatable });
+    const running = new RunningTask(task, work, { store, logger, now, isRepeatable: provider.isRepeatable });
     this.#running.set(provider.name, running);
     void running.ended.then((ended) => {
       this.#running.delete(provider.name);

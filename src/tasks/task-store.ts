@@ -1,16 +1,15 @@
-import type { DatabaseSync, SQLOutputValue, StatementSync } from 'node:sqlite';
-import type { ErrorCode } from '../errors.ts';
+import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
 import type { Logger } from '../logger.ts';
-import { inTransaction, toStoreError } from './task-database.ts';
-import type { Task, TaskLogLevel, TaskLogLine, TaskStatus } from './task.ts';
-import type { JsonObject, JsonValue } from '../json.ts';
+import { Statements } from './statements.ts';
+import { toStoreError, withStoreErrors } from './store-error.ts';
+import { TaskRetention, type TaskRetentionOptions } from './task-retention.ts';
+import { TASK_COLUMNS, toLogLine, toTask, toTaskRow, type Row } from './task-row.ts';
+import type { Task, TaskLogLine, TaskStatus } from './task.ts';
+import { inTransaction } from './transaction.ts';
 
-export interface TaskStoreOptions {
+export interface TaskStoreOptions extends TaskRetentionOptions {
   readonly database: DatabaseSync;
   readonly logger: Logger;
-  /** How many finished tasks are kept, and for how long, in ms. */
-  readonly historyCount: number;
-  readonly historyAgeMs: number;
 }
 
 export interface HistoryFilter {
@@ -18,7 +17,7 @@ export interface HistoryFilter {
   readonly status?: TaskStatus | undefined;
   /** The `nextCursor` of the page before. */
   readonly cursor?: string | undefined;
-  /** Tasks on a page. */
+  /** The greatest number of tasks on a page. */
   readonly limit: number;
 }
 
@@ -29,38 +28,36 @@ export interface HistoryPage {
   readonly nextCursor: string | null;
 }
 
-/** A page ends before its limit where parameters and results of its tasks have more characters than this. */
+/** The end of a task that the database does not have yet. */
+interface UnsavedEnd {
+  readonly task: Task;
+  readonly retryAttempt: number | null;
+}
+
+/** A page ends before its limit where the parameters and results of its tasks have more characters than this. */
 const MAX_PAGE_LENGTH = 1024 * 1024;
 
-/** Where the database has more bytes than this, a tenth of the history is forgotten: the start reads all of it. */
-const MAX_DATABASE_LENGTH = 256 * 1024 * 1024;
-const KEPT_SHARE = 0.9;
-
-type Row = Record<string, SQLOutputValue>;
-
 /**
- * All tasks that ever were, and their logs. Every change is on its way to the disk when its method returns.
+ * Keeps tasks and their logs in the database. When a method returns, its change survives the death of the process.
  *
- * A finished task never changes; nor do two tasks of a provider run at once: the database itself sees to both.
+ * The database itself guards two rules: a finished task never changes, and a provider has at most one task in progress.
  *
  * @throws LoaderError `task_store_unavailable` from every method but `finish`, where the database can't be used
  */
 export class TaskStore {
-  readonly #options: TaskStoreOptions;
-  readonly #statements = new Map<string, StatementSync>();
-  /** Tasks whose end could not be written, on a full disk: it is, before the next change. */
-  readonly #unsaved = new Map<string, { readonly task: Task; readonly retryAttempt: number | null }>();
-  #finishedCount: number;
-  /** The last task that was there before this process. */
-  readonly #seqAtStart: number;
+  readonly #database: DatabaseSync;
+  readonly #logger: Logger;
+  readonly #statements: Statements;
+  readonly #retention: TaskRetention;
+  /** By uid: on a full disk, an end waits here for the next change. */
+  readonly #unsaved = new Map<string, UnsavedEnd>();
 
-  constructor(options: TaskStoreOptions) {
-    this.#options = options;
-    this.#finishedCount = this.#read(() =>
-      Number(this.#prepare("SELECT count(*) AS n FROM tasks WHERE status <> 'in_progress'").get()?.['n']),
-    );
-    this.#seqAtStart = this.#read(() => Number(this.#prepare('SELECT max(seq) AS n FROM tasks').get()?.['n'] ?? 0));
-    this.#write(() => this.#prune(Date.now()));
+  constructor({ database, logger, historyCount, historyAgeMs }: TaskStoreOptions) {
+    this.#database = database;
+    this.#logger = logger;
+    this.#statements = new Statements(database);
+    this.#retention = withStoreErrors(() => new TaskRetention(this.#statements, { historyCount, historyAgeMs }));
+    this.#write(() => this.#retention.prune(Date.now()));
   }
 
   insert(task: Task): void {
@@ -69,39 +66,43 @@ export class TaskStore {
 
   saveProgress(task: Task): void {
     this.#write(() => {
-      this.#prepare(
-        "UPDATE tasks SET progress = ?, bytes_done = ?, bytes_total = ? WHERE uid = ? AND status = 'in_progress'",
-      ).run(task.progress, task.bytesDone, task.bytesTotal, task.uid);
+      this.#statements
+        .prepare(
+          "UPDATE tasks SET progress = ?, bytes_done = ?, bytes_total = ? WHERE uid = ? AND status = 'in_progress'",
+        )
+        .run(task.progress, task.bytesDone, task.bytesTotal, task.uid);
     });
   }
 
   addLine(uid: string, { line, timeMs, level, text }: TaskLogLine): void {
     this.#write(() => {
-      this.#prepare(
-        'INSERT INTO task_logs (task, line, time, level, text) SELECT seq, ?, ?, ?, ? FROM tasks WHERE uid = ?',
-      ).run(line, timeMs, level, text, uid);
+      this.#statements
+        .prepare(
+          'INSERT INTO task_logs (task, line, time, level, text) SELECT seq, ?, ?, ?, ? FROM tasks WHERE uid = ?',
+        )
+        .run(line, timeMs, level, text, uid);
     });
   }
 
   /**
-   * Writes the end of a task. It never fails: an end that can't be written counts all the same, and is written before
-   * the next change. With `retryAttempt`, the next start is to begin it anew, as its attempt of that number.
+   * Writes the end of a task. It never throws: where the end can't be written, this store returns it all the same, and
+   * writes it before the next change. With `retryAttempt`, the next start begins the task anew as that attempt.
    */
   finish(task: Task, retryAttempt: number | null): void {
     this.#unsaved.set(task.uid, { task, retryAttempt });
     try {
       this.flush();
     } catch (error) {
-      this.#options.logger.error({ err: error, task: task.uid }, 'The end of a task could not be written yet');
+      this.#logger.error({ err: error, task: task.uid }, 'The end of a task could not be written yet');
     }
   }
 
-  /** Writes what could not be written before. */
+  /** Writes the ends that could not be written before. */
   flush(): void {
     this.#write(() => undefined);
   }
 
-  /** Puts the repetition of an interrupted task in the place of its plan. */
+  /** Adds the retry of an interrupted task, and drops its plan. */
   insertRetry(task: Task): void {
     this.#write(() => {
       this.#insert(task);
@@ -114,71 +115,66 @@ export class TaskStore {
   }
 
   find(uid: string): Task | undefined {
-    return this.#read(() => {
-      const row = this.#prepare('SELECT * FROM tasks WHERE uid = ?').get(uid);
+    return withStoreErrors(() => {
+      const row = this.#statements.prepare('SELECT * FROM tasks WHERE uid = ?').get(uid);
       return row === undefined ? undefined : this.#toTask(row);
     });
   }
 
-  /** Tasks that nobody runs any more: those of a process that died. For the start. */
+  /** Returns the tasks in progress, oldest first. At the start, these are the tasks of a process that died. */
   unfinished(): readonly Task[] {
-    return this.#read(() =>
-      this.#prepare("SELECT * FROM tasks WHERE status = 'in_progress' ORDER BY seq")
+    return withStoreErrors(() =>
+      this.#statements
+        .prepare("SELECT * FROM tasks WHERE status = 'in_progress' ORDER BY seq")
         .all()
         .map((row) => this.#toTask(row)),
     );
   }
 
-  /** Interrupted tasks that are to begin anew, as the attempt of this number. */
+  /** Returns the interrupted tasks that are to begin anew, each with the number of that attempt. */
   pendingRetries(): readonly { readonly task: Task; readonly attempt: number }[] {
-    return this.#read(() =>
-      this.#prepare(
-        `SELECT tasks.*, pending_retries.attempt AS next_attempt FROM tasks JOIN pending_retries ON task = seq
-         ORDER BY seq`,
-      )
+    return withStoreErrors(() =>
+      this.#statements
+        .prepare(
+          `SELECT tasks.*, pending_retries.attempt AS next_attempt FROM tasks JOIN pending_retries ON task = seq
+           ORDER BY seq`,
+        )
         .all()
         .map((row) => ({ task: this.#toTask(row), attempt: Number(row['next_attempt']) })),
     );
   }
 
-  /** The log from the line after `after` on. */
+  /** Returns the lines of a task's log after line `after`. */
   lines(uid: string, after: number): readonly TaskLogLine[] {
-    return this.#read(() =>
-      this.#prepare(
-        'SELECT task_logs.* FROM task_logs JOIN tasks ON task = seq WHERE uid = ? AND line > ? ORDER BY line',
-      )
+    return withStoreErrors(() =>
+      this.#statements
+        .prepare('SELECT task_logs.* FROM task_logs JOIN tasks ON task = seq WHERE uid = ? AND line > ? ORDER BY line')
         .all(uid, after)
-        .map((row) => ({
-          line: Number(row['line']),
-          timeMs: Number(row['time']),
-          level: row['level'] as TaskLogLevel,
-          text: String(row['text']),
-        })),
+        .map(toLogLine),
     );
   }
 
-  /** How many lines the log has. */
+  /** Returns the number of lines in a task's log. */
   lineCount(uid: string): number {
-    return this.#read(() =>
-      Number(
-        this.#prepare('SELECT max(line) AS n FROM task_logs JOIN tasks ON task = seq WHERE uid = ?').get(uid)?.['n'] ??
-          0,
-      ),
+    return withStoreErrors(() =>
+      this.#statements.number('SELECT max(line) FROM task_logs JOIN tasks ON task = seq WHERE uid = ?', uid),
     );
   }
 
   history({ provider, status, cursor, limit }: HistoryFilter): HistoryPage {
-    return this.#read(() => {
+    return withStoreErrors(() => {
       const conditions = ['seq < :before'];
       if (provider !== undefined) conditions.push('provider = :provider');
-      // What is not saved yet has another status than the database knows.
-      const isStatusKnown = status !== undefined && this.#unsaved.size === 0;
-      if (isStatusKnown) conditions.push('status = :status');
-      const rows = this.#prepare(`SELECT * FROM tasks WHERE ${conditions.join(' AND ')} ORDER BY seq DESC`).iterate({
-        before: cursor === undefined ? Number.MAX_SAFE_INTEGER : Number(cursor),
-        ...(provider === undefined ? {} : { provider }),
-        ...(isStatusKnown ? { status } : {}),
-      });
+      // A task with an unsaved end has another status in the database.
+      const isStatusSaved = status !== undefined && this.#unsaved.size === 0;
+      if (isStatusSaved) conditions.push('status = :status');
+      const rows = this.#statements
+        .prepare(`SELECT * FROM tasks WHERE ${conditions.join(' AND ')} ORDER BY seq DESC`)
+        .iterate({
+          before: cursor === undefined ? Number.MAX_SAFE_INTEGER : Number(cursor),
+          ...(provider === undefined ? {} : { provider }),
+          ...(isStatusSaved ? { status } : {}),
+        });
       const tasks: Task[] = [];
       let lastSeq: SQLOutputValue = null;
       let length = 0;
@@ -197,136 +193,58 @@ export class TaskStore {
   }
 
   #insert(task: Task): void {
-    this.#prepare(
-      `INSERT INTO tasks (uid, provider, status, progress, bytes_done, bytes_total, parameters, result, error, code,
-         attempt, retry_of, schedule_id, created_at, finished_at)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-    ).run(
-      task.uid,
-      task.provider,
-      task.status,
-      task.progress,
-      task.bytesDone,
-      task.bytesTotal,
-      JSON.stringify(task.parameters),
-      JSON.stringify(task.result),
-      task.error,
-      task.code,
-      task.attempt,
-      task.retryOf,
-      task.scheduleId,
-      task.createdAtMs,
-      task.finishedAtMs,
-    );
+    const values = TASK_COLUMNS.map((column) => `:${column}`);
+    this.#statements
+      .prepare(`INSERT INTO tasks (${TASK_COLUMNS.join(', ')}) VALUES (${values.join(', ')})`)
+      .run(toTaskRow(task));
   }
 
-  #saveEnd(task: Task, retryAttempt: number | null): void {
-    const { changes } = this.#prepare(
-      `UPDATE tasks SET status = ?, progress = ?, bytes_done = ?, bytes_total = ?, result = ?, error = ?, code = ?,
-         finished_at = ? WHERE uid = ? AND status = 'in_progress'`,
-    ).run(
-      task.status,
-      task.progress,
-      task.bytesDone,
-      task.bytesTotal,
-      JSON.stringify(task.result),
-      task.error,
-      task.code,
-      task.finishedAtMs,
-      task.uid,
-    );
-    if (retryAttempt !== null && changes > 0) {
-      this.#prepare('INSERT INTO pending_retries (task, attempt) SELECT seq, ? FROM tasks WHERE uid = ?').run(
-        retryAttempt,
-        task.uid,
+  #saveEnd({ task, retryAttempt }: UnsavedEnd): void {
+    const row = toTaskRow(task);
+    const { changes } = this.#statements
+      .prepare(
+        `UPDATE tasks SET status = ?, progress = ?, bytes_done = ?, bytes_total = ?, result = ?, error = ?, code = ?,
+           finished_at = ? WHERE uid = ? AND status = 'in_progress'`,
+      )
+      .run(
+        row.status,
+        row.progress,
+        row.bytes_done,
+        row.bytes_total,
+        row.result,
+        row.error,
+        row.code,
+        row.finished_at,
+        row.uid,
       );
+    if (retryAttempt !== null && changes > 0) {
+      this.#statements
+        .prepare('INSERT INTO pending_retries (task, attempt) SELECT seq, ? FROM tasks WHERE uid = ?')
+        .run(retryAttempt, task.uid);
     }
-    this.#finishedCount += Number(changes);
-    this.#prune(task.finishedAtMs ?? 0, task.uid);
+    this.#retention.noteFinished(Number(changes));
+    this.#retention.prune(task.finishedAtMs ?? 0, task.uid);
   }
 
   #dropRetry(uid: string): void {
-    this.#prepare('DELETE FROM pending_retries WHERE task = (SELECT seq FROM tasks WHERE uid = ?)').run(uid);
+    this.#statements.prepare('DELETE FROM pending_retries WHERE task = (SELECT seq FROM tasks WHERE uid = ?)').run(uid);
   }
 
-  /** Forgets finished tasks that are too many or too old, in the order of their ends; not `keptUid`, nor what is repeated. */
-  #prune(nowMs: number, keptUid = ''): void {
-    const { historyCount, historyAgeMs } = this.#options;
-    // Those of this process are not so old, whatever the clock says: it may have been set in the meantime.
-    const tooOld = this.#prepare(
-      'DELETE FROM tasks WHERE finished_at < ? AND seq <= ? AND seq NOT IN (SELECT task FROM pending_retries)',
-    ).run(nowMs - historyAgeMs, this.#seqAtStart);
-    this.#finishedCount -= Number(tooOld.changes);
-    const isTooLarge = this.#usedLength() > MAX_DATABASE_LENGTH;
-    const keptCount = isTooLarge ? Math.floor(this.#finishedCount * KEPT_SHARE) : historyCount;
-    const surplus = this.#finishedCount - Math.min(keptCount, historyCount);
-    if (surplus <= 0) return;
-    const tooMany = this.#prepare(
-      `DELETE FROM tasks WHERE seq IN (
-         SELECT seq FROM tasks WHERE finished_at IS NOT NULL AND uid <> ?
-           AND seq NOT IN (SELECT task FROM pending_retries) ORDER BY finished_at, seq LIMIT ?)`,
-    ).run(keptUid, surplus);
-    this.#finishedCount -= Number(tooMany.changes);
-  }
-
-  /** Bytes of the database that hold something. */
-  #usedLength(): number {
-    const pragma = (name: string) => Number(this.#prepare(`PRAGMA ${name}`).get()?.[name]);
-    return (pragma('page_count') - pragma('freelist_count')) * pragma('page_size');
-  }
-
-  #prepare(sql: string): StatementSync {
-    const known = this.#statements.get(sql) ?? this.#options.database.prepare(sql);
-    this.#statements.set(sql, known);
-    return known;
-  }
-
-  #read<T>(work: () => T): T {
-    try {
-      return work();
-    } catch (error) {
-      throw toStoreError(error);
-    }
-  }
-
-  /** Changes the database as a whole or not at all; ends that are not written yet go first. */
+  /** Writes the unsaved ends, then the changes of `work`: all of it, or nothing where a part fails. */
   #write(work: () => void): void {
-    const finishedCount = this.#finishedCount;
     try {
-      inTransaction(this.#options.database, () => {
-        for (const { task, retryAttempt } of this.#unsaved.values()) this.#saveEnd(task, retryAttempt);
+      inTransaction(this.#database, () => {
+        for (const end of this.#unsaved.values()) this.#saveEnd(end);
         work();
       });
       this.#unsaved.clear();
     } catch (error) {
-      this.#finishedCount = finishedCount;
+      this.#retention.recount();
       throw toStoreError(error);
     }
   }
 
   #toTask(row: Row): Task {
-    const uid = String(row['uid']);
-    const unsaved = this.#unsaved.get(uid);
-    return unsaved?.task ?? toTask(uid, row);
+    return this.#unsaved.get(String(row['uid']))?.task ?? toTask(row);
   }
-}
-
-function toTask(uid: string, row: Row): Task {
-  return {
-    uid,
-    provider: String(row['provider']),
-    status: row['status'] as TaskStatus,
-    progress: Number(row['progress']),
-    bytesDone: Number(row['bytes_done']),
-    bytesTotal: row['bytes_total'] as number | null,
-    parameters: JSON.parse(String(row['parameters'])) as JsonObject,
-    result: JSON.parse(String(row['result'])) as JsonValue,
-    error: row['error'] as string | null,
-    code: row['code'] as ErrorCode | null,
-    attempt: Number(row['attempt']),
-    retryOf: row['retry_of'] as string | null,
-    scheduleId: row['schedule_id'] as string | null,
-    createdAtMs: Number(row['created_at']),
-    finishedAtMs: row['finished_at'] as number | null,
-  };
 }

@@ -1,11 +1,11 @@
 import type { ErrorCode } from '../errors.ts';
 import type { JsonObject, JsonValue } from '../json.ts';
 
-/** `in_progress` is the only state that others follow; the rest is for ever. */
+/** A task begins `in_progress`, and keeps each of the other states for ever. */
 export const TASK_STATUSES = ['in_progress', 'complete', 'failed', 'cancelled', 'interrupted'] as const;
 export type TaskStatus = (typeof TASK_STATUSES)[number];
 
-/** One piece of long work: a run of a provider. */
+/** One piece of long work of a provider. */
 export interface Task {
   /** A UUID. */
   readonly uid: string;
@@ -15,20 +15,20 @@ export interface Task {
   /** 0 to 100; it never goes back, and is 100 when the task is complete, and only then. */
   readonly progress: number;
   readonly bytesDone: number;
-  /** Null while it is not known. */
+  /** Null while the total is unknown. */
   readonly bytesTotal: number | null;
-  /** As they were given, without secrets. */
+  /** As the client gave them, without secrets. */
   readonly parameters: JsonObject;
-  /** Of the provider. Null while the task runs; a failed one may have the part that it achieved. */
+  /** What the provider returned; null while the task runs. A failed task may have a partial result. */
   readonly result: JsonValue;
-  /** Why it is neither complete nor running, for people. */
+  /** Why the task failed, was cancelled or was interrupted, for people. */
   readonly error: string | null;
   readonly code: ErrorCode | null;
-  /** From 1 on: one more than that of the task that this one repeats, where the Loader died with that one. */
+  /** Counts from 1. A retry has one more than its task where the Loader died with that task, and the same after a stop. */
   readonly attempt: number;
-  /** The uid of that task. */
+  /** The uid of the interrupted task that this one repeats. */
   readonly retryOf: string | null;
-  /** The schedule that began it. */
+  /** The id of the schedule that began the task. */
   readonly scheduleId: string | null;
   /** ms since 1970. */
   readonly createdAtMs: number;

@@ -5,7 +5,8 @@ import type { Logger } from '../logger.ts';
 import type { Provider } from './provider.ts';
 import { ScheduleStore } from './schedule-store.ts';
 import { Schedules } from './schedules.ts';
-import { openTaskDatabase, toStoreError } from './task-database.ts';
+import { toStoreError } from './store-error.ts';
+import { openTaskDatabase } from './task-database.ts';
 import { TaskRunner } from './task-runner.ts';
 import { TaskStore } from './task-store.ts';
 
@@ -24,22 +25,28 @@ interface OpenTasks {
   readonly schedules: Schedules;
 }
 
-/** How long to wait before a database that can't be opened is tried again, in ms. */
+/** How long to wait between two attempts to open the database, in ms. */
 const RETRY_MS = 10_000;
 
-/** Background tasks and their schedules, as long as their database can be used; the rest of the Loader needs neither. */
+/** Background tasks and their schedules, while their database can be used. The rest of the Loader works without them. */
 export class Tasks {
   readonly #options: TasksOptions;
   readonly #stop = new AbortController();
   #tasks: OpenTasks | undefined;
-  #failure = new LoaderError('task_store_unavailable', 'The database of the tasks is not open yet.');
+  #failure = new LoaderError(
+    'task_store_unavailable',
+    'The database of the tasks is not open yet; try again in a moment.',
+  );
   #opening: Promise<void> | undefined;
 
   constructor(options: TasksOptions) {
     this.#options = options;
   }
 
-  /** Opens the database and takes up what was left behind. It never fails, but tries again from time to time. */
+  /**
+   * Opens the database, recovers the tasks of earlier processes, and starts the schedules. It never rejects: where the
+   * database can't be used, it tries again until `stop`.
+   */
   async start(): Promise<void> {
     const first = this.#tryOpen();
     this.#opening = first.then((isOpen) => (isOpen ? undefined : this.#keepTrying()));
@@ -56,15 +63,16 @@ export class Tasks {
     return this.#opened().schedules;
   }
 
-  /** Interrupts what runs; ends when all of it has. */
+  /** Interrupts the running tasks, and waits for their end. */
   async stop(): Promise<void> {
     this.#stop.abort();
     await this.#stopTasks();
     await this.#opening;
-    await this.#stopTasks(); // They may have been opened just then.
+    // The last attempt to open the database may have begun tasks.
+    await this.#stopTasks();
   }
 
-  /** Closes the database. For the end of the process. */
+  /** Closes the database. Call it last. */
   close(): void {
     const { database, store } = this.#tasks ?? {};
     this.#tasks = undefined;
@@ -110,9 +118,9 @@ export class Tasks {
       await runner?.stop();
       database?.close();
       const failure = toStoreError(error);
-      // Once, not each time.
+      // One line for each reason, not for each attempt.
       if (failure.message !== this.#failure.message) {
-        logger.error({ err: failure, code: failure.code }, 'There are no tasks and schedules until this is mended');
+        logger.error({ err: failure, code: failure.code }, 'Tasks and schedules do not work until this is mended');
       }
       this.#failure = failure;
       return false;

@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
 import type { Logger } from '../../src/logger.ts';
 import { defineProvider, type Provider, type TaskContext, type TaskWork } from '../../src/tasks/provider.ts';
-import { migrate } from '../../src/tasks/task-database.ts';
+import { migrate } from '../../src/tasks/migrations.ts';
 import { TaskRunner } from '../../src/tasks/task-runner.ts';
 import { TaskStore } from '../../src/tasks/task-store.ts';
 import type { Task, TaskLogLine } from '../../src/tasks/task.ts';
@@ -172,6 +172,20 @@ export class TaskLab {
   }
 }
 
+/** A task that has ended well, unless `change` says otherwise. */
+export function endTask(task: Task, change: Partial<Task> = {}): Task {
+  return { ...task, status: 'complete', progress: 100, finishedAtMs: Date.now(), ...change };
+}
+
+/** Stores a task that has ended, of a provider of its own unless it is named. */
+export function addEndedTask(store: TaskStore, uid: string, change: Partial<Task> = {}): Task {
+  const task = makeTask({ uid, provider: `p-${uid}`, ...change, status: 'in_progress', finishedAtMs: null });
+  store.insert(task);
+  const ended = endTask(task, change);
+  store.finish(ended, null);
+  return ended;
+}
+
 /** A task as the runner makes them. */
 export function makeTask(task: Partial<Task> & Pick<Task, 'uid'>): Task {
   return {
@@ -195,4 +209,21 @@ export function makeTask(task: Partial<Task> & Pick<Task, 'uid'>): Task {
 
 export function makeLine(line: number, text = `line ${line}`): TaskLogLine {
   return { line, timeMs: 1_000 + line, level: 'info', text };
+}
+
+/** Fills the database: each schedule has some 500 bytes. */
+export function addSchedules(database: DatabaseSync, count: number, prefix = 'id'): void {
+  const insert =
+    database.prepare(`INSERT INTO schedules (id, provider, parameters, cron, timezone, catch_up, created_at, last_run)
+     VALUES (?, 'p', ?, '* * * * *', 'UTC', 0, 1, 'null')`);
+  for (let index = 0; index < count; index++) insert.run(`${prefix}-${index}`, 'x'.repeat(500));
+}
+
+export function countSchedules(database: DatabaseSync): unknown {
+  return database.prepare('SELECT count(*) AS n FROM schedules').get()?.['n'];
+}
+
+/** The value of a pragma of SQLite. */
+export function pragma(database: DatabaseSync, name: string): unknown {
+  return Object.values(database.prepare(`PRAGMA ${name}`).get() ?? {})[0];
 }

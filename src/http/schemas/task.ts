@@ -45,7 +45,7 @@ export function toServerEvent({ event, id, data }: TaskEvent): ServerEvent {
 }
 
 export function toScheduleView(schedule: Schedule) {
-  const { id, provider, parameters, cron, timezone, catchUp, lastRun } = schedule;
+  const { id, provider, parameters, cron, timezone, catchUp, lastDue } = schedule;
   return {
     id,
     provider,
@@ -54,11 +54,11 @@ export function toScheduleView(schedule: Schedule) {
     timezone,
     catch_up: catchUp,
     created_at: toTime(schedule.createdAtMs),
-    next_run: toTime(schedule.nextRunAtMs),
+    next_run: toTime(schedule.nextDueAtMs),
     last_run:
-      lastRun === null
+      lastDue === null
         ? null
-        : { due_at: toTime(lastRun.dueAtMs), outcome: lastRun.outcome, task: lastRun.task, reason: lastRun.reason },
+        : { due_at: toTime(lastDue.dueAtMs), outcome: lastDue.outcome, task: lastDue.task, reason: lastDue.reason },
   };
 }
 

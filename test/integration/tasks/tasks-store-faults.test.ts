@@ -256,7 +256,7 @@ describe('the store of the tasks', { concurrency: 4 }, () => {
       database.close();
       const bytes = await readFile(place.database);
       await place.start();
-      await place.assertUnavailable(/made by a newer Loader/);
+      await place.assertUnavailable(/A newer Loader made the database/);
       await place.loader.stop();
       assert.ok(bytes.equals(await readFile(place.database)), 'its bytes were changed');
       assert.deepEqual(await place.files(), ['tasks.db']);
@@ -299,7 +299,7 @@ describe('the store of the tasks', { concurrency: 4 }, () => {
       await writeFile(place.state, 'no folder');
       await place.start();
       await place.assertUnavailable(/can't be used: (EEXIST|ENOTDIR|it can not be opened)/);
-      assert.equal(place.loader.logLines('There are no tasks and schedules until this is mended').length, 1);
+      assert.equal(place.loader.logLines('Tasks and schedules do not work until this is mended').length, 1);
       await rm(place.state);
       await place.comesBack();
       const task = await place.assertWorks();
@@ -325,7 +325,7 @@ describe('the store of the tasks', { concurrency: 4 }, () => {
       const makeRoom = await place.fillState();
       await place.start();
       await place.assertUnavailable(/the disk is full/);
-      assert.equal(place.loader.logLines('There are no tasks and schedules until this is mended').length, 1);
+      assert.equal(place.loader.logLines('Tasks and schedules do not work until this is mended').length, 1);
       await makeRoom();
       await place.comesBack();
       await place.assertWorks();
@@ -357,7 +357,7 @@ describe('the store of the tasks', { concurrency: 4 }, () => {
       const first = place.loader;
       const task = await place.assertWorks();
       await place.start();
-      await place.assertUnavailable(/another Loader uses it: each needs a STATE_DIR of its own/);
+      await place.assertUnavailable(/another Loader uses it: give each Loader a STATE_DIR of its own/);
       const tasksOfFirst = new TaskClient(first);
       assert.equal((await tasksOfFirst.run('evict', EVICT)).status, 'complete');
       await first.stop('SIGKILL');

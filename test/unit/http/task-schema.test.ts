@@ -32,8 +32,8 @@ const SCHEDULE: Schedule = {
   timezone: 'UTC',
   catchUp: true,
   createdAtMs: TIME_MS,
-  nextRunAtMs: TIME_MS + 1,
-  lastRun: { dueAtMs: TIME_MS + 2, outcome: 'skipped', task: null, reason: 'busy' },
+  nextDueAtMs: TIME_MS + 1,
+  lastDue: { dueAtMs: TIME_MS + 2, outcome: 'skipped', task: null, reason: 'busy' },
 };
 
 describe('the view of a task', () => {
@@ -99,7 +99,7 @@ describe('the view of a schedule', () => {
   });
 
   it('says that there is no next or last run', () => {
-    const view = toScheduleView({ ...SCHEDULE, nextRunAtMs: null, lastRun: null });
+    const view = toScheduleView({ ...SCHEDULE, nextDueAtMs: null, lastDue: null });
     assert.deepEqual([view.next_run, view.last_run], [null, null]);
   });
 });

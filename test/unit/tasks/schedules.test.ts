@@ -87,8 +87,8 @@ describe('a schedule', () => {
       timezone: 'Europe/Berlin',
       catchUp: true,
       createdAtMs: START_MS,
-      nextRunAtMs: FIRST_MS,
-      lastRun: null,
+      nextDueAtMs: FIRST_MS,
+      lastDue: null,
     });
     assert.deepEqual(schedules.list(), [schedule]);
     restart();
@@ -99,14 +99,14 @@ describe('a schedule', () => {
     const { id } = schedules.create({ ...HOURLY, parameters: { x: 7 } });
     jump(FIRST_MS - 1);
     assert.deepEqual(lab.runner.list(), []);
-    assert.equal(only().lastRun, null);
+    assert.equal(only().lastDue, null);
     jump(FIRST_MS);
     const [task] = lab.runner.list();
     assert.ok(task);
     assert.deepEqual([task.provider, task.parameters, task.scheduleId], ['a', { x: 7 }, id]);
-    const { lastRun, nextRunAtMs } = only();
-    assert.deepEqual(lastRun, { dueAtMs: FIRST_MS, outcome: 'started', task: task.uid, reason: null });
-    assert.equal(nextRunAtMs, FIRST_MS + HOUR_MS);
+    const { lastDue, nextDueAtMs } = only();
+    assert.deepEqual(lastDue, { dueAtMs: FIRST_MS, outcome: 'started', task: task.uid, reason: null });
+    assert.equal(nextDueAtMs, FIRST_MS + HOUR_MS);
     await settle();
     assert.equal(a.last.context.isUnattended, true);
     jump(FIRST_MS + 1);
@@ -119,7 +119,7 @@ describe('a schedule', () => {
     schedules.create(HOURLY);
     for (let hour = 0; hour < 5; hour++) {
       jump(FIRST_MS + hour * HOUR_MS + 7);
-      assert.equal(only().lastRun?.dueAtMs, FIRST_MS + hour * HOUR_MS);
+      assert.equal(only().lastDue?.dueAtMs, FIRST_MS + hour * HOUR_MS);
       await finish();
     }
     assert.equal(a.runs.length, 5);
@@ -129,7 +129,7 @@ describe('a schedule', () => {
     schedules.create(HOURLY);
     lab.begin('a');
     jump(FIRST_MS);
-    assert.deepEqual(only().lastRun, {
+    assert.deepEqual(only().lastDue, {
       dueAtMs: FIRST_MS,
       outcome: 'skipped',
       task: null,
@@ -139,7 +139,7 @@ describe('a schedule', () => {
     jump(FIRST_MS + MINUTE_MS);
     assert.equal(a.runs.length, 1);
     jump(FIRST_MS + HOUR_MS);
-    assert.equal(only().lastRun?.outcome, 'started');
+    assert.equal(only().lastDue?.outcome, 'started');
   });
 
   it('of the same provider as another, due at once, lets the first one begin', () => {
@@ -148,7 +148,7 @@ describe('a schedule', () => {
     const other = schedules.create({ ...HOURLY, provider: 'b' });
     jump(FIRST_MS);
     assert.deepEqual(
-      schedules.list().map(({ lastRun }) => lastRun?.outcome),
+      schedules.list().map(({ lastDue }) => lastDue?.outcome),
       ['started', 'skipped', 'started'],
     );
     assert.deepEqual(
@@ -160,16 +160,16 @@ describe('a schedule', () => {
   it('begins a task that is late by a minute, and misses one that is later', async () => {
     schedules.create(HOURLY);
     jump(FIRST_MS + MINUTE_MS);
-    assert.equal(only().lastRun?.outcome, 'started');
+    assert.equal(only().lastDue?.outcome, 'started');
     await finish();
     jump(FIRST_MS + HOUR_MS + MINUTE_MS + 1);
-    assert.deepEqual(only().lastRun, {
+    assert.deepEqual(only().lastDue, {
       dueAtMs: FIRST_MS + HOUR_MS,
       outcome: 'missed',
       task: null,
-      reason: 'The time passed while the Loader was not running, or its clock was set.',
+      reason: 'The Loader was not running at that time, or its clock was set past it.',
     });
-    assert.equal(only().nextRunAtMs, FIRST_MS + 2 * HOUR_MS);
+    assert.equal(only().nextDueAtMs, FIRST_MS + 2 * HOUR_MS);
     assert.equal(a.runs.length, 1);
   });
 
@@ -177,13 +177,13 @@ describe('a schedule', () => {
     schedules.create(HOURLY);
     lab.refuseWrites(true);
     jump(FIRST_MS);
-    const { lastRun, nextRunAtMs } = only();
-    assert.deepEqual([lastRun?.outcome, lastRun?.task], ['failed', null]);
-    assert.match(lastRun?.reason ?? '', /it is read-only/);
-    assert.equal(nextRunAtMs, FIRST_MS + HOUR_MS);
+    const { lastDue, nextDueAtMs } = only();
+    assert.deepEqual([lastDue?.outcome, lastDue?.task], ['failed', null]);
+    assert.match(lastDue?.reason ?? '', /it is read-only/);
+    assert.equal(nextDueAtMs, FIRST_MS + HOUR_MS);
     lab.refuseWrites(false);
     jump(FIRST_MS + HOUR_MS);
-    assert.equal(only().lastRun?.outcome, 'started');
+    assert.equal(only().lastDue?.outcome, 'started');
   });
 
   it('says no more than that of a fault in the Loader', (t) => {
@@ -192,8 +192,8 @@ describe('a schedule', () => {
       throw new Error('hush');
     });
     jump(FIRST_MS);
-    assert.equal(only().lastRun?.outcome, 'failed');
-    assert.equal(only().lastRun?.reason, 'Internal error: the log of the Loader has the details.');
+    assert.equal(only().lastDue?.outcome, 'failed');
+    assert.equal(only().lastDue?.reason, 'Internal error: the log of the Loader has the details.');
     assert.ok(lab.logLines.some((line) => line.includes('hush') && line.includes('could not begin')));
   });
 
@@ -207,7 +207,7 @@ describe('a schedule', () => {
     restart();
     jump(FIRST_MS);
     assert.deepEqual(
-      schedules.list().map(({ lastRun }) => [lastRun?.outcome, lastRun?.reason]),
+      schedules.list().map(({ lastDue }) => [lastDue?.outcome, lastDue?.reason]),
       [
         ['failed', 'The parameters are not those of the provider.'],
         ['failed', 'The provider must be one of a.'],
@@ -219,7 +219,7 @@ describe('a schedule', () => {
     schedules.create(HOURLY);
     await lab.runner.stop();
     jump(FIRST_MS);
-    assert.equal(only().lastRun?.outcome, 'failed');
+    assert.equal(only().lastDue?.outcome, 'failed');
   });
 
   it('is removed, and answered once more; its tasks go on', async () => {
@@ -314,9 +314,9 @@ describe('times that passed while the Loader was down', () => {
     schedules.create(HOURLY);
     nowMs = FIRST_MS + 5 * HOUR_MS + 10 * MINUTE_MS;
     restart();
-    const { lastRun, nextRunAtMs } = only();
-    assert.deepEqual([lastRun?.outcome, lastRun?.dueAtMs], ['missed', FIRST_MS]);
-    assert.equal(nextRunAtMs, FIRST_MS + 6 * HOUR_MS);
+    const { lastDue, nextDueAtMs } = only();
+    assert.deepEqual([lastDue?.outcome, lastDue?.dueAtMs], ['missed', FIRST_MS]);
+    assert.equal(nextDueAtMs, FIRST_MS + 6 * HOUR_MS);
     assert.deepEqual(lab.runner.list(), []);
   });
 
@@ -324,14 +324,14 @@ describe('times that passed while the Loader was down', () => {
     schedules.create({ ...HOURLY, catchUp: true });
     nowMs = FIRST_MS + 5 * HOUR_MS + 10 * MINUTE_MS;
     restart();
-    const { lastRun, nextRunAtMs } = only();
-    assert.deepEqual([lastRun?.outcome, lastRun?.dueAtMs], ['started', FIRST_MS]);
-    assert.equal(nextRunAtMs, FIRST_MS + 6 * HOUR_MS);
+    const { lastDue, nextDueAtMs } = only();
+    assert.deepEqual([lastDue?.outcome, lastDue?.dueAtMs], ['started', FIRST_MS]);
+    assert.equal(nextDueAtMs, FIRST_MS + 6 * HOUR_MS);
     await finish();
     restart();
     schedules.tick();
     assert.equal(a.runs.length, 1);
-    assert.deepEqual(only().lastRun, lastRun);
+    assert.deepEqual(only().lastDue, lastDue);
   });
 
   it('are made up for no more than once though the Loader dies at once', () => {
@@ -349,18 +349,18 @@ describe('times that passed while the Loader was down', () => {
     nowMs = FIRST_MS + 10 * MINUTE_MS;
     schedules.tick();
     const ticks = t.mock.method(schedules, 'tick').mock;
-    assert.deepEqual([only().nextRunAtMs, only().lastRun], [FIRST_MS, null]);
+    assert.deepEqual([only().nextDueAtMs, only().lastDue], [FIRST_MS, null]);
     t.mock.timers.tick(999);
     assert.equal(ticks.callCount(), 0);
     t.mock.timers.tick(1);
     assert.equal(ticks.callCount(), 1);
-    assert.equal(only().lastRun, null);
+    assert.equal(only().lastDue, null);
     return (async () => {
       await finish();
       assert.equal(lab.runner.find(task.uid).status, 'complete');
       t.mock.timers.tick(1_000);
-      assert.deepEqual([only().lastRun?.outcome, only().lastRun?.dueAtMs], ['started', FIRST_MS]);
-      assert.equal(only().nextRunAtMs, FIRST_MS + HOUR_MS);
+      assert.deepEqual([only().lastDue?.outcome, only().lastDue?.dueAtMs], ['started', FIRST_MS]);
+      assert.equal(only().nextDueAtMs, FIRST_MS + HOUR_MS);
     })();
   });
 
@@ -368,7 +368,7 @@ describe('times that passed while the Loader was down', () => {
     schedules.create({ ...HOURLY, catchUp: true });
     lab.begin('a');
     jump(FIRST_MS + MINUTE_MS);
-    assert.equal(only().lastRun?.outcome, 'skipped');
+    assert.equal(only().lastDue?.outcome, 'skipped');
   });
 
   it('are used up before their task begins: a death in between begins none twice', () => {
@@ -381,14 +381,14 @@ describe('times that passed while the Loader was down', () => {
       throw new Error('dead');
     };
     schedules.tick();
-    assert.equal(seen[0]?.nextRunAtMs, FIRST_MS + HOUR_MS);
-    assert.deepEqual(seen[0].lastRun, {
+    assert.equal(seen[0]?.nextDueAtMs, FIRST_MS + HOUR_MS);
+    assert.deepEqual(seen[0].lastDue, {
       dueAtMs: FIRST_MS,
       outcome: 'failed',
       task: null,
       reason: 'The Loader died at that moment.',
     });
-    assert.equal(only().lastRun?.reason, 'Internal error: the log of the Loader has the details.');
+    assert.equal(only().lastDue?.reason, 'Internal error: the log of the Loader has the details.');
   });
 });
 
@@ -410,9 +410,9 @@ describe('a clock', () => {
       await finish();
       const far = START_MS + 9 * 365 * DAY_MS;
       jump(far);
-      assert.equal(only().lastRun?.outcome, catchUp ? 'started' : 'missed');
+      assert.equal(only().lastDue?.outcome, catchUp ? 'started' : 'missed');
       if (catchUp) await finish();
-      assert.ok((only().nextRunAtMs ?? 0) > far);
+      assert.ok((only().nextDueAtMs ?? 0) > far);
       jump(FIRST_MS + 10 * MINUTE_MS);
       await assertGoesOn(FIRST_MS + HOUR_MS);
     });
@@ -423,12 +423,12 @@ describe('a clock', () => {
       it(`that was ${far} for a moment, and is set right ${isDown ? 'at' : 'before'} the next start`, async () => {
         schedules.create(HOURLY);
         jump(Date.parse(far));
-        assert.deepEqual([only().lastRun?.outcome, only().lastRun?.dueAtMs], ['missed', FIRST_MS]);
-        assert.notEqual(only().nextRunAtMs, FIRST_MS + HOUR_MS);
+        assert.deepEqual([only().lastDue?.outcome, only().lastDue?.dueAtMs], ['missed', FIRST_MS]);
+        assert.notEqual(only().nextDueAtMs, FIRST_MS + HOUR_MS);
         nowMs = FIRST_MS + 10 * MINUTE_MS;
         if (isDown) restart();
         else schedules.tick();
-        assert.equal(only().nextRunAtMs, FIRST_MS + HOUR_MS);
+        assert.equal(only().nextDueAtMs, FIRST_MS + HOUR_MS);
         jump(FIRST_MS + HOUR_MS);
         await settle();
         assert.equal(a.runs.length, 1);
@@ -439,9 +439,9 @@ describe('a clock', () => {
   it('beyond all times lets a schedule wait for a better one', async () => {
     schedules.create(HOURLY);
     jump(Date.parse('9000-01-01T00:00:00Z'));
-    assert.equal(only().nextRunAtMs, null);
+    assert.equal(only().nextDueAtMs, null);
     restart();
-    assert.equal(only().nextRunAtMs, null);
+    assert.equal(only().nextDueAtMs, null);
     jump(START_MS);
     await assertGoesOn(FIRST_MS);
   });
@@ -459,7 +459,7 @@ describe('a clock', () => {
     assert.deepEqual(only(), before);
     assert.equal(a.runs.length, 1);
     jump(FIRST_MS + HOUR_MS);
-    assert.equal(only().lastRun?.outcome, 'started');
+    assert.equal(only().lastDue?.outcome, 'started');
   });
 
   it('that was far ahead, is not set yet after a start, and then is, stalls nothing', async () => {
@@ -532,7 +532,7 @@ describe('waiting for the next time', () => {
     nowMs = FIRST_MS;
     t.mock.timers.tick(1);
     assert.equal(ticks.callCount(), 2);
-    assert.equal(only().lastRun?.outcome, 'started');
+    assert.equal(only().lastDue?.outcome, 'started');
     schedules.remove(id);
     t.mock.timers.tick(30_000);
     assert.equal(ticks.callCount(), 3);
@@ -547,7 +547,7 @@ describe('waiting for the next time', () => {
     schedules.create({ ...HOURLY, cron: '*/10 * * * * *' });
     nowMs += 10_000;
     t.mock.timers.tick(10_000);
-    assert.equal(only().lastRun?.outcome, 'started');
+    assert.equal(only().lastDue?.outcome, 'started');
   });
 
   it('does not begin again after the end', (t) => {
@@ -570,8 +570,8 @@ describe('stored schedules', () => {
     assert.deepEqual(store.list(), [first, second]);
     const changed: Schedule = {
       ...first,
-      nextRunAtMs: null,
-      lastRun: { dueAtMs: 5, outcome: 'failed', task: null, reason: 'ü' },
+      nextDueAtMs: null,
+      lastDue: { dueAtMs: 5, outcome: 'failed', task: null, reason: 'ü' },
     };
     store.save(changed);
     assert.deepEqual(store.list(), [changed, second]);
@@ -606,7 +606,7 @@ describe('stored schedules', () => {
       lab.database.exec(`UPDATE schedules SET ${change} WHERE id = '${bad.id}'`);
       restart();
       jump(FIRST_MS);
-      assert.equal(schedules.list().find(({ id }) => id === good.id)?.lastRun?.outcome, 'started');
+      assert.equal(schedules.list().find(({ id }) => id === good.id)?.lastDue?.outcome, 'started');
     });
   }
 });

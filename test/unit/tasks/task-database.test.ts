@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { statSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { LoaderError } from '../../../src/errors.ts';
-import { inTransaction, openTaskDatabase, toStoreError } from '../../../src/tasks/task-database.ts';
-import { makeLogger, openMemoryDatabase } from '../../support/task-lab.ts';
+import { openTaskDatabase } from '../../../src/tasks/task-database.ts';
+import { addSchedules, countSchedules, makeLogger, pragma } from '../../support/task-lab.ts';
 
 const TASK_DATABASE = path.resolve(import.meta.dirname, '../../../src/tasks/task-database.ts');
 const PAGE = 4096;
@@ -26,21 +27,6 @@ beforeEach(async () => {
 afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
-
-function addSchedules(database: DatabaseSync, count: number): void {
-  const insert =
-    database.prepare(`INSERT INTO schedules (id, provider, parameters, cron, timezone, catch_up, created_at, last_run)
-     VALUES (?, 'p', ?, '* * * * *', 'UTC', 0, 1, 'null')`);
-  for (let index = 0; index < count; index++) insert.run(`id-${index}`, 'x'.repeat(500));
-}
-
-function countSchedules(database: DatabaseSync): unknown {
-  return database.prepare('SELECT count(*) AS n FROM schedules').get()?.['n'];
-}
-
-function pragma(database: DatabaseSync, name: string): unknown {
-  return Object.values(database.prepare(`PRAGMA ${name}`).get() ?? {})[0];
-}
 
 /** A database of several pages that was closed well. */
 async function makeFile(): Promise<void> {
@@ -80,6 +66,17 @@ describe('the database of the tasks', () => {
     assert.deepEqual(logLines, []);
   });
 
+  it('can be read by its owner alone, with all files beside it, also where it could be read by others before', async () => {
+    for (const wasOpen of [false, true]) {
+      if (wasOpen) await chmod(file, 0o644);
+      const database = await openTaskDatabase(folder, logger);
+      addSchedules(database, 1, String(wasOpen));
+      const modes = [file, `${file}-wal`].map((name) => statSync(name).mode & 0o777);
+      assert.deepEqual(modes, [0o600, 0o600]);
+      database.close();
+    }
+  });
+
   it('has what it had when it is opened again', async () => {
     await makeFile();
     const database = await openTaskDatabase(folder, logger);
@@ -105,40 +102,6 @@ describe('the database of the tasks', () => {
     const database = await openTaskDatabase(folder, logger);
     assert.equal(pragma(database, 'user_version'), 1);
     database.close();
-  });
-
-  it('of a newer Loader is left alone, and the way out told', async () => {
-    await makeFile();
-    const newer = new DatabaseSync(file);
-    newer.exec('PRAGMA user_version = 2');
-    newer.close();
-    const before = await readFile(file);
-    const error = await fails(openTaskDatabase(folder, logger));
-    assert.match(error.message, /made by a newer Loader; use that one, or move tasks\.db out of STATE_DIR/);
-    assert.ok((await readFile(file)).equals(before));
-    assert.deepEqual(await readdir(folder), ['tasks.db']);
-    // And nothing holds it any more.
-    const again = new DatabaseSync(file);
-    again.exec('PRAGMA user_version = 1');
-    again.close();
-    (await openTaskDatabase(folder, logger)).close();
-  });
-
-  it('whose making failed half-way has none of it', async () => {
-    const other = new DatabaseSync(file);
-    other.exec('CREATE TABLE schedules (x)');
-    other.close();
-    await fails(openTaskDatabase(folder, logger));
-    const left = new DatabaseSync(file);
-    assert.deepEqual(
-      left
-        .prepare('SELECT name FROM sqlite_schema')
-        .all()
-        .map((row) => row['name']),
-      ['schedules'],
-    );
-    assert.equal(pragma(left, 'user_version'), 0);
-    left.close();
   });
 });
 
@@ -227,7 +190,7 @@ describe('a database that another Loader uses', () => {
     const first = await openTaskDatabase(folder, logger);
     addSchedules(first, 1);
     const error = await fails(openTaskDatabase(folder, logger));
-    assert.match(error.message, /another Loader uses it: each needs a STATE_DIR of its own\.$/);
+    assert.match(error.message, /another Loader uses it: give each Loader a STATE_DIR of its own\.$/);
     assert.equal(countSchedules(first), 1);
     first.close();
     const second = await openTaskDatabase(folder, logger);
@@ -283,89 +246,6 @@ describe('a STATE_DIR that can not be used', () => {
     } finally {
       execFileSync('umount', ['-l', folder]);
     }
-  });
-});
-
-describe('a transaction', () => {
-  it('answers what its work answers, and keeps all of it', () => {
-    const database = openMemoryDatabase();
-    assert.equal(
-      inTransaction(database, () => {
-        addSchedules(database, 2);
-        return 'answer';
-      }),
-      'answer',
-    );
-    assert.equal(database.isTransaction, false);
-    assert.equal(countSchedules(database), 2);
-  });
-
-  it('keeps nothing when its work fails, and the next one works', () => {
-    const database = openMemoryDatabase();
-    const failure = new Error('no');
-    assert.throws(
-      () =>
-        inTransaction(database, () => {
-          addSchedules(database, 2);
-          throw failure;
-        }),
-      failure,
-    );
-    assert.equal(database.isTransaction, false);
-    assert.equal(countSchedules(database), 0);
-    inTransaction(database, () => addSchedules(database, 1));
-    assert.equal(countSchedules(database), 1);
-  });
-
-  it('keeps nothing on a full disk, and tells that', () => {
-    const database = openMemoryDatabase();
-    database.exec(`PRAGMA max_page_count = ${Number(pragma(database, 'page_count')) + 1}`);
-    assert.throws(
-      () => {
-        inTransaction(database, () => addSchedules(database, 500));
-      },
-      (error) => toStoreError(error).message.endsWith('the disk is full.'),
-    );
-    assert.equal(database.isTransaction, false);
-    assert.equal(countSchedules(database), 0);
-  });
-});
-
-describe('what is wrong with the database', () => {
-  it('is told in words that hold nothing of it', () => {
-    const database = openMemoryDatabase();
-    database.exec('PRAGMA query_only = 1');
-    assert.throws(
-      () => addSchedules(database, 1),
-      (error) => toStoreError(error).message.endsWith(': it is read-only.'),
-    );
-    const error = toStoreError(new Error('the secret'));
-    assert.equal(error.message, "The database of the tasks in STATE_DIR can't be used: unknown reason.");
-    assert.equal(error.code, 'task_store_unavailable');
-    assert.ok(error.cause instanceof Error);
-  });
-
-  it('is told by the primary of SQLite’s codes', () => {
-    const told = (errcode: unknown) => toStoreError(Object.assign(new Error('x'), { errcode })).message;
-    for (const [errcode, words] of [
-      [5, /another Loader/],
-      [5 | (1 << 8), /another Loader/],
-      [10 | (4 << 8), /the disk reports errors/],
-      [11 | (1 << 8), /it is damaged; it will be set aside at the next start/],
-      [13, /the disk is full/],
-      [14, /it can not be opened/],
-      [26, /it is damaged/],
-      [1, /unknown reason/],
-      ['13', /unknown reason/],
-    ] as const) {
-      assert.match(told(errcode), words);
-    }
-  });
-
-  it('stays as it is when it has been told already, and no other failure is taken for it', () => {
-    const error = new LoaderError('task_store_unavailable', 'x');
-    assert.equal(toStoreError(error), error);
-    assert.equal(toStoreError(new LoaderError('validation_failed', 'x')).code, 'task_store_unavailable');
   });
 });
 

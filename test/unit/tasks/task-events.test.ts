@@ -318,7 +318,7 @@ describe('the events of a running task', () => {
     await settle();
     assert.deepEqual(told, ['log 1.0 one', 'progress 1.1 0']);
     lab.restart();
-    const error = 'The Loader ended without a farewell while the task ran.';
+    const error = 'The Loader died while the task ran.';
     assert.deepEqual(await collect(uid, '1.1'), [`log 2.0 ${error}`, 'end 3.0 interrupted']);
   });
 

@@ -7,7 +7,7 @@ import { LoaderError } from '../../../src/errors.ts';
 import { createLogger } from '../../../src/logger.ts';
 import { CronExpression } from '../../../src/tasks/cron-expression.ts';
 import { ScheduleStore } from '../../../src/tasks/schedule-store.ts';
-import type { ScheduledRun } from '../../../src/tasks/schedule.ts';
+import type { DueTime } from '../../../src/tasks/schedule.ts';
 import { Schedules } from '../../../src/tasks/schedules.ts';
 import { FIRST_POSITION, parseEventPosition, type TaskEvent } from '../../../src/tasks/task-events.ts';
 import type { Task } from '../../../src/tasks/task.ts';
@@ -27,7 +27,7 @@ const UNSET_CLOCK_MS = Date.parse('2026-01-01T00:00:00Z');
 
 const MAX_ATTEMPTS = 10;
 const STOPPED = 'The Loader stopped while the task ran.';
-const DIED = 'The Loader ended without a farewell while the task ran.';
+const DIED = 'The Loader died while the task ran.';
 const logger = createLogger({ level: 'silent' });
 
 type Step =
@@ -589,34 +589,34 @@ async function checkSchedules({ startMs, crons, steps }: ClockStart): Promise<vo
     await nextTurn();
     const started: string[] = [];
     for (const schedule of schedules.list()) {
-      const { id, cron, timezone, nextRunAtMs, lastRun, catchUp } = schedule;
+      const { id, cron, timezone, nextDueAtMs, lastDue, catchUp } = schedule;
       // It waits for its next time, from now or, after a small correction of the clock, from a time that is used up.
-      const lastMs = lastRun?.dueAtMs ?? 0;
+      const lastMs = lastDue?.dueAtMs ?? 0;
       const fromMs = lastMs > nowMs && lastMs - nowMs < DAY_MS ? lastMs : nowMs;
       const latestMs = new CronExpression(cron, timezone).next(fromMs);
-      const isStalled = latestMs !== null && (nextRunAtMs === null || nextRunAtMs > latestMs);
-      assert.ok(!isStalled || nowMs < UNSET_CLOCK_MS, `it waits from ${nowMs} until ${nextRunAtMs}, not ${latestMs}`);
+      const isStalled = latestMs !== null && (nextDueAtMs === null || nextDueAtMs > latestMs);
+      assert.ok(!isStalled || nowMs < UNSET_CLOCK_MS, `it waits from ${nowMs} until ${nextDueAtMs}, not ${latestMs}`);
       const earlier = before.get(id) ?? assert.fail();
-      const isDue = earlier.nextRunAtMs !== null && earlier.nextRunAtMs <= nowMs;
+      const isDue = earlier.nextDueAtMs !== null && earlier.nextDueAtMs <= nowMs;
       // What was read from the disk is another object; what was used twice looks the same.
       const isUsed =
         action.kind === 'restart'
-          ? JSON.stringify(lastRun) !== JSON.stringify(earlier.lastRun) ||
-            (isDue && lastRun?.dueAtMs === earlier.nextRunAtMs)
-          : lastRun !== earlier.lastRun;
+          ? JSON.stringify(lastDue) !== JSON.stringify(earlier.lastDue) ||
+            (isDue && lastDue?.dueAtMs === earlier.nextDueAtMs)
+          : lastDue !== earlier.lastDue;
       if (isDue && !isUsed) {
         // It is made up for later: its provider is busy.
-        assert.ok(catchUp && nowMs - earlier.nextRunAtMs > 60_000);
+        assert.ok(catchUp && nowMs - earlier.nextDueAtMs > 60_000);
         assert.ok(lab.runner.list().some((task) => task.provider === schedule.provider));
-        assert.equal(nextRunAtMs, earlier.nextRunAtMs);
+        assert.equal(nextDueAtMs, earlier.nextDueAtMs);
       }
       assert.ok(isDue || !isUsed);
-      if (!isUsed || lastRun === null) continue;
-      checkOutcome(lastRun, earlier.nextRunAtMs, nowMs, catchUp);
-      if (lastRun.task !== null) started.push(lastRun.task);
+      if (!isUsed || lastDue === null) continue;
+      checkOutcome(lastDue, earlier.nextDueAtMs, nowMs, catchUp);
+      if (lastDue.task !== null) started.push(lastDue.task);
       const times = used.get(id) ?? new Set();
-      assert.ok(!times.has(lastRun.dueAtMs), 'a time was used twice');
-      used.set(id, times.add(lastRun.dueAtMs));
+      assert.ok(!times.has(lastDue.dueAtMs), 'a time was used twice');
+      used.set(id, times.add(lastDue.dueAtMs));
     }
     const fresh = lab.runner.history({ limit: 10_000 }).tasks.filter(({ uid }) => !tasksBefore.has(uid));
     const scheduled = fresh.filter(({ scheduleId, retryOf }) => scheduleId !== null && retryOf === null);
@@ -626,7 +626,7 @@ async function checkSchedules({ startMs, crons, steps }: ClockStart): Promise<vo
   lab.database.close();
 }
 
-function checkOutcome(run: ScheduledRun, dueAtMs: number | null, nowMs: number, catchUp: boolean): void {
+function checkOutcome(run: DueTime, dueAtMs: number | null, nowMs: number, catchUp: boolean): void {
   assert.equal(run.dueAtMs, dueAtMs);
   const isLate = nowMs - run.dueAtMs > 60_000;
   if (isLate && !catchUp) assert.equal(run.outcome, 'missed');

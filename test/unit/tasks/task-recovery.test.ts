@@ -134,7 +134,7 @@ describe('a task that was interrupted', () => {
     again.last.context.log('info', 'half of it');
     nowMs += 1_000;
     lab.restart();
-    const error = 'The Loader ended without a farewell while the task ran.';
+    const error = 'The Loader died while the task ran.';
     for (const { uid, provider } of [first, second]) {
       const task = lab.runner.find(uid);
       assert.deepEqual(
@@ -142,7 +142,9 @@ describe('a task that was interrupted', () => {
         ['interrupted', 'task_interrupted', error, START_MS + 1_000, null],
       );
       assert.equal(task.progress, provider === 'again' ? 50 : 0);
-      assert.ok(lab.logLines.some((line) => line.includes(uid) && line.includes('was interrupted by the end')));
+      assert.ok(
+        lab.logLines.some((line) => line.includes(uid) && line.includes('death of the Loader interrupted a task')),
+      );
     }
     assert.deepEqual(lab.runner.lines(first.uid, 0), [
       { line: 1, timeMs: START_MS, level: 'info', text: 'half of it' },

@@ -227,7 +227,7 @@ describe('the service of the tasks without a database', () => {
       const reason = /it can not be opened: check that the user of the Loader may write there/;
       assert.throws(() => service.runner, { ...UNAVAILABLE, message: reason });
       assert.equal(errors().length, 1);
-      assert.match(errors()[0] ?? '', /There are no tasks and schedules until this is mended/);
+      assert.match(errors()[0] ?? '', /Tasks and schedules do not work until this is mended/);
       for (let attempt = 0; attempt < 3; attempt++) {
         mock.timers.tick(RETRY_MS);
         await settleOnDisk();
@@ -257,7 +257,7 @@ describe('the service of the tasks without a database', () => {
       await copyFile(path.join(folder, 'other.db'), path.join(stateDir, 'tasks.db'));
       mock.timers.tick(RETRY_MS);
       await eventually(() => errors().length === 2);
-      assert.throws(() => service.schedules, { ...UNAVAILABLE, message: /made by a newer Loader/ });
+      assert.throws(() => service.schedules, { ...UNAVAILABLE, message: /A newer Loader made the database/ });
     });
   });
 

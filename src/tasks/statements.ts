@@ -1,0 +1,24 @@
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
+
+/** Prepares each statement of a database once. */
+export class Statements {
+  readonly #database: DatabaseSync;
+  /** By their SQL. */
+  readonly #prepared = new Map<string, StatementSync>();
+
+  constructor(database: DatabaseSync) {
+    this.#database = database;
+  }
+
+  prepare(sql: string): StatementSync {
+    const statement = this.#prepared.get(sql) ?? this.#database.prepare(sql);
+    this.#prepared.set(sql, statement);
+    return statement;
+  }
+
+  /** Returns the number in the only column of the first row; 0 where there is no row, or NULL. */
+  number(sql: string, ...parameters: readonly string[]): number {
+    const [value] = Object.values(this.prepare(sql).get(...parameters) ?? {});
+    return Number(value ?? 0);
+  }
+}

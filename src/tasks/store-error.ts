@@ -1,0 +1,47 @@
+import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
+
+/** Meanings of SQLite's primary result codes (sqlite.org/rescode.html), and what an operator can do. */
+const MEANINGS: Readonly<Record<number, string>> = {
+  5: 'another Loader uses it: give each Loader a STATE_DIR of its own',
+  8: 'it is read-only',
+  10: 'the disk reports errors',
+  11: 'it is damaged; the next start will set it aside',
+  13: 'the disk is full',
+  14: 'it can not be opened: check that the user of the Loader may write there',
+  26: 'it is damaged; the next start will set it aside',
+};
+const DAMAGE_CODES = [11, 26];
+
+/** The database of the tasks is damaged, as a check of its pages found. */
+export class DamagedDatabaseError extends Error {
+  override readonly name = 'DamagedDatabaseError';
+}
+
+/** Tells whether an error says that the file of the database is damaged. */
+export function isDamaged(error: unknown): boolean {
+  return error instanceof DamagedDatabaseError || DAMAGE_CODES.includes(resultCode(error) ?? 0);
+}
+
+/** Converts any error of the database to a LoaderError `task_store_unavailable`, whose message says what to do. */
+export function toStoreError(error: unknown): LoaderError {
+  if (hasErrorCode(error, 'task_store_unavailable')) return error;
+  const reason = MEANINGS[resultCode(error) ?? 0] ?? systemErrorCode(error) ?? 'unknown reason';
+  return new LoaderError('task_store_unavailable', `The database of the tasks in STATE_DIR can't be used: ${reason}.`, {
+    cause: error,
+  });
+}
+
+/** Calls `work`. @throws LoaderError `task_store_unavailable` for each of its errors */
+export function withStoreErrors<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw toStoreError(error);
+  }
+}
+
+/** The primary result code of an error of SQLite. */
+function resultCode(error: unknown): number | undefined {
+  if (!(error instanceof Error) || !('errcode' in error) || typeof error.errcode !== 'number') return undefined;
+  return error.errcode & 0xff;
+}
