@@ -7,13 +7,13 @@ import { readRecordedName } from './copy-record.ts';
 import { copyPaths, copyStem, isDigestStem, stemOf } from './copy-paths.ts';
 import { isSafeFolder } from '../resource-name.ts';
 
-/** A file of the cache that takes room. A copy's record and sums are part of it, though not counted. */
+/** A file of the cache that takes room. A copy's record and digests belong to it; their bytes are not counted. */
 export interface CacheEntry {
   readonly kind: 'copy' | 'set_aside';
   readonly folder: string;
   /** File name, such as `model.big`. */
   readonly file: string;
-  /** Of the resource; undefined where the file is named by digest and has no record that tells. */
+  /** Of the resource; undefined where the file is named by a digest and no record tells the name. */
   readonly name: string | undefined;
   /** Bytes. */
   readonly length: number;
@@ -22,8 +22,8 @@ export interface CacheEntry {
 }
 
 /**
- * All copies and files that were set aside, in no particular order. Symbolic links are not followed; a folder that can't
- * be read is skipped with a warning; what vanishes or comes meanwhile may or may not be among them.
+ * All copies, and all files that were set aside, in no particular order. Symbolic links are not followed. A folder that
+ * can't be read is skipped with a warning. Files that come or go meanwhile may or may not be among them.
  *
  * @throws the reason of `signal`
  */

@@ -9,7 +9,7 @@ export function toCacheError(error: unknown, done: 'read' | 'written'): LoaderEr
   });
 }
 
-/** Whether the file system answered that a file, or its folder, does not exist. */
+/** Whether the file system said that a file, or its folder, does not exist. */
 export function isNotThere(error: unknown): boolean {
   if (error instanceof LoaderError) return false;
   const code = systemErrorCode(error);

@@ -4,26 +4,24 @@ import { LoaderError, systemErrorCode } from '../errors.ts';
 import { readRecord, type CopyRecord } from './copy-record.ts';
 import type { CopyPaths } from './copy-paths.ts';
 
-/** An open big part of the cache. The caller closes the handle. */
-export interface OpenCopy {
+/** An open big part of the cache. Its disposal closes it. */
+export interface OpenCopy extends AsyncDisposable {
   readonly handle: FileHandle;
-  /** Tells this file from another of the same name, while the handle is open: afterwards the number may be used again. */
+  /** Tells this file from another of the same name, while the handle is open: later the number may be used again. */
   readonly inode: bigint;
   /** Bytes. */
   readonly length: number;
-  /** Unknown for files that another program put there. */
+  /** Undefined for files that another program put there. */
   readonly record: CopyRecord | undefined;
 }
 
-/** What stands in the place of a copy and can't be one. The caller closes the handle. */
-export interface UnfitCopy {
-  /** Undefined where it could not be opened. */
-  readonly handle: FileHandle | undefined;
+/** What stands in the place of a copy and can't be one. Its disposal closes it. */
+export interface UnfitCopy extends AsyncDisposable {
   readonly inode: bigint;
   readonly reason: unknown;
 }
 
-/** How often a file that was replaced while it was opened is opened anew. */
+/** A file that is replaced while it is opened is opened again, at most so many times in all. */
 const MAX_OPENINGS = 5;
 /** Errors of opening what can't be read as a copy. Others, such as too many open files, say nothing about it. */
 const NOT_A_COPY: readonly string[] = ['EACCES', 'EPERM', 'ELOOP', 'EISDIR', 'ENXIO'];
@@ -33,15 +31,19 @@ export async function openCopy(paths: CopyPaths): Promise<OpenCopy | UnfitCopy |
   try {
     for (let opening = 1; opening <= MAX_OPENINGS; opening++) {
       const { ino } = await lstat(paths.big, { bigint: true });
-      const opened = await openPresent(paths, ino);
-      // The record is another file's, when another version was published since: its file is taken away before that.
-      if (await isAt(paths.big, opened.inode)) return opened;
-      await opened.handle?.close();
+      const copy = await openPresent(paths, ino);
+      // The record may be another file's if a version was published meanwhile; then this file has lost its name.
+      if (await isAt(paths.big, copy.inode)) return copy;
+      await copy[Symbol.asyncDispose]();
     }
   } catch (error) {
     if (systemErrorCode(error) !== 'ENOENT') throw error;
   }
   return undefined;
+}
+
+export function isUnfit(copy: OpenCopy | UnfitCopy): copy is UnfitCopy {
+  return 'reason' in copy;
 }
 
 async function openPresent(paths: CopyPaths, presentInode: bigint): Promise<OpenCopy | UnfitCopy> {
@@ -58,17 +60,26 @@ async function openPresent(paths: CopyPaths, presentInode: bigint): Promise<Open
     if (record !== undefined && record.bigLength !== length) {
       throw new LoaderError(
         'envelope_invalid',
-        'The copy in the cache does not have the length that it was written with.',
+        'The copy in the cache does not have the length that its record tells.',
       );
     }
-    return { handle, inode, length, record };
+    return { handle, inode, length, record, ...closing(handle) };
   } catch (error) {
     if (error instanceof LoaderError || NOT_A_COPY.includes(systemErrorCode(error) ?? '')) {
-      return { handle, inode, reason: error };
+      return { inode, reason: error, ...closing(handle) };
     }
     await handle?.close();
     throw error;
   }
+}
+
+/** Nothing was written through the handle, so a failure to close it loses nothing. */
+function closing(handle: FileHandle | undefined): AsyncDisposable {
+  return {
+    [Symbol.asyncDispose]: async () => {
+      await handle?.close().catch(() => undefined);
+    },
+  };
 }
 
 /** Whether the file with this inode has this name now. */

@@ -5,16 +5,16 @@ import { makeOneFolder } from '../files/folders.ts';
 import { isSafeFolder } from '../resource-name.ts';
 
 /**
- * The folder of the cache's tree for a resource folder, symlinks resolved.
+ * The path under `root` of a resource folder, with symbolic links resolved.
  *
- * @throws LoaderError `cache_unusable` when it would lie outside of `root`; the system's error when it does not exist
- * and `create` is false, or can't be created.
+ * @throws LoaderError `cache_unusable` when it would lie outside of `root`; the system's error when it can't be created,
+ * or when it does not exist and `create` is false
  */
 export async function resolveFolderUnder(root: string, folder: string, create: boolean): Promise<string> {
   if (!isSafeFolder(folder)) throw new LoaderError('cache_unusable', 'The folder is not a path within the cache.');
   const realRoot = await realpath(root);
   let current = realRoot;
-  // Step by step: creating the whole path at once would create folders behind a symlink before it was looked at.
+  // Segment by segment: to create the whole path at once would create folders behind a symbolic link unseen.
   for (const segment of folder.split('/')) {
     const next = path.join(current, segment);
     if (create) await makeOneFolder(next);

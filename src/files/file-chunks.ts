@@ -56,7 +56,12 @@ export async function* readFileChunks(
 }
 
 /** Fills `buffer` with the bytes from `start` to `end` (exclusive), and returns that part of it. @throws as `readFileChunks` */
-export async function readFully(file: FileHandle, buffer: Buffer, start: number, end: number): Promise<Buffer> {
+export async function readFully<Memory extends ArrayBufferLike>(
+  file: FileHandle,
+  buffer: Buffer<Memory>,
+  start: number,
+  end: number,
+): Promise<Buffer<Memory>> {
   const length = end - start;
   for (let filled = 0; filled < length;) {
     const { bytesRead } = await file.read(buffer, filled, length - filled, start + filled);

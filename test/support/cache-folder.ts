@@ -2,12 +2,13 @@ import { mkdtemp, open, readdir, readlink, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BigPartCache, type BigPartName } from '../../src/cache/big-part-cache.ts';
+import { BigPartCache } from '../../src/cache/big-part-cache.ts';
 import type { CopyRecord } from '../../src/cache/copy-record.ts';
 import type { CacheEntry } from '../../src/cache/cache-entry.ts';
 import { copyStem } from '../../src/cache/copy-paths.ts';
 import { createLogger, type Logger } from '../../src/logger.ts';
 import { NEVER } from '../../src/async/abort.ts';
+import type { ResourceName } from '../../src/resource-name.ts';
 
 /** A cache in a temporary folder of its own. */
 export class CacheFolder {
@@ -51,24 +52,19 @@ export class CacheFolder {
   }
 
   /** Publishes, and waits for what is made of it in the background. */
-  async publish(part: BigPartName, content: string | Buffer, record?: CopyRecord): Promise<void> {
+  async publish(part: ResourceName, content: string | Buffer, record?: CopyRecord): Promise<void> {
     const openBefore = (await this.openFiles()).length;
     await this.publishOnly(part, content, record);
-    const sums = `${copyStem(part.name)}.big.sums`;
-    await until(() => this.has(sums, part.folder));
+    const digests = `${copyStem(part.name)}.big.sums`;
+    await until(() => this.has(digests, part.folder));
     await until(async () => (await this.openFiles()).length <= openBefore);
   }
 
-  async publishOnly(part: BigPartName, content: string | Buffer, record?: CopyRecord): Promise<void> {
+  async publishOnly(part: ResourceName, content: string | Buffer, record?: CopyRecord): Promise<void> {
     const bytes = Buffer.from(content);
-    const file = await this.cache.createDraft();
-    try {
-      await file.write(bytes, 0);
-      await this.cache.publish(part, file, record ?? { bigLength: bytes.length, smallSha256: 'ab'.repeat(32) });
-    } finally {
-      await file.discard();
-      await file.close();
-    }
+    await using draft = await this.cache.createDraft();
+    await draft.write(bytes, 0);
+    await this.cache.publish(part, draft, record ?? { bigLength: bytes.length, smallSha256: 'ab'.repeat(32) });
   }
 
   async has(file: string, folder?: string): Promise<boolean> {

@@ -34,7 +34,6 @@ const THREAD_FILES: readonly string[] = ['src/binary-split/unlock-thread.ts'];
 /** Files of several equal functions, which are named after what these are about. */
 const NAMED_AFTER_THEIR_THEME: readonly string[] = [
   'src/archive/archive-images.ts',
-  'src/cache/copy-verification.ts',
   'src/cache/safe-folder.ts',
   'src/config/config-docs.ts',
   'src/config/kinds.ts',

@@ -3,9 +3,10 @@ import { execFileSync } from 'node:child_process';
 import { lstat, mkdir, readdir, readFile, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { BigPartCache, type BigPartName } from '../../../src/cache/big-part-cache.ts';
+import { BigPartCache } from '../../../src/cache/big-part-cache.ts';
 import type { CopyRecord } from '../../../src/cache/copy-record.ts';
 import { createLogger } from '../../../src/logger.ts';
+import type { ResourceName } from '../../../src/resource-name.ts';
 import { CacheFolder } from '../../support/cache-folder.ts';
 
 const PART = { folder: 'models', name: 'm.bin' };
@@ -25,7 +26,7 @@ afterEach(async () => {
   await folder.remove();
 });
 
-const publish = (part: BigPartName, content: string, record?: CopyRecord) => folder.publish(part, content, record);
+const publish = (part: ResourceName, content: string, record?: CopyRecord) => folder.publish(part, content, record);
 
 /** What the cache would serve; undefined when there is no copy. */
 async function readCopy(part = PART): Promise<{ text: string; record: CopyRecord | undefined } | undefined> {
