@@ -2,13 +2,18 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, it } from 'node:test';
+import ts from 'typescript';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
-const MAX_LINES = 400;
+const MAX_LINES = 320;
+/** They are being cut. */
+const LONGER_FILES: readonly string[] = ['src/cache/big-part-cache.ts', 'src/docker/docker-engine.ts'];
+/** Fields of a class that are not readonly. */
+const MAX_MUTABLE_FIELDS = 8;
 
 /**
- * The floors of the house, from the highest to the lowest; a room is a folder of src, or a file that lies in src itself.
- * Imports point downwards, or stay within a room.
+ * The floors of the house, from the highest to the lowest. A room is a folder of src, or a file in src itself. Imports
+ * point downwards, or stay within a room.
  */
 const FLOORS: readonly (readonly string[])[] = [
   ['main', 'cli'],
@@ -27,11 +32,24 @@ const FLOORS: readonly (readonly string[])[] = [
   ['errors'],
 ];
 
-/** They are run, and nobody imports them. */
+/** Rooms that import these rooms only, beside themselves. */
+const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
+  // The engine knows nothing of its providers.
+  tasks: ['files', 'async', 'logger', 'errors', 'json', 'resource-name'],
+  archive: ['security', 'files', 'async', 'errors', 'json'],
+  // The ground floor knows nothing of the product, so it could serve another one.
+  net: ['async', 'json', 'errors'],
+  files: ['async', 'errors'],
+  async: ['errors'],
+  json: [],
+  errors: [],
+};
+
+/** Processes and threads begin in these files, and no file imports them. */
 const ENTRY_FILES: readonly string[] = ['src/cli/loader.ts', 'src/main.ts'];
 const THREAD_FILES: readonly string[] = ['src/binary-split/unlock-thread.ts'];
 
-/** Files of several equal functions, which are named after what these are about. */
+/** Files of several functions of equal rank, named after their common theme. */
 const NAMED_AFTER_THEIR_THEME: readonly string[] = [
   'src/archive/archive-images.ts',
   'src/cache/safe-folder.ts',
@@ -46,10 +64,10 @@ const NAMED_AFTER_THEIR_THEME: readonly string[] = [
 ];
 
 interface SourceFile {
-  /** Under the project's root, such as `src/http/validation.ts`. */
+  /** Under the project's root, such as `src/http/app.ts`. */
   readonly name: string;
   readonly text: string;
-  /** The project's own files that it imports, by name. */
+  /** The names of the project's own files that it imports. */
   readonly imports: readonly string[];
 }
 
@@ -81,10 +99,26 @@ function floorOf(file: string): number {
 const sources = readSources('src');
 const toolSources = [...readSources('lab'), ...readSources('demo'), ...readSources('bench')];
 
+/** Fails with one line for each fault. */
+function assertNone(faults: readonly string[]): void {
+  assert.ok(faults.length === 0, `\n${faults.join('\n')}`);
+}
+
+/** One line for each import of `files` that `isFault` finds. */
+function findImports(
+  files: readonly SourceFile[],
+  isFault: (target: string, file: SourceFile) => boolean,
+): readonly string[] {
+  return files.flatMap((file) =>
+    file.imports.filter((target) => isFault(target, file)).map((target) => `${file.name} imports ${target}`),
+  );
+}
+
 describe('the house', () => {
   it('is read at all: a check of nothing would pass', () => {
     assert.ok(sources.length > 40);
     assert.ok(sources.flatMap((source) => source.imports).length > 100);
+    assert.ok(toolSources.flatMap((source) => source.imports).length > 50);
     assert.deepEqual(readImports(`import a from './a.ts';\nexport { b } from "../b.ts";\nimport './c.ts';`), [
       './a.ts',
       '../b.ts',
@@ -98,25 +132,31 @@ describe('the house', () => {
     assert.deepEqual(readImports(`/* import './a.ts' */\n// import './b.ts'\nimport 'node:fs';`), []);
   });
 
-  it('has every room on one floor', () => {
-    for (const { name } of sources) assert.notEqual(floorOf(name), -1, `${name} is in no known room`);
+  it('has every room on one floor, and no floor for a room that is gone', () => {
+    assertNone(sources.filter(({ name }) => floorOf(name) === -1).map(({ name }) => `${name} is in no known room`));
+    const rooms = new Set(sources.map(({ name }) => roomOf(name)));
+    assertNone([...FLOORS.flat(), ...Object.keys(ALLOWED_IMPORTS)].filter((room) => !rooms.has(room)));
   });
 
   it('has imports that point to files that are there', () => {
     const names = new Set([...sources, ...toolSources].map((source) => source.name));
-    for (const { name, imports } of [...sources, ...toolSources]) {
-      for (const target of imports) assert.ok(names.has(target), `${name} imports ${target}`);
-    }
+    assertNone(findImports([...sources, ...toolSources], (target) => !names.has(target)));
   });
 
-  for (const source of sources) {
-    it(`has no import that points up or sideways: ${source.name}`, () => {
-      for (const target of source.imports) {
-        if (roomOf(source.name) === roomOf(target)) continue;
-        assert.ok(floorOf(target) > floorOf(source.name), `it imports ${target}`);
-      }
-    });
-  }
+  it('has no import that points up or sideways', () => {
+    assertNone(
+      findImports(sources, (target, { name }) => roomOf(name) !== roomOf(target) && floorOf(target) <= floorOf(name)),
+    );
+  });
+
+  it('has rooms that know a few others only, so that they could serve elsewhere', () => {
+    assertNone(
+      findImports(sources, (target, { name }) => {
+        const room = roomOf(name);
+        return roomOf(target) !== room && ALLOWED_IMPORTS[room]?.includes(roomOf(target)) === false;
+      }),
+    );
+  });
 
   it('has no circle of imports', () => {
     const byName = new Map(sources.map((source) => [source.name, source]));
@@ -132,9 +172,11 @@ describe('the house', () => {
   });
 
   it('has src that imports nothing from outside of src', () => {
-    for (const { name, imports } of sources) {
-      for (const target of imports) assert.ok(target.startsWith('src/'), `${name} imports ${target}`);
-    }
+    assertNone(findImports(sources, (target) => !target.startsWith('src/')));
+  });
+
+  it('has a lab that imports nothing of tests, demo and bench, which share it', () => {
+    assertNone(findImports(readSources('lab'), (target) => !/^(lab|src)\//.test(target)));
   });
 
   it('has one place that reads the configuration: the composition, and the entry of the command', () => {
@@ -144,11 +186,8 @@ describe('the house', () => {
     assert.deepEqual(readers.sort(), [...ENTRY_FILES, 'src/services.ts']);
   });
 
-  it('has entry files of processes and threads that nobody imports', () => {
-    for (const { name, imports } of sources) {
-      for (const entry of [...ENTRY_FILES, ...THREAD_FILES])
-        assert.ok(!imports.includes(entry), `${name} imports ${entry}`);
-    }
+  it('has entry files of processes and threads that no file imports', () => {
+    assertNone(findImports(sources, (target) => [...ENTRY_FILES, ...THREAD_FILES].includes(target)));
   });
 
   it('has one reader of the environment: config.ts', () => {
@@ -165,22 +204,37 @@ describe('the house', () => {
 });
 
 describe('a source file', () => {
-  for (const { name, text } of sources) {
-    it(`has at most ${MAX_LINES} lines: ${name}`, () => assert.ok(text.split('\n').length - 1 <= MAX_LINES));
+  it(`has at most ${MAX_LINES} lines`, () => {
+    const lengths = sources
+      .filter(({ name }) => !LONGER_FILES.includes(name))
+      .map(({ name, text }) => ({ name, length: text.split('\n').length - 1 }));
+    assertNone(
+      lengths.filter(({ length }) => length > MAX_LINES).map(({ name, length }) => `${name} has ${length} lines`),
+    );
+  });
 
-    it(`is named in kebab-case after one of its exports, or is a known exception: ${name}`, () => {
-      const base = path.basename(name, '.ts');
-      assert.match(base, /^[a-z0-9]+(-[a-z0-9]+)*$/);
-      if ([...ENTRY_FILES, ...THREAD_FILES].includes(name)) return;
-      // Both ways, so that the list of exceptions gets no longer than it must be.
-      const isException = NAMED_AFTER_THEIR_THEME.includes(name);
-      assert.equal(isNamedAfterAnExport(base, exportsOf(text)), !isException, exportsOf(text).join(', '));
-    });
-  }
+  it(`has classes of at most ${MAX_MUTABLE_FIELDS} mutable fields`, () => {
+    const example = 'class A { #a = 1; b: string; readonly c = 1; static d; accessor e; get f() { return 1; } }';
+    assert.deepEqual(mutableFields({ name: 'a.ts', text: example }), [{ owner: 'A', count: 4 }]);
+    assertNone(
+      sources.flatMap((source) =>
+        mutableFields(source)
+          .filter(({ count }) => count > MAX_MUTABLE_FIELDS)
+          .map(({ owner, count }) => `${owner} in ${source.name} has ${count}`),
+      ),
+    );
+  });
 
-  it('that is an exception is there', () => {
-    const names = sources.map((source) => source.name);
-    for (const name of NAMED_AFTER_THEIR_THEME) assert.ok(names.includes(name), name);
+  it('is named in kebab-case after one of its exports, or is a known exception', () => {
+    assertNone(
+      sources.map(({ name }) => name).filter((name) => !/^[a-z0-9]+(-[a-z0-9]+)*\.ts$/.test(path.basename(name))),
+    );
+    // Both ways, so that the list of exceptions gets no longer than it must be.
+    const exceptions = sources
+      .filter(({ name }) => ![...ENTRY_FILES, ...THREAD_FILES].includes(name))
+      .filter(({ name, text }) => !isNamedAfterAnExport(path.basename(name, '.ts'), exportsOf(text)))
+      .map(({ name }) => name);
+    assert.deepEqual(exceptions.sort(), NAMED_AFTER_THEIR_THEME);
   });
 
   it('is no collection of odds and ends, and no barrel', () => {
@@ -191,6 +245,22 @@ describe('a source file', () => {
     for (const { name, text } of sources) assert.doesNotMatch(text, /^export \*/m, name);
   });
 });
+
+/** The number of fields of each class that are not readonly. */
+function mutableFields({ name, text }: Pick<SourceFile, 'name' | 'text'>): { owner: string; count: number }[] {
+  const found: { owner: string; count: number }[] = [];
+  const visit = (node: ts.Node) => {
+    if (ts.isClassLike(node)) {
+      const fields = node.members
+        .filter(ts.isPropertyDeclaration)
+        .filter(({ modifiers }) => !modifiers?.some(({ kind }) => kind === ts.SyntaxKind.ReadonlyKeyword));
+      found.push({ owner: node.name?.text ?? 'a class', count: fields.length });
+    }
+    ts.forEachChild(node, visit);
+  };
+  visit(ts.createSourceFile(name, text, ts.ScriptTarget.Latest, true));
+  return found;
+}
 
 function exportsOf(text: string): string[] {
   const declared = text.matchAll(
