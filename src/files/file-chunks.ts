@@ -12,28 +12,33 @@ export class EndOfFileError extends Error {
 /** A good size for reading a file that is decrypted and sent on: larger ones bring no more speed. */
 export const FILE_CHUNK_LENGTH = 512 * 1024;
 
+/** A file that is still being written. */
+export interface Growth {
+  /** Waits until the bytes before `position` are in the file. */
+  reach(position: number): Promise<void>;
+}
+
 /**
  * Yields the bytes from `start` to `end` (exclusive) of an open file in chunks of `chunkLength`.
  *
  * The next chunk is read while the consumer works on the present one. Two buffers take turns: a chunk is valid until
- * the next one is asked for. Where the file is still being written, `available` waits until its bytes up to a position
- * are there.
+ * the next one is asked for. Where the file is still being written, `growth` says so.
  *
- * @throws EndOfFileError when the file ends before `end`; the system's error
+ * @throws EndOfFileError when the file ends before `end`; the system's error, or that of `growth`
  */
 export async function* readFileChunks(
   file: FileHandle,
   start: number,
   end: number,
   chunkLength: number,
-  available: (position: number) => Promise<void> = () => Promise.resolve(),
+  growth?: Growth,
 ): AsyncGenerator<Buffer, void, undefined> {
   const bufferLength = Math.max(0, Math.min(chunkLength, end - start));
   let present = Buffer.allocUnsafeSlow(bufferLength);
   let next = Buffer.allocUnsafeSlow(end - start > chunkLength ? bufferLength : 0);
   const read = async (buffer: Buffer, from: number) => {
     const to = Math.min(end, from + chunkLength);
-    await available(to);
+    await growth?.reach(to);
     return await readFully(file, buffer, from, to);
   };
   let reading = read(present, start);

@@ -1,30 +1,32 @@
-import type { DraftFile } from '../files/draft-file.ts';
+import { Changes } from '../async/changes.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { systemErrorCode, toError } from '../errors.ts';
+import type { DraftFile } from '../files/draft-file.ts';
 import type { Logger } from '../logger.ts';
 
-/** Bytes of a part. S3 takes 10,000 of them, each but the last of at least 5 MiB: so 78 GiB fit. */
+/** Bytes of a part. S3 takes at most 10,000 parts, each but the last of at least 5 MiB: an upload has at most 78 GiB. */
 export const PART_LENGTH = 8 * 1024 * 1024;
-/** Parts on their way at a time. One more is being filled: an upload holds at most 40 MiB of them. */
+/** Parts that are sent at a time. Another one is being filled: an upload holds at most 40 MiB of them. */
 const PARTS_IN_FLIGHT = 4;
 
 /**
  * Cuts a stream of bytes into the parts of an S3 upload, and writes each to a file as well. Parts are sent side by
- * side; `push` waits while enough of them are on their way.
+ * side; `push` waits while enough of them are under way. The disposal waits until none is under way any more.
  */
-export class S3PartUploader {
-  readonly #upload: S3Upload;
+export class S3PartUploader implements AsyncDisposable {
+  readonly #upload: Pick<S3Upload, 'sendPart'>;
   readonly #logger: Logger;
-  #file: DraftFile | undefined;
   readonly #freeBuffers: Buffer<ArrayBuffer>[] = [];
-  readonly #inFlight = new Set<Promise<void>>();
+  readonly #changes = new Changes();
+  #file: Pick<DraftFile, 'write'> | undefined;
   #filling: Buffer<ArrayBuffer> | undefined;
   #filled = 0;
   #partNumber = 0;
+  #inFlight = 0;
   #length = 0;
   #failure: Error | undefined;
 
-  constructor(upload: S3Upload, file: DraftFile | undefined, logger: Logger) {
+  constructor(upload: Pick<S3Upload, 'sendPart'>, file: Pick<DraftFile, 'write'> | undefined, logger: Logger) {
     this.#upload = upload;
     this.#file = file;
     this.#logger = logger;
@@ -35,11 +37,12 @@ export class S3PartUploader {
     return this.#length;
   }
 
-  /** Whether all bytes so far are in the file too: it is given up, not the upload, when the disk fails. */
+  /** Whether the file has all bytes that were sent. When the disk fails, the file is given up, not the upload. */
   get isFileComplete(): boolean {
     return this.#file !== undefined;
   }
 
+  /** Takes a copy of the chunk. @throws the failure of an earlier part */
   async push(chunk: Buffer): Promise<void> {
     let rest = chunk;
     while (rest.length > 0) {
@@ -49,46 +52,54 @@ export class S3PartUploader {
       this.#filled += copied;
       this.#length += copied;
       rest = rest.subarray(copied);
-      if (this.#filled === PART_LENGTH) await this.#send();
+      if (this.#filled < PART_LENGTH) continue;
+      this.#send(this.#filling);
+      await this.#fewerThan(PARTS_IN_FLIGHT);
     }
   }
 
-  /** Sends what is left and waits for all parts. */
+  /** Sends what is left and waits for all parts. @throws the first failure of a part */
   async end(): Promise<void> {
-    if (this.#filled > 0) await this.#send();
-    await this.settle();
+    if (this.#filling !== undefined) this.#send(this.#filling);
+    await this.#fewerThan(1);
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** Waits until nothing is on its way any more, whether it succeeded or not. */
-  async settle(): Promise<void> {
-    await Promise.all(this.#inFlight);
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#fewerThan(1);
   }
 
-  async #send(): Promise<void> {
-    const buffer = this.#filling;
-    if (buffer === undefined) return;
-    const part = buffer.subarray(0, this.#filled);
-    const position = this.#length - this.#filled;
-    const partNumber = ++this.#partNumber;
+  #send(buffer: Buffer<ArrayBuffer>): void {
+    const part = { number: ++this.#partNumber, position: this.#length - this.#filled, length: this.#filled };
     this.#filling = undefined;
     this.#filled = 0;
-    const sending = Promise.all([this.#upload.sendPart(partNumber, part), this.#writeToFile(part, position)]).then(
-      () => {
-        this.#freeBuffers.push(buffer);
-      },
-      (error: unknown) => {
-        this.#failure ??= toError(error);
-      },
-    );
-    this.#inFlight.add(sending);
-    void sending.then(() => this.#inFlight.delete(sending));
-    if (this.#inFlight.size >= PARTS_IN_FLIGHT) await Promise.race(this.#inFlight);
+    void this.#sendPart(buffer, part);
   }
 
-  async #writeToFile(part: Buffer, position: number): Promise<void> {
+  /** Never fails: the next `push` and `end` throw its failure. */
+  async #sendPart(
+    buffer: Buffer<ArrayBuffer>,
+    { number, position, length }: { number: number; position: number; length: number },
+  ): Promise<void> {
+    const bytes = buffer.subarray(0, length);
+    this.#inFlight++;
+    // Both have settled before the part counts as done: the file may be closed after that.
+    const [sent] = await Promise.allSettled([this.#upload.sendPart(number, bytes), this.#writeToFile(bytes, position)]);
+    this.#inFlight--;
+    if (sent.status === 'fulfilled') this.#freeBuffers.push(buffer);
+    else this.#failure ??= toError(sent.reason);
+    this.#changes.announce();
+  }
+
+  /** Waits until fewer than `count` parts are under way. */
+  async #fewerThan(count: number): Promise<void> {
+    while (this.#inFlight >= count) await this.#changes.next;
+  }
+
+  /** Never fails: the file is given up instead. */
+  async #writeToFile(bytes: Buffer, position: number): Promise<void> {
     try {
-      await this.#file?.write(part, position);
+      await this.#file?.write(bytes, position);
     } catch (error) {
       this.#file = undefined;
       this.#logger.warn({ err: error, code: systemErrorCode(error) }, 'An upload goes on without the cache');

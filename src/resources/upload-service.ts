@@ -1,22 +1,24 @@
 import { createHash } from 'node:crypto';
-import type { Session } from '../upstream/session.ts';
-import type { Upstream } from '../upstream/upstream.ts';
-import type { BigPartCache } from '../cache/big-part-cache.ts';
-import { hasErrorCode } from '../errors.ts';
-import type { Logger } from '../logger.ts';
-import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
-import { DEFAULT_FOLDER, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
-import { UploadDraft } from './upload-draft.ts';
 import { NEVER } from '../async/abort.ts';
+import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
+import type { BigPartCache } from '../cache/big-part-cache.ts';
+import { hasErrorCode, toError } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+import { DEFAULT_FOLDER, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
+import type { Session } from '../upstream/session.ts';
+import { UploadDraft } from './upload-draft.ts';
 
 export interface UploadServiceOptions {
-  readonly upstream: Pick<Upstream, 'currentSession'>;
-  readonly cache: BigPartCache;
+  readonly upstream: { currentSession(): UploadSession };
+  readonly cache: Pick<BigPartCache, 'createDraft' | 'publish' | 'remove'>;
   readonly publicationLocks: KeyedReadWriteLock;
   readonly logger: Logger;
 }
 
-/** What an upload consists of, in the order in which it arrives. There is one `data`, before or after the folder. */
+/** What an upload needs of the session. */
+type UploadSession = Pick<Session, 'api' | 'cdn' | 'resourceAesKey'>;
+
+/** One item of an upload. They come in any order; there is one `data`, and at most one `folder`. */
 export type UploadItem =
   | { readonly kind: 'folder'; readonly folder: string }
   | { readonly kind: 'data'; readonly chunks: AsyncIterable<Buffer> };
@@ -30,8 +32,8 @@ export class UploadService {
   }
 
   /**
-   * Stores what `items` brings under `name`. Until all of it has arrived and is stored, nobody sees any of it; after a
-   * failure the resource that stood there before still loads.
+   * Stores what `items` brings under `name`. No client sees any of it until all of it has arrived and is stored. After a
+   * failure the earlier resource of that name still loads.
    *
    * @throws LoaderError, or the error of `items`
    */
@@ -39,91 +41,82 @@ export class UploadService {
     const { upstream, cache, logger } = this.#options;
     const session = upstream.currentSession();
     session.resourceAesKey(); // Fails before the client has sent a model in vain.
-    let folder: string | undefined;
+    await using owned = new AsyncDisposableStack();
+    let folder = DEFAULT_FOLDER;
     let draft: UploadDraft | undefined;
-    let draftFolder = DEFAULT_FOLDER;
-    try {
-      for await (const item of items) {
-        if (item.kind === 'folder') {
-          folder = item.folder;
-        } else {
-          draftFolder = folder ?? DEFAULT_FOLDER;
-          draft = await UploadDraft.receive({ folder: draftFolder, name }, item.chunks, {
-            session,
-            cache,
-            logger,
-            signal,
-          });
-        }
-      }
-    } catch (error) {
-      await draft?.discard();
-      throw error;
+    for await (const item of items) {
+      if (item.kind === 'folder') ({ folder } = item);
+      else
+        draft = owned.use(await UploadDraft.create({ folder, name }, item.chunks, { session, cache, logger, signal }));
     }
     if (draft === undefined) throw new Error('the items of an upload held no data');
-    const resource = { folder: folder ?? DEFAULT_FOLDER, name };
-    // Most clients send the file before the folder: then the default one was but a guess.
-    if (resource.folder !== draftFolder) draft = await draft.moveTo(resource);
-    await this.#publish(session, resource, draft, signal);
+    // Most clients send the file before the folder. Then the default folder was only a guess.
+    if (draft.resource.folder !== folder) await draft.moveTo({ folder, name });
+    await this.#publish(session, draft, signal);
   }
 
-  async #publish(session: Session, resource: ResourceName, draft: UploadDraft, signal: AbortSignal): Promise<void> {
-    const { publicationLocks } = this.#options;
-    try {
-      using _lock = await publicationLocks.exclusive(resourceKey(resource));
-      signal.throwIfAborted();
-      // Side by side: on a slow disk the flush takes as long as the rest.
-      await Promise.all([this.#publishUpstream(session, resource, draft), draft.flushFile()]);
-      await this.#publishToCache(resource, draft);
-    } catch (error) {
-      await draft.discard();
-      throw error;
-    }
-    await draft.release();
+  async #publish(session: UploadSession, draft: UploadDraft, signal: AbortSignal): Promise<void> {
+    using _lock = await this.#options.publicationLocks.exclusive(resourceKey(draft.resource));
+    signal.throwIfAborted();
+    // Side by side, since on a slow disk the flush takes as long as the rest. Both have settled before a failure is
+    // thrown: it disposes of the file that is being flushed.
+    const [published] = await Promise.allSettled([this.#publishUpstream(session, draft), draft.flushFile()]);
+    if (published.status === 'rejected') throw toError(published.reason);
+    await this.#publishToCache(draft);
   }
 
   /**
-   * Small part, then the CDN's Complete. From here on the client's leaving stops nothing: in between, the parts do not
-   * fit each other.
+   * Stores the small part, then completes the big one. A client that leaves from here on stops nothing: half-way, the
+   * parts do not fit each other.
    */
-  async #publishUpstream(session: Session, resource: ResourceName, draft: UploadDraft): Promise<void> {
-    const { logger } = this.#options;
-    const { api } = session;
-    const fileName = smallPartFile(resource);
-    const earlierSmall = await api.fetchResource(resource.folder, fileName, NEVER).catch((error: unknown) => {
-      // The first upload of this resource; or an earlier small part that nobody can read, so that it is no loss.
-      if (hasErrorCode(error, 'resource_not_in_api', 'envelope_invalid')) return undefined;
-      throw error;
-    });
+  async #publishUpstream({ api }: UploadSession, draft: UploadDraft): Promise<void> {
+    const { folder } = draft.resource;
+    const fileName = smallPartFile(draft.resource);
+    const earlierSmall = await fetchEarlierSmall(api, draft.resource);
     try {
-      await api.storeResource(resource.folder, fileName, draft.small, NEVER);
-      await draft.upload.complete();
+      await api.storeResource(folder, fileName, draft.small, NEVER);
+      await draft.complete();
     } catch (error) {
-      if (earlierSmall !== undefined) {
-        await api.storeResource(resource.folder, fileName, earlierSmall, NEVER).catch((failure: unknown) => {
-          logger.error(
-            { err: failure, resource },
-            'The small part that stood before could not be restored; upload again',
-          );
-        });
-      }
+      if (earlierSmall !== undefined) await this.#restore(api, draft.resource, earlierSmall);
       throw error;
     }
   }
 
-  /** The resource is stored: from here on a failure costs the copy only. */
-  async #publishToCache(resource: ResourceName, draft: UploadDraft): Promise<void> {
+  /** Never fails: the failure of the upload is the one to be told. */
+  async #restore(api: UploadSession['api'], resource: ResourceName, small: Buffer): Promise<void> {
+    try {
+      await api.storeResource(resource.folder, smallPartFile(resource), small, NEVER);
+    } catch (error) {
+      this.#options.logger.error(
+        { err: error, resource },
+        'The earlier small part could not be restored: upload the resource again',
+      );
+    }
+  }
+
+  /** Never fails: the resource is stored, and a failure from here on costs the copy only. */
+  async #publishToCache({ resource, file, small, bigLength }: UploadDraft): Promise<void> {
     const { cache, logger } = this.#options;
     try {
-      if (draft.file === undefined) {
+      if (file === undefined) {
         await cache.remove(resource);
         return;
       }
-      const smallSha256 = createHash('sha256').update(draft.small).digest('hex');
-      await cache.publish(resource, draft.file, { bigLength: draft.bigLength, smallSha256 });
+      const smallSha256 = createHash('sha256').update(small).digest('hex');
+      await cache.publish(resource, file, { bigLength, smallSha256 });
     } catch (error) {
       logger.warn({ err: error, resource }, 'A big part was uploaded but could not be cached');
       await cache.remove(resource);
     }
+  }
+}
+
+/** The small part that the upload replaces. Undefined at the first upload, and when the part can't be read anyway. */
+async function fetchEarlierSmall(api: UploadSession['api'], resource: ResourceName): Promise<Buffer | undefined> {
+  try {
+    return await api.fetchResource(resource.folder, smallPartFile(resource), NEVER);
+  } catch (error) {
+    if (hasErrorCode(error, 'resource_not_in_api', 'envelope_invalid')) return undefined;
+    throw error;
   }
 }

@@ -115,12 +115,12 @@ describe('readFileChunks', () => {
     }
   });
 
-  it('reads no byte before it is said to be available', async () => {
+  it('reads no byte of a growing file before it is there', async () => {
     const content = randomBytes(3 * CHUNK - 10);
     const file = await openFile(Buffer.alloc(0));
     let written = 0;
     const asked: number[] = [];
-    const available = async (position: number) => {
+    const reach = async (position: number) => {
       asked.push(position);
       while (written < position) {
         await new Promise((resolve) => setTimeout(resolve, 2));
@@ -128,7 +128,7 @@ describe('readFileChunks', () => {
         written += bytesWritten;
       }
     };
-    const chunks = await collect(readFileChunks(file, 0, content.length, CHUNK, available));
+    const chunks = await collect(readFileChunks(file, 0, content.length, CHUNK, { reach }));
     assert.ok(Buffer.concat(chunks).equals(content));
     assert.deepEqual(asked, [CHUNK, 2 * CHUNK, content.length]);
   });
@@ -136,22 +136,22 @@ describe('readFileChunks', () => {
   it('asks for no byte behind the end, and for none twice', async () => {
     const file = await openFile(randomBytes(3 * CHUNK));
     const asked: number[] = [];
-    const available = (position: number) => {
+    const reach = (position: number) => {
       asked.push(position);
       return Promise.resolve();
     };
-    await collect(readFileChunks(file, CHUNK, 3 * CHUNK, CHUNK, available));
+    await collect(readFileChunks(file, CHUNK, 3 * CHUNK, CHUNK, { reach }));
     assert.deepEqual(asked, [2 * CHUNK, 3 * CHUNK]);
   });
 
   it('yields what is available before it passes on why there is no more', async () => {
     const content = randomBytes(3 * CHUNK);
     const file = await openFile(content);
-    const available = (position: number) =>
+    const reach = (position: number) =>
       position > 2 * CHUNK ? Promise.reject(new Error('the CDN failed')) : Promise.resolve();
     const chunks: Buffer[] = [];
     await assert.rejects(async () => {
-      for await (const chunk of readFileChunks(file, 0, content.length, CHUNK, available)) {
+      for await (const chunk of readFileChunks(file, 0, content.length, CHUNK, { reach })) {
         chunks.push(Buffer.from(chunk));
       }
     }, /the CDN failed/);
