@@ -66,7 +66,7 @@ export class ApiClient {
       logger,
     });
     const shared = { upstream: this.upstream, cache, publicationLocks: new KeyedReadWriteLock(), logger };
-    this.downloads = new DownloadService({ ...shared, transfers: new SharedTransfers() });
+    this.downloads = new DownloadService({ ...shared, transfers: new SharedTransfers({ cache, logger }) });
     this.uploads = new UploadService(shared);
     this.unlocks = new UnlockService({
       upstream: this.upstream,

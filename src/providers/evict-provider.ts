@@ -8,10 +8,10 @@ interface EvictParameters {
 }
 
 const DAY_MS = 24 * 60 * 60 * 1000;
-/** Files that are listed one by one; more are counted. */
+/** The result lists at most so many files; it counts all. */
 const MAX_LISTED = 1_000;
 
-/** Removes from the cache what has not been loaded for long, or, oldest first, what goes beyond a number of bytes. */
+/** Removes from the cache what was not loaded for a number of days, and the oldest files beyond a number of bytes. */
 export function createEvictProvider(cache: Pick<BigPartCache, 'list' | 'removeUnlessHeld'>): Provider {
   return defineProvider<EvictParameters>({
     name: 'evict',
@@ -72,7 +72,7 @@ export function createEvictProvider(cache: Pick<BigPartCache, 'list' | 'removeUn
     },
   });
 
-  /** `failed` where a file can't be removed, which is no reason to keep the others. */
+  /** Returns `failed` for a file that can't be removed: that is no reason to keep the others. */
   async function remove(entry: CacheEntry, context: TaskContext): Promise<'removed' | 'held' | 'absent' | 'failed'> {
     try {
       const outcome = await cache.removeUnlessHeld(entry);
@@ -86,7 +86,7 @@ export function createEvictProvider(cache: Pick<BigPartCache, 'list' | 'removeUn
   }
 }
 
-/** What was set aside is of no use to anybody, so it goes first; then what was loaded longest ago. */
+/** A copy that was set aside is of no use, so it goes first. Then comes the copy that was loaded longest ago. */
 function inOrderOfRemoval(a: CacheEntry, b: CacheEntry): number {
   if (a.kind !== b.kind) return a.kind === 'set_aside' ? -1 : 1;
   return a.loadedAtMs - b.loadedAtMs;

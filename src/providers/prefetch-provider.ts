@@ -1,34 +1,39 @@
 import type { Upstream } from '../upstream/upstream.ts';
-import { asLoaderError, hasErrorCode, type ErrorCode } from '../errors.ts';
-import type { DownloadService } from '../resources/download-service.ts';
+import { asLoaderError, hasErrorCode, type LoaderError } from '../errors.ts';
+import type { Prefetch } from '../resources/prefetch.ts';
 import { resourceKey, type ResourceName } from '../resource-name.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
 import { forEachLimit } from '../async/for-each-limit.ts';
 import type { JsonValue } from '../json.ts';
 
 export interface PrefetchProviderOptions {
-  readonly upstream: Pick<Upstream, 'isAuthenticated' | 'authenticated' | 'currentSession'>;
-  readonly downloads: Pick<DownloadService, 'planPrefetch'>;
+  /** `currentSession` is asked for its failure only. */
+  readonly upstream: Pick<Upstream, 'isAuthenticated' | 'authenticated'> & { currentSession(): unknown };
+  readonly downloads: { prefetch(resource: ResourceName, signal: AbortSignal): Promise<WantedResource> };
 }
+
+/** What the provider needs of a Prefetch. */
+type WantedResource = Pick<Prefetch, 'isCached' | 'length' | 'run'>;
 
 interface PrefetchParameters {
   readonly resources: readonly { readonly folder: string; readonly filename: string }[];
 }
 
-/** One resource on its way into the cache. */
-interface Prefetch {
+/** What becomes of one resource. */
+interface Outcome {
   readonly resource: ResourceName;
-  status: 'planned' | 'fetched' | 'cached' | 'failed';
-  /** Of the big part; those that are in the cache, and all. */
+  /** Undefined until the resource was asked for, and where the cache has it. */
+  prefetch: WantedResource | undefined;
+  status: 'waiting' | 'fetched' | 'cached' | 'failed';
+  /** Bytes of the big part that are in the cache, and all of them. */
   bytesStored: number;
   bytesTotal: number;
-  error: string | null;
-  code: ErrorCode | null;
+  failure: LoaderError | undefined;
 }
 
 const MAX_RESOURCES = 1_000;
-/** Resources that are asked for, and transfers that run, at once; a transfer has several connections. */
-const PARALLEL_PLANS = 8;
+/** Resources that are asked for, and transfers that run, at a time. A transfer has several connections. */
+const PARALLEL_QUESTIONS = 8;
 const PARALLEL_TRANSFERS = 3;
 
 /** Brings resources into the cache, so that their next load finds them there. */
@@ -59,7 +64,7 @@ export function createPrefetchProvider({ upstream, downloads }: PrefetchProvider
     isRepeatable: true,
     run: async ({ resources }, context) => {
       if (context.isUnattended && !upstream.isAuthenticated) {
-        context.log('info', 'Waiting until somebody logs in: POST /login');
+        context.log('info', 'Waiting for the first login: POST /login');
         await upstream.authenticated(context.signal);
       }
       upstream.currentSession();
@@ -74,10 +79,11 @@ export function createPrefetchProvider({ upstream, downloads }: PrefetchProvider
   });
 }
 
+/** One run of the provider. Each resource is asked for once, and again only when it has changed since. */
 class PrefetchRun {
   readonly #downloads: PrefetchProviderOptions['downloads'];
   readonly #context: TaskContext;
-  readonly #prefetches: readonly Prefetch[];
+  readonly #outcomes: readonly Outcome[];
 
   constructor(
     resources: readonly ResourceName[],
@@ -86,103 +92,117 @@ class PrefetchRun {
   ) {
     this.#downloads = downloads;
     this.#context = context;
-    const unknown = { status: 'planned', bytesStored: 0, bytesTotal: 0, error: null, code: null } as const;
-    this.#prefetches = resources.map((resource) => ({ resource, ...unknown }));
+    const waiting = {
+      prefetch: undefined,
+      status: 'waiting',
+      bytesStored: 0,
+      bytesTotal: 0,
+      failure: undefined,
+    } as const;
+    this.#outcomes = resources.map((resource) => ({ resource, ...waiting }));
   }
 
   async run(): Promise<JsonValue> {
-    // First how much there is, so that the progress is one of bytes from the beginning.
-    await this.#forEach(PARALLEL_PLANS, async (prefetch) => {
-      const plan = await this.#downloads.planPrefetch(prefetch.resource, this.#context.signal);
-      prefetch.bytesTotal = plan.length;
-      if (plan.isCached) this.#end(prefetch, 'cached');
-    });
+    // All resources are asked for before the first one is fetched: the progress has the total from the beginning.
+    await forEachLimit(this.#outcomes, PARALLEL_QUESTIONS, (outcome) => this.#ask(outcome));
     this.#report();
-    await this.#forEach(PARALLEL_TRANSFERS, (prefetch) => this.#fetch(prefetch));
+    await forEachLimit(this.#outcomes, PARALLEL_TRANSFERS, (outcome) => this.#fetch(outcome));
     return this.#result();
   }
 
-  /** Calls `work` for all that is still to be done; what fails is noted and holds up nothing else. */
-  async #forEach(count: number, work: (prefetch: Prefetch) => Promise<void>): Promise<void> {
-    const { signal } = this.#context;
-    const planned = this.#prefetches.filter(({ status }) => status === 'planned');
-    await forEachLimit(planned, count, async (prefetch) => {
-      signal.throwIfAborted();
-      try {
-        await work(prefetch);
-      } catch (error) {
-        signal.throwIfAborted();
-        this.#fail(prefetch, error);
-      }
-    });
+  /** @throws the reason of the signal. Every other failure is noted, and does not stop the other resources. */
+  async #ask(outcome: Outcome): Promise<void> {
+    try {
+      const prefetch = await this.#prefetch(outcome);
+      if (prefetch.isCached) this.#end(outcome, 'cached');
+      else outcome.prefetch = prefetch;
+    } catch (error) {
+      this.#fail(outcome, error);
+    }
   }
 
-  async #fetch(prefetch: Prefetch): Promise<void> {
+  /** @throws as `#ask` */
+  async #fetch(outcome: Outcome): Promise<void> {
+    if (outcome.prefetch === undefined) return;
     try {
-      await this.#fetchPresent(prefetch);
+      await this.#storeLatest(outcome, outcome.prefetch);
+      this.#end(outcome, 'fetched');
+    } catch (error) {
+      this.#fail(outcome, error);
+    }
+  }
+
+  /** Stores the version that was asked for, or the next one where that was replaced since. */
+  async #storeLatest(outcome: Outcome, prefetch: WantedResource): Promise<void> {
+    try {
+      await this.#store(outcome, prefetch);
     } catch (error) {
       if (!hasErrorCode(error, 'cdn_object_changed')) throw error;
-      await this.#fetchPresent(prefetch); // Its successor, once.
+      await this.#store(outcome, await this.#prefetch(outcome));
     }
-    this.#end(prefetch, 'fetched');
   }
 
-  /** The version that is there by now: others may have had their turn for long. */
-  async #fetchPresent(prefetch: Prefetch): Promise<void> {
+  async #prefetch(outcome: Outcome): Promise<WantedResource> {
     const { signal } = this.#context;
-    const plan = await this.#downloads.planPrefetch(prefetch.resource, signal);
-    prefetch.bytesTotal = plan.length;
-    await plan.run(signal, (bytesStored) => {
-      prefetch.bytesStored = bytesStored;
+    signal.throwIfAborted();
+    const prefetch = await this.#downloads.prefetch(outcome.resource, signal);
+    outcome.bytesTotal = prefetch.length;
+    return prefetch;
+  }
+
+  async #store(outcome: Outcome, prefetch: WantedResource): Promise<void> {
+    const { signal } = this.#context;
+    signal.throwIfAborted();
+    for await (const bytesStored of prefetch.run(signal)) {
+      outcome.bytesStored = bytesStored;
       this.#report();
-    });
+    }
   }
 
-  #end(prefetch: Prefetch, status: 'fetched' | 'cached'): void {
-    prefetch.status = status;
-    prefetch.bytesStored = prefetch.bytesTotal;
-    this.#context.log('info', `${resourceKey(prefetch.resource)}: ${status}, ${prefetch.bytesTotal} bytes`);
+  #end(outcome: Outcome, status: 'fetched' | 'cached'): void {
+    outcome.status = status;
+    outcome.bytesStored = outcome.bytesTotal;
+    this.#context.log('info', `${resourceKey(outcome.resource)}: ${status}, ${outcome.bytesTotal} bytes`);
     this.#report();
   }
 
-  #fail(prefetch: Prefetch, error: unknown): void {
-    const failure = asLoaderError(error);
-    prefetch.status = 'failed';
-    prefetch.code = failure.code;
-    prefetch.error = failure.message;
-    prefetch.bytesTotal = prefetch.bytesStored; // There is nothing more to come of it.
-    this.#context.log('warn', `${resourceKey(prefetch.resource)}: ${prefetch.error}`);
+  #fail(outcome: Outcome, error: unknown): void {
+    this.#context.signal.throwIfAborted();
+    outcome.status = 'failed';
+    outcome.failure = asLoaderError(error);
+    outcome.bytesTotal = outcome.bytesStored; // No more bytes will come.
+    this.#context.log('warn', `${resourceKey(outcome.resource)}: ${outcome.failure.message}`);
     this.#report();
   }
 
-  /** Of what was not in the cache already. */
+  /** The bytes of all resources that were not in the cache. */
   #report(): void {
     let bytesDone = 0;
     let bytesTotal = 0;
-    for (const prefetch of this.#prefetches) {
-      if (prefetch.status === 'cached') continue;
-      bytesDone += prefetch.bytesStored;
-      bytesTotal += prefetch.bytesTotal;
+    for (const outcome of this.#outcomes) {
+      if (outcome.status === 'cached') continue;
+      bytesDone += outcome.bytesStored;
+      bytesTotal += outcome.bytesTotal;
     }
     this.#context.report({ bytesDone, bytesTotal });
   }
 
   #result(): JsonValue {
     const result = {
-      resources: this.#prefetches.map(({ resource, status, bytesTotal, error, code }) => ({
+      resources: this.#outcomes.map(({ resource, status, bytesTotal, failure }) => ({
         folder: resource.folder,
         filename: resource.name,
         status,
         bytes: status === 'failed' ? 0 : bytesTotal,
-        error,
-        code,
+        error: failure?.message ?? null,
+        code: failure?.code ?? null,
       })),
     };
-    const failed = this.#prefetches.filter(({ status }) => status === 'failed').length;
+    const failed = this.#outcomes.filter(({ status }) => status === 'failed').length;
     if (failed === 0) return result;
     throw new PartialResultError(
       'prefetch_incomplete',
-      `${failed} of ${this.#prefetches.length} resources could not be fetched.`,
+      `${failed} of ${this.#outcomes.length} resources could not be fetched.`,
       result,
     );
   }

@@ -15,7 +15,7 @@ export interface ProvidersOptions {
   readonly unlocks: UnlockService;
 }
 
-/** All providers. To add one is told in docs/providers.md. */
+/** All providers. docs/providers.md tells how to add one. */
 export function createProviders(options: ProvidersOptions): readonly Provider[] {
   return [
     createUnlockProvider(options.unlocks),

@@ -1,31 +1,30 @@
-import type { Upstream } from '../upstream/upstream.ts';
 import type { BigPartCache, CacheEntry } from '../cache/big-part-cache.ts';
 import { asLoaderError, LoaderError, type ErrorCode } from '../errors.ts';
-import type { DownloadService } from '../resources/download-service.ts';
+import type { ResourceName } from '../resource-name.ts';
+import type { Prefetch } from '../resources/prefetch.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
 
 export interface VerifyProviderOptions {
-  readonly upstream: Pick<Upstream, 'currentSession'>;
   readonly cache: Pick<BigPartCache, 'list' | 'verify'>;
-  readonly downloads: Pick<DownloadService, 'planPrefetch'>;
+  readonly downloads: { prefetch(resource: ResourceName, signal: AbortSignal): Promise<Pick<Prefetch, 'run'>> };
 }
 
-/** A copy that did not match its digests. */
+/** A copy that did not match its digests, as the result tells it. */
 interface BadCopy {
   readonly folder: string;
   readonly file: string;
-  /** Whether a good one was fetched in its place; if not, the next load does it. */
+  /** Whether a good copy was fetched in its place. If not, the next load fetches it. */
   readonly mended: boolean;
   /** Why it was not mended. */
   readonly error: string | null;
   readonly code: ErrorCode | null;
 }
 
-/** Bad copies that are listed one by one; more are counted. */
+/** The result lists at most so many bad copies; it counts all. */
 const MAX_LISTED = 1_000;
 
 /** Reads every copy in the cache against its digests, sets bad ones aside, and fetches them again. */
-export function createVerifyProvider({ upstream, cache, downloads }: VerifyProviderOptions): Provider {
+export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions): Provider {
   return defineProvider<object>({
     name: 'verify',
     schema: { type: 'object', additionalProperties: false, properties: {} },
@@ -58,7 +57,7 @@ export function createVerifyProvider({ upstream, cache, downloads }: VerifyProvi
     },
   });
 
-  /** `failed` where a copy can be neither judged nor moved out of the way; the others are to be verified all the same. */
+  /** Returns `failed` for a copy that can be neither judged nor set aside: that must not stop the others. */
   async function verify(
     entry: CacheEntry,
     context: TaskContext,
@@ -79,11 +78,15 @@ export function createVerifyProvider({ upstream, cache, downloads }: VerifyProvi
   async function mend({ folder, file, name }: CacheEntry, context: TaskContext): Promise<BadCopy> {
     const { signal } = context;
     try {
-      if (name === undefined) throw new LoaderError('resource_not_in_cdn', 'Its name is not known.');
-      upstream.currentSession();
-      const plan = await downloads.planPrefetch({ folder, name }, signal);
-      await plan.run(signal, () => undefined);
-      context.log('info', `${folder}/${file} was fetched again`);
+      if (name === undefined)
+        throw new LoaderError(
+          'resource_not_in_cdn',
+          'The name of its resource is not known: load it once by its name.',
+        );
+      const prefetch = await downloads.prefetch({ folder, name }, signal);
+      let bytes = 0;
+      for await (const bytesStored of prefetch.run(signal)) bytes = bytesStored;
+      context.log('info', `${folder}/${file} was fetched again: ${bytes} bytes`);
       return { folder, file, mended: true, error: null, code: null };
     } catch (error) {
       signal.throwIfAborted();

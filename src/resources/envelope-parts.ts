@@ -1,40 +1,86 @@
+import { createHash } from 'node:crypto';
 import { LoaderError } from '../errors.ts';
+import { PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope.ts';
+import { decryptEnvelope } from '../security/envelope-cipher.ts';
 
-/** The small part of any envelope from `SMALL_PART_DECIDED_AT` bytes on. */
+/** Bytes of the small part of every envelope that has at least `SMALL_PART_DECIDED_AT` bytes. */
 const MAX_SMALL_PART_LENGTH = 3072;
-/** From this many bytes of envelope on, the small part is 3,072 bytes, however long the rest. */
+/** The first length from which on the small part has 3,072 bytes, however long the envelope is. */
 const SMALL_PART_DECIDED_AT = 10_240;
 
-/** Bytes of the part that goes to the Resource API; the rest is the big one (docs/protocol.md section 4). */
+/** Bytes of the part that goes to the Resource API; the big part is the rest (docs/protocol.md section 4). */
 export function smallPartLength(envelopeLength: number): number {
-  // In whole numbers, since 0.3 has no exact binary form.
+  // Whole numbers, because 0.3 has no exact binary form.
   return Math.min(MAX_SMALL_PART_LENGTH, Math.floor((3 * envelopeLength) / 10));
 }
 
-/** Bytes of the whole envelope with these parts. @throws LoaderError `envelope_invalid` when they do not belong together. */
+/** Bytes of the whole envelope with these parts. @throws LoaderError `envelope_invalid` when they do not belong together */
 export function joinedLength(smallLength: number, bigLength: number): number {
   const length = smallLength + bigLength;
   if (smallLength !== smallPartLength(length)) {
     throw new LoaderError(
       'envelope_invalid',
-      `The small part has ${smallLength} bytes and the big one ${bigLength}: they are not parts of one envelope.`,
+      `The small part has ${smallLength} bytes and the big part ${bigLength}: they are not parts of one envelope.`,
     );
   }
   return length;
 }
 
+/** The end of a big part. */
+export interface BigPartEnd {
+  /** Bytes of the whole big part. */
+  readonly length: number;
+  /** Its last bytes: as many as the preflight needs, or all there are. */
+  readonly tail: Buffer;
+}
+
+/** The small part of a resource's envelope, and the key of the whole: what proves a big part and reads it. */
+export class SmallPart {
+  /** Hex. */
+  readonly sha256: string;
+  readonly #bytes: Buffer;
+  readonly #aesKey: Buffer;
+
+  constructor(bytes: Buffer, aesKey: Buffer) {
+    this.sha256 = createHash('sha256').update(bytes).digest('hex');
+    this.#bytes = bytes;
+    this.#aesKey = aesKey;
+  }
+
+  /**
+   * Bytes of the plaintext. The end of the envelope proves that both parts belong together and that the key is right.
+   *
+   * @throws LoaderError `envelope_invalid` when they do not, or it is not
+   */
+  plaintextLength(big: BigPartEnd): number {
+    const envelopeLength = joinedLength(this.#bytes.length, big.length);
+    const end = Buffer.concat([this.#bytes, big.tail]).subarray(-PREFLIGHT_LENGTH);
+    return preflightEnvelope(envelopeLength, end, this.#aesKey);
+  }
+
+  /** Joins the parts and decrypts them as they come. @throws as `decryptEnvelope`, and as `bigChunks` does */
+  decrypt(bigChunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
+    return decryptEnvelope(joinParts(this.#bytes, bigChunks), this.#aesKey);
+  }
+}
+
+async function* joinParts(small: Buffer, bigChunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
+  yield small;
+  yield* bigChunks;
+}
+
 /**
- * Cuts an envelope of yet unknown length while it streams.
+ * Splits an envelope whose length is not known yet while it streams.
  *
- * Feed it with `push`, which answers the bytes that surely belong to the big part, and end with `end`. No more than
- * 10 KiB are held back.
+ * `push` returns the bytes that certainly belong to the big part; `end` returns the rest of it. At most 10 KiB are held
+ * back.
  */
 export class EnvelopeSplitter {
   #held: Buffer[] = [];
   #heldLength = 0;
   #small: Buffer | undefined;
 
-  /** The next bytes of the big part; empty while it is not known where the small one ends. */
+  /** The next bytes of the big part; empty while the end of the small part is not known. */
   push(chunk: Buffer): Buffer {
     if (this.#small !== undefined) return chunk;
     this.#held.push(chunk);
@@ -42,12 +88,12 @@ export class EnvelopeSplitter {
     return this.#heldLength >= SMALL_PART_DECIDED_AT ? this.#cut() : Buffer.alloc(0);
   }
 
-  /** The last bytes of the big part, if they were held back until now. */
+  /** The last bytes of the big part; empty unless they were held back until now. */
   end(): Buffer {
     return this.#small === undefined ? this.#cut() : Buffer.alloc(0);
   }
 
-  /** The small part; known from `end` on. */
+  /** The small part. Read it after `end`. */
   get small(): Buffer {
     if (this.#small === undefined) throw new Error('EnvelopeSplitter.small was read before the end');
     return this.#small;

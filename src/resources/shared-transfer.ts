@@ -1,180 +1,141 @@
-import type { DraftFile } from '../files/draft-file.ts';
+import { unlessAborted } from '../async/abort.ts';
+import type { BigPartCache } from '../cache/big-part-cache.ts';
+import type { CopyRecord } from '../cache/copy-record.ts';
 import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
-import { EndOfFileError, FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
+import type { DraftFile } from '../files/draft-file.ts';
+import type { Growth } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
-import { unlessAborted } from '../async/abort.ts';
+import type { Logger } from '../logger.ts';
+import type { ResourceName } from '../resource-name.ts';
+import { readCacheFileChunks } from './cache-file-chunks.ts';
+import { WrittenRanges } from './written-ranges.ts';
 
-/** Bytes of one ranged GET, and how many of them run side by side. */
+/*
+ * How a big part comes from the CDN into the cache, for all callers who want it at the same time.
+ *
+ * - SharedTransfers knows the transfers that are under way, and lets callers join them.
+ * - A SharedTransfer fetches one version of one object. Its ranges come side by side and are written to their places in a
+ *   draft of the cache. There is no buffer between the CDN and its readers, so memory stays the same however many they
+ *   are and however slow, and a late reader finds in the file what came before it.
+ * - WrittenRanges knows which bytes of the draft are there. It is the only place where readers and writers meet.
+ * - A Follower is the part of one caller in a transfer. It reads the draft up to the first byte that is missing, or waits
+ *   until the cache has the whole. Its disposal leaves the transfer.
+ *
+ * Keep these true:
+ *
+ * - Fetch each byte once, however many follow.
+ * - Wait for no follower: the slowest one delays neither the transfer nor the others.
+ * - Abort the transfer when its last follower leaves before the last byte has come. After that byte, finish it.
+ * - Touch the draft only when no range is being written: publish it whole, or remove it.
+ * - Keep the draft open until the transfer has ended and its last follower has left.
+ * - Tell the followers the first failure. The failures of the other ranges are its echo.
+ * - Tell a failure of the disk as `cache_unusable`, and no other: a reader then turns to the CDN.
+ * - Do not fail a reader when only the publication failed: all bytes were there.
+ */
+
+/** Bytes of one ranged GET, and the number of ranges that are fetched side by side. */
 const RANGE_LENGTH = 8 * 1024 * 1024;
 const PARALLEL_RANGES = 4;
 /** Bytes that are collected before they are written. */
 const WRITE_LENGTH = 512 * 1024;
 
-export interface SharedTransferOptions {
-  readonly cdn: S3CdnManager;
+/** A big part on the CDN, and the copy that the cache makes of it. */
+export interface TransferSource {
+  readonly cdn: Pick<S3CdnManager, 'readRange'>;
   readonly object: CdnObject;
-  readonly createDraft: () => Promise<DraftFile>;
-  /** Called with the whole file. */
-  readonly publish: (file: DraftFile) => Promise<void>;
+  readonly resource: ResourceName;
+  readonly record: CopyRecord;
+}
+
+export interface SharedTransferOptions {
+  readonly source: TransferSource;
+  readonly cache: Pick<BigPartCache, 'createDraft' | 'publish'>;
   readonly logger: Logger;
 }
 
-/** One caller's view of a transfer. */
-export interface Follower {
-  /**
-   * The object's bytes from its beginning, as far as they are there, and then as they come.
-   *
-   * @throws LoaderError `cache_unusable` when the file can't be written: the caller must read from the CDN itself. Any
-   * other error is the CDN's, or the reason of `signal`.
-   */
-  chunks(signal: AbortSignal): AsyncGenerator<Buffer, void, undefined>;
-  /**
-   * Waits until the whole object is published in the cache, without reading it. `onBytes` is told how many bytes were
-   * written so far, of all ranges together; that never goes back.
-   *
-   * @throws LoaderError `cache_unusable` when the file can't be written or published. Any other error is the CDN's, or,
-   * at once, the reason of `signal`.
-   */
-  stored(signal: AbortSignal, onBytes: (bytesStored: number) => void): Promise<void>;
-  /**
-   * Must be called once, after the last chunk was used. When the last one leaves an unfinished transfer, that is aborted:
-   * its connections are closed then, and its file is gone.
-   */
-  leave(): Promise<void>;
-}
-
-/**
- * One transfer of an object from the CDN into the cache, for all who want it at the same time.
- *
- * Ranges are fetched side by side and written to their places in an unfinished file; followers read that file up to
- * the first byte that is missing. So memory stays the same however many they are, however fast each reads, and a late
- * one begins with what is there. When the last one leaves before the end, the transfer is aborted.
- */
+/** One transfer of an object from the CDN into the cache. It runs from its construction. */
 export class SharedTransfer {
-  /** Ends, never failing, when no more followers may join. */
+  /** Ends, and never fails, when no range and no publication is under way any more. */
   readonly ended: Promise<void>;
+  readonly written: WrittenRanges;
+  readonly draft: Promise<DraftFile>;
   readonly #options: SharedTransferOptions;
   readonly #abort = new AbortController();
-  readonly #file: Promise<DraftFile>;
-  /** Bytes that were written of each range. */
-  readonly #written: number[];
-  /** Sum of `#written`. */
-  #bytesStored = 0;
-  readonly #waiters = new Set<Waiter>();
-  /** Told when bytes were written. */
-  readonly #listeners = new Set<() => void>();
-  #nextRange = 0;
-  /** All ranges before this one are complete. */
-  #firstOpenRange = 0;
   #followers = 0;
-  #isClosed = false;
-  #failure: Error | undefined;
-  /** Why a whole file was not published. */
   #publishFailure: Error | undefined;
 
   constructor(options: SharedTransferOptions) {
     this.#options = options;
-    this.#written = new Array<number>(Math.ceil(options.object.length / RANGE_LENGTH)).fill(0);
-    this.#file = options.createDraft();
+    this.written = new WrittenRanges(options.source.object.length, RANGE_LENGTH);
+    this.draft = options.cache.createDraft();
     this.ended = this.#run();
   }
 
-  /** False once the transfer has failed or was left by everybody: the next caller needs a new one. */
+  /** False once the transfer has failed or all followers have left: the next caller needs a new one. */
   get isJoinable(): boolean {
     return !this.#abort.signal.aborted;
   }
 
-  join(): Follower {
+  /** Bytes of the object. */
+  get length(): number {
+    return this.#options.source.object.length;
+  }
+
+  /** The reason why a whole file was not published. */
+  get publishFailure(): Error | undefined {
+    return this.#publishFailure;
+  }
+
+  /** `signal` ends the waits of this follower; it does not leave by that. */
+  join(signal: AbortSignal): Follower {
     this.#followers++;
-    let left = false;
-    return {
-      chunks: (signal) => this.#follow(signal),
-      stored: (signal, onBytes) => this.#waitUntilStored(signal, onBytes),
-      leave: async () => {
-        if (left) return;
-        left = true;
-        this.#followers--;
-        const isUnfinished = this.#available() < this.#options.object.length;
-        if (this.#followers > 0 && isUnfinished) return; // It goes on for the others.
-        if (isUnfinished) this.#abort.abort(new LoaderError('client_closed', 'All clients of the transfer have left.'));
-        await this.ended;
-        // Somebody may have joined before the end, who closes it then.
-        if (this.#followers === 0) await this.#close();
-      },
-    };
+    return new Follower(this, signal);
   }
 
-  async *#follow(signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
-    const file = await this.#file;
-    const { length } = this.#options.object;
-    try {
-      yield* readFileChunks(file.handle, 0, length, FILE_CHUNK_LENGTH, (position) => this.#waitFor(position, signal));
-    } catch (error) {
-      if (!(error instanceof EndOfFileError)) throw error;
-      throw new LoaderError('cache_unusable', 'An unfinished file of the cache was cut.', { cause: error });
+  /** For a follower, once. It waits for the end of the transfer unless others follow one that is unfinished. */
+  async leave(): Promise<void> {
+    this.#followers--;
+    if (!this.written.isComplete) {
+      if (this.#followers > 0) return;
+      this.#fail(new LoaderError('client_closed', 'All clients of the transfer have left.'));
     }
-  }
-
-  async #waitUntilStored(signal: AbortSignal, onBytes: (bytesStored: number) => void): Promise<void> {
-    signal.throwIfAborted();
-    const { promise: listenerFailed, reject } = Promise.withResolvers<never>();
-    const listener = () => {
-      try {
-        onBytes(this.#bytesStored);
-      } catch (error) {
-        reject(toError(error)); // It is this follower's own, not the transfer's.
-      }
-    };
-    this.#listeners.add(listener);
-    try {
-      listener();
-      await unlessAborted(Promise.race([this.ended, listenerFailed]), signal);
-    } finally {
-      this.#listeners.delete(listener);
-    }
-    const failure = this.#failure ?? this.#publishFailure;
-    if (failure !== undefined) throw failure;
+    await this.ended;
+    // A caller may have joined before the end. The last one to leave closes the file.
+    if (this.#followers > 0) return;
+    const draft = await this.#openDraft();
+    await draft?.[Symbol.asyncDispose]();
   }
 
   async #run(): Promise<void> {
-    const { logger, object } = this.#options;
     try {
-      const file = await this.#file;
-      // All must have settled before the file is touched; the first failure is the true one, the others echo it.
-      await Promise.allSettled(Array.from({ length: PARALLEL_RANGES }, () => this.#fetchRanges(file)));
-      if (this.#failure !== undefined) throw this.#failure;
-      await this.#options.publish(file).catch((error: unknown) => {
-        this.#publishFailure = toError(error);
-        logger.warn({ err: error, bytes: object.length }, 'A big part was loaded but could not be cached');
-      });
+      await this.#fetch();
+      await this.#publish();
     } catch (error) {
       this.#fail(error);
-      if (hasErrorCode(error, 'cache_unusable')) {
-        logger.warn({ err: error, bytes: object.length }, 'A big part is loaded without the cache');
-      }
     }
-    const file = await this.#file.catch(() => undefined);
-    await file?.discard().catch((error: unknown) => {
-      logger.warn({ err: error }, 'An unfinished file of the cache could not be removed');
-    });
+    await this.#removeDraft();
   }
 
-  async #fetchRanges(file: DraftFile): Promise<void> {
+  async #fetch(): Promise<void> {
+    const draft = await this.draft;
+    const ranges = rangesOf(this.length);
+    // The first failure is the true one. It is thrown when no range is being written any more.
+    await Promise.all(Array.from({ length: PARALLEL_RANGES }, () => this.#fetchRanges(ranges, draft)));
+    if (this.written.failure !== undefined) throw this.written.failure;
+  }
+
+  /** Never fails: its failure is that of the transfer. */
+  async #fetchRanges(ranges: Iterable<Range>, draft: DraftFile): Promise<void> {
     try {
-      for (let index = this.#nextRange++; index < this.#written.length; index = this.#nextRange++) {
-        await this.#fetchRange(file, index);
-      }
+      for (const range of ranges) await this.#fetchRange(range, draft);
     } catch (error) {
       this.#fail(error);
     }
   }
 
-  async #fetchRange(file: DraftFile, index: number): Promise<void> {
-    const { cdn, object } = this.#options;
-    const start = index * RANGE_LENGTH;
-    const end = Math.min(object.length, start + RANGE_LENGTH);
+  async #fetchRange({ index, start, end }: Range, draft: DraftFile): Promise<void> {
+    const { cdn, object } = this.#options.source;
     const block = Buffer.allocUnsafeSlow(Math.min(WRITE_LENGTH, end - start));
     let filled = 0;
     let position = start;
@@ -184,80 +145,131 @@ export class SharedTransfer {
         used += copied;
         filled += copied;
         if (filled < block.length && position + filled < end) continue;
-        await writeToCache(file, block.subarray(0, filled), position);
+        await writeToCache(draft, block.subarray(0, filled), position);
         position += filled;
         filled = 0;
-        this.#advance(index, position - start);
+        this.written.advance(index, position - start);
       }
       releaseChunk(chunk);
     }
   }
 
-  #advance(index: number, written: number): void {
-    this.#bytesStored += written - (this.#written[index] ?? 0);
-    this.#written[index] = written;
-    while (this.#written[this.#firstOpenRange] === RANGE_LENGTH) this.#firstOpenRange++;
-    const available = this.#available();
-    for (const waiter of this.#waiters) {
-      if (waiter.position <= available) waiter.resolve();
+  /** Never fails: a failure costs the copy only. */
+  async #publish(): Promise<void> {
+    const { source, cache, logger } = this.#options;
+    try {
+      await cache.publish(source.resource, await this.draft, source.record);
+    } catch (error) {
+      this.#publishFailure = toError(error);
+      logger.warn({ err: error, bytes: this.length }, 'A big part was loaded but could not be cached');
     }
-    for (const listener of this.#listeners) listener();
-  }
-
-  /** All bytes before this position are in the file. */
-  #available(): number {
-    return this.#firstOpenRange * RANGE_LENGTH + (this.#written[this.#firstOpenRange] ?? 0);
   }
 
   #fail(error: unknown): void {
-    if (this.#failure !== undefined) return;
-    this.#failure = toError(error);
-    this.#abort.abort(this.#failure);
-    for (const waiter of this.#waiters) waiter.reject(this.#failure);
+    if (this.written.failure !== undefined) return;
+    this.written.fail(toError(error));
+    this.#abort.abort(error);
+    if (!hasErrorCode(error, 'cache_unusable')) return;
+    this.#options.logger.warn({ err: error, bytes: this.length }, 'A big part is loaded without the cache');
   }
 
-  async #waitFor(position: number, signal: AbortSignal): Promise<void> {
-    if (position <= this.#available()) return;
-    if (this.#failure !== undefined) throw this.#failure;
-    const { promise, resolve, reject } = Promise.withResolvers<undefined>();
-    const waiter: Waiter = {
-      position,
-      resolve: () => resolve(undefined),
-      reject,
-    };
-    this.#waiters.add(waiter);
+  /** Its followers may go on reading it. */
+  async #removeDraft(): Promise<void> {
     try {
-      await unlessAborted(promise, signal);
-    } finally {
-      this.#waiters.delete(waiter);
+      const draft = await this.#openDraft();
+      await draft?.discard();
+    } catch (error) {
+      this.#options.logger.warn({ err: error }, 'An unfinished file of the cache could not be removed');
     }
   }
 
-  async #close(): Promise<void> {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    const file = await this.#file.catch(() => undefined);
-    await file?.close();
+  /** Undefined where the draft could not be made. */
+  async #openDraft(): Promise<DraftFile | undefined> {
+    try {
+      return await this.draft;
+    } catch {
+      return undefined; // That failed the transfer already.
+    }
   }
 }
 
-interface Waiter {
-  readonly position: number;
-  readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
+/**
+ * The part of one caller in a transfer.
+ *
+ * Dispose of it once the last chunk was used: a transfer that all have left before its end is aborted. Its connections
+ * are closed and its file is gone then.
+ */
+export class Follower implements AsyncDisposable, Growth {
+  readonly #transfer: SharedTransfer;
+  readonly #signal: AbortSignal;
+  #hasLeft = false;
+
+  constructor(transfer: SharedTransfer, signal: AbortSignal) {
+    this.#transfer = transfer;
+    this.#signal = signal;
+  }
+
+  /**
+   * Yields the object's bytes from its beginning, as far as they are there, and then as they come.
+   *
+   * @throws LoaderError `cache_unusable` when the file can't be written or read: the caller must read from the CDN
+   * itself. Any other error is the CDN's, or the reason of the signal.
+   */
+  async *chunks(): AsyncGenerator<Buffer, void, undefined> {
+    const { handle } = await this.#transfer.draft;
+    yield* readCacheFileChunks(handle, this.#transfer.length, this);
+  }
+
+  /**
+   * Waits until the cache has the whole object, without reading it. It yields the number of bytes that are stored, of
+   * all ranges together, at once and then as they come.
+   *
+   * @throws LoaderError `cache_unusable` when the file can't be written or published. Any other error is the CDN's, or,
+   * at once, the reason of the signal.
+   */
+  async *stored(): AsyncGenerator<number, void, undefined> {
+    yield* this.#transfer.written.progress(this.#signal);
+    await unlessAborted(this.#transfer.ended, this.#signal);
+    if (this.#transfer.publishFailure !== undefined) throw this.#transfer.publishFailure;
+  }
+
+  /** Waits until the bytes before `position` are in the file. */
+  async reach(position: number): Promise<void> {
+    await this.#transfer.written.reach(position, this.#signal);
+  }
+
+  /** Never fails. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#hasLeft) return;
+    this.#hasLeft = true;
+    await this.#transfer.leave();
+  }
 }
 
-/** Whatever goes wrong with the disk, the caller can do without the cache. */
-async function writeToCache(file: DraftFile, block: Buffer, position: number): Promise<void> {
+interface Range {
+  readonly index: number;
+  readonly start: number;
+  /** Exclusive. */
+  readonly end: number;
+}
+
+/** The ranges of an object, from its beginning. Several loops may share them: each range goes to one of them. */
+function* rangesOf(length: number): Generator<Range, void, undefined> {
+  for (let index = 0; index * RANGE_LENGTH < length; index++) {
+    const start = index * RANGE_LENGTH;
+    yield { index, start, end: Math.min(length, start + RANGE_LENGTH) };
+  }
+}
+
+/** @throws LoaderError `cache_unusable` whatever goes wrong with the disk: the caller can do without the cache */
+async function writeToCache(draft: DraftFile, block: Buffer, position: number): Promise<void> {
   try {
-    await file.write(block, position);
+    await draft.write(block, position);
   } catch (error) {
     throw new LoaderError(
       'cache_unusable',
       `The cache could not be written (${systemErrorCode(error) ?? 'unknown'}).`,
-      {
-        cause: error,
-      },
+      { cause: error },
     );
   }
 }

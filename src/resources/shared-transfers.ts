@@ -1,22 +1,45 @@
-import { SharedTransfer, type Follower, type SharedTransferOptions } from './shared-transfer.ts';
+import type { BigPartCache } from '../cache/big-part-cache.ts';
+import type { Logger } from '../logger.ts';
+import { SharedTransfer, type Follower, type TransferSource } from './shared-transfer.ts';
 
-/** The transfers that are under way, so that callers who want the same version of an object share one. */
+export interface SharedTransfersOptions {
+  readonly cache: Pick<BigPartCache, 'createDraft' | 'publish'>;
+  readonly logger: Logger;
+}
+
+/** The transfers that are under way: callers who want the same version of an object share one. */
 export class SharedTransfers {
+  readonly #options: SharedTransfersOptions;
   readonly #transfers = new Map<string, SharedTransfer>();
 
-  /** Joins the transfer with this key, or starts it. */
-  join(key: string, options: SharedTransferOptions): Follower {
-    const present = this.#transfers.get(key);
-    if (present?.isJoinable === true) return present.join();
-    const transfer = new SharedTransfer(options);
-    this.#transfers.set(key, transfer);
-    void transfer.ended.then(() => {
-      if (this.#transfers.get(key) === transfer) this.#transfers.delete(key);
-    });
-    return transfer.join();
+  constructor(options: SharedTransfersOptions) {
+    this.#options = options;
   }
 
+  /** The number of transfers that are under way. */
   get size(): number {
     return this.#transfers.size;
   }
+
+  /** Joins the transfer of this version of the object, or starts it. Dispose of the follower. */
+  join(source: TransferSource, signal: AbortSignal): Follower {
+    const key = keyOf(source);
+    const present = this.#transfers.get(key);
+    if (present?.isJoinable === true) return present.join(signal);
+    const transfer = new SharedTransfer({ ...this.#options, source });
+    this.#transfers.set(key, transfer);
+    void this.#forgetAtItsEnd(key, transfer);
+    return transfer.join(signal);
+  }
+
+  async #forgetAtItsEnd(key: string, transfer: SharedTransfer): Promise<void> {
+    await transfer.ended;
+    // A new transfer may have taken the place of one that failed.
+    if (this.#transfers.get(key) === transfer) this.#transfers.delete(key);
+  }
+}
+
+/** Equal for callers whose transfers fetch the same bytes and publish the same copy. */
+function keyOf({ object, record }: TransferSource): string {
+  return JSON.stringify([object.bucket, object.key, object.etag, record.smallSha256]);
 }

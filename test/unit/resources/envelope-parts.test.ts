@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { EnvelopeSplitter, joinedLength, smallPartLength } from '../../../src/resources/envelope-parts.ts';
+import { EnvelopeSplitter, joinedLength, SmallPart, smallPartLength } from '../../../src/resources/envelope-parts.ts';
+import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 
 describe('smallPartLength', () => {
   it('is 3 tenths of the envelope, rounded down in whole numbers, and 3072 at most', () => {
@@ -70,5 +71,57 @@ describe('EnvelopeSplitter', () => {
     const splitter = new EnvelopeSplitter();
     splitter.push(Buffer.alloc(100));
     assert.throws(() => splitter.small, /before the end/);
+  });
+});
+
+describe('a small part', () => {
+  const KEY = randomBytes(32);
+  const plaintext = randomBytes(20_000);
+  const envelope = encryptBuffer(plaintext, KEY);
+  const cut = smallPartLength(envelope.length);
+  const [small, big] = [envelope.subarray(0, cut), envelope.subarray(cut)];
+  const end = { length: big.length, tail: big.subarray(-32) };
+
+  it('tells the length of the plaintext from the end of its big part', () => {
+    assert.equal(new SmallPart(small, KEY).plaintextLength(end), plaintext.length);
+  });
+
+  it('tells it also when the end of the envelope lies in both parts', () => {
+    for (let length = 0; length < 200; length++) {
+      const whole = encryptBuffer(plaintext.subarray(0, length), KEY);
+      const smallBytes = whole.subarray(0, smallPartLength(whole.length));
+      const bigBytes = whole.subarray(smallBytes.length);
+      const tail = bigBytes.subarray(-32);
+      assert.equal(new SmallPart(smallBytes, KEY).plaintextLength({ length: bigBytes.length, tail }), length);
+    }
+  });
+
+  it('refuses a big part of another envelope, of another length or with a damaged end', () => {
+    const part = new SmallPart(small, KEY);
+    const damaged = Buffer.from(end.tail);
+    damaged[15] = (damaged[15] ?? 0) ^ 0xff; // It flips the last byte of the padding.
+    for (const other of [
+      { ...end, tail: damaged },
+      { ...end, length: end.length + 1 },
+      { ...end, length: 100 },
+    ]) {
+      assert.throws(() => part.plaintextLength(other), { code: 'envelope_invalid' });
+    }
+    assert.throws(() => new SmallPart(small.subarray(1), KEY).plaintextLength(end), { code: 'envelope_invalid' });
+  });
+
+  it('joins with the chunks of its big part, and decrypts them', async () => {
+    async function* chunks(): AsyncGenerator<Buffer, void, undefined> {
+      for (let start = 0; start < big.length; start += 777) {
+        await Promise.resolve();
+        yield big.subarray(start, start + 777);
+      }
+    }
+    assert.ok(Buffer.concat(await Array.fromAsync(new SmallPart(small, KEY).decrypt(chunks()))).equals(plaintext));
+  });
+
+  it('tells its digest', () => {
+    const abc = new SmallPart(Buffer.from('abc'), KEY);
+    assert.equal(abc.sha256, 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad');
   });
 });

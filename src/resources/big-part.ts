@@ -1,0 +1,165 @@
+import type { BigPartCache } from '../cache/big-part-cache.ts';
+import type { OpenCopy } from '../cache/open-copy.ts';
+import { hasErrorCode } from '../errors.ts';
+import { EndOfFileError, readFully } from '../files/file-chunks.ts';
+import type { Logger } from '../logger.ts';
+import { bigPartFile, type ResourceName } from '../resource-name.ts';
+import { PREFLIGHT_LENGTH } from '../security/envelope.ts';
+import type { Session } from '../upstream/session.ts';
+import { cutFile, readCacheFileChunks } from './cache-file-chunks.ts';
+import type { BigPartEnd, SmallPart } from './envelope-parts.ts';
+import type { Follower, TransferSource } from './shared-transfer.ts';
+import type { SharedTransfers } from './shared-transfers.ts';
+
+/** The big part of an envelope at one of its two places. Dispose of it, whether it was read or not. */
+export interface BigPart extends BigPartEnd, AsyncDisposable {
+  /** The source of a copy for the cache; undefined where the cache has one. */
+  readonly source: TransferSource | undefined;
+  /** Yields all its bytes, once. */
+  chunks(): AsyncGenerator<Buffer, void, undefined>;
+}
+
+export interface CachedBigPartOptions {
+  readonly cache: BigPartCache;
+  readonly logger: Logger;
+}
+
+/** The big part as the cache has it, in an open file. */
+export class CachedBigPart implements BigPart {
+  readonly source = undefined;
+  readonly tail: Buffer;
+  readonly #cache: BigPartCache;
+  readonly #resource: ResourceName;
+  readonly #copy: OpenCopy;
+
+  private constructor(cache: BigPartCache, resource: ResourceName, copy: OpenCopy, tail: Buffer) {
+    this.#cache = cache;
+    this.#resource = resource;
+    this.#copy = copy;
+    this.tail = tail;
+  }
+
+  /**
+   * Finds the copy that belongs to `small`, if there is one, and marks it as loaded. A copy that fails the preflight is
+   * set aside.
+   */
+  static async find(
+    resource: ResourceName,
+    small: SmallPart,
+    { cache, logger }: CachedBigPartOptions,
+  ): Promise<CachedBigPart | undefined> {
+    const copy = await cache.open(resource);
+    if (copy === undefined) return undefined;
+    await using owned = new AsyncDisposableStack();
+    owned.use(copy);
+    if (copy.record !== undefined && copy.record.smallSha256 !== small.sha256) {
+      logger.info({ resource }, 'The copy in the cache belongs to an earlier version');
+      return undefined;
+    }
+    try {
+      const part = new CachedBigPart(cache, resource, copy, await readTail(copy));
+      small.plaintextLength(part);
+      await cache.markLoaded(copy);
+      owned.move();
+      return part;
+    } catch (error) {
+      // Another error, such as one of the disk, says nothing about the copy.
+      if (hasErrorCode(error, 'envelope_invalid', 'cache_unusable')) await cache.setAside(resource, error, copy);
+      else logger.warn({ err: error, resource }, 'The cache is not used for this load');
+      return undefined;
+    }
+  }
+
+  get length(): number {
+    return this.#copy.length;
+  }
+
+  /** A copy that can't be read to its end is set aside, so that the next load does not meet it again. */
+  async *chunks(): AsyncGenerator<Buffer, void, undefined> {
+    try {
+      yield* readCacheFileChunks(this.#copy.handle, this.#copy.length);
+    } catch (error) {
+      await this.#cache.setAside(this.#resource, error, this.#copy);
+      throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#copy[Symbol.asyncDispose]();
+  }
+}
+
+export interface RemoteBigPartOptions {
+  readonly session: Pick<Session, 'cdn'>;
+  readonly transfers: SharedTransfers;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * The big part as the CDN has it. It is read through the cache, together with all callers who want the same version, and
+ * straight from the CDN where the cache can't be written.
+ */
+export class RemoteBigPart implements BigPart {
+  readonly source: TransferSource;
+  readonly #transfers: SharedTransfers;
+  readonly #signal: AbortSignal;
+  #follower: Follower | undefined;
+
+  private constructor(source: TransferSource, { transfers, signal }: RemoteBigPartOptions) {
+    this.source = source;
+    this.#transfers = transfers;
+    this.#signal = signal;
+  }
+
+  /** @throws LoaderError `resource_not_in_cdn`, or any code that begins with `cdn_` */
+  static async find(resource: ResourceName, small: SmallPart, options: RemoteBigPartOptions): Promise<RemoteBigPart> {
+    const { session, signal } = options;
+    const { cdn } = session;
+    const object = await cdn.openObject(resource.folder, bigPartFile(resource), PREFLIGHT_LENGTH, signal);
+    const record = { bigLength: object.length, smallSha256: small.sha256 };
+    return new RemoteBigPart({ cdn, object, resource, record }, options);
+  }
+
+  get length(): number {
+    return this.source.object.length;
+  }
+
+  get tail(): Buffer {
+    return this.source.object.tail;
+  }
+
+  async *chunks(): AsyncGenerator<Buffer, void, undefined> {
+    const { cdn, object } = this.source;
+    this.#follower = this.#transfers.join(this.source, this.#signal);
+    let position = 0;
+    try {
+      for await (const chunk of this.#follower.chunks()) {
+        yield chunk;
+        position += chunk.length;
+      }
+      return;
+    } catch (error) {
+      if (!hasErrorCode(error, 'cache_unusable')) throw error;
+    }
+    await this[Symbol.asyncDispose](); // The transfer's file takes room on a disk that may be full.
+    yield* cdn.readRange(object, position, object.length, this.#signal);
+  }
+
+  /**
+   * Leaves the transfer. The end of `chunks` is too early for that: it waits until the cache has its copy, and the client
+   * must not wait for the disk.
+   */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#follower?.[Symbol.asyncDispose]();
+  }
+}
+
+/** @throws LoaderError `cache_unusable` when the copy is shorter than it was; the system's error */
+async function readTail({ handle, length }: OpenCopy): Promise<Buffer> {
+  const start = Math.max(0, length - PREFLIGHT_LENGTH);
+  try {
+    return await readFully(handle, Buffer.alloc(length - start), start, length);
+  } catch (error) {
+    throw error instanceof EndOfFileError ? cutFile(error) : error;
+  }
+}

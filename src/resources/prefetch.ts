@@ -1,0 +1,60 @@
+import type { BigPartCache } from '../cache/big-part-cache.ts';
+import type { Logger } from '../logger.ts';
+import type { ResourceName } from '../resource-name.ts';
+import { CachedBigPart, type BigPart } from './big-part.ts';
+import type { SmallPart } from './envelope-parts.ts';
+import type { TransferSource } from './shared-transfer.ts';
+import type { SharedTransfers } from './shared-transfers.ts';
+
+export interface PrefetchOptions {
+  readonly cache: BigPartCache;
+  readonly transfers: SharedTransfers;
+  readonly logger: Logger;
+}
+
+/**
+ * A resource that was asked for, so that the cache gets its big part: key and padding are proven, its length is known.
+ * Nothing is open for it, so there may be many at a time.
+ */
+export class Prefetch {
+  /** Bytes of the big part. */
+  readonly length: number;
+  readonly #resource: ResourceName;
+  readonly #small: SmallPart;
+  readonly #source: TransferSource | undefined;
+  readonly #options: PrefetchOptions;
+
+  constructor(resource: ResourceName, small: SmallPart, big: BigPart, options: PrefetchOptions) {
+    this.length = big.length;
+    this.#resource = resource;
+    this.#small = small;
+    this.#source = big.source;
+    this.#options = options;
+  }
+
+  /** Whether the cache had a fitting copy when the resource was asked for. */
+  get isCached(): boolean {
+    return this.#source === undefined;
+  }
+
+  /**
+   * Fetches the version that was asked for into the cache, and yields the number of its bytes that are stored. It asks
+   * nothing but the ranges of the CDN, and nothing at all where the cache has a fitting copy by now. After a failure, and
+   * when the consumer leaves, nothing unfinished is left on the disk or of connections.
+   *
+   * @throws LoaderError, such as `cdn_object_changed` when the CDN has another version by now; the reason of `signal`
+   */
+  async *run(signal: AbortSignal): AsyncGenerator<number, void, undefined> {
+    if (this.#source === undefined) return;
+    const { cache, transfers } = this.#options;
+    using _hold = cache.hold(this.#resource);
+    {
+      // While other resources had their turn, a load may have brought this one.
+      await using copy = await CachedBigPart.find(this.#resource, this.#small, this.#options);
+      if (copy !== undefined) return;
+    }
+    signal.throwIfAborted();
+    await using follower = transfers.join(this.#source, signal);
+    yield* follower.stored();
+  }
+}

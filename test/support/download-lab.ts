@@ -1,0 +1,149 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
+import { NEVER } from '../../src/async/abort.ts';
+import { S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
+import { DownloadService } from '../../src/resources/download-service.ts';
+import { smallPartLength } from '../../src/resources/envelope-parts.ts';
+import { SharedTransfers } from '../../src/resources/shared-transfers.ts';
+import { encryptBuffer } from '../../src/security/envelope-cipher.ts';
+import { CacheFolder } from './cache-folder.ts';
+
+const MIB = 1024 * 1024;
+export const RESOURCE = { folder: 'models', name: 'm' };
+const KEY = randomBytes(32);
+/** Three ranges. */
+export const PLAINTEXT = randomBytes(17 * MIB + 123);
+const ENVELOPE = encryptBuffer(PLAINTEXT, KEY);
+export const SMALL = ENVELOPE.subarray(0, smallPartLength(ENVELOPE.length));
+export const BIG = ENVELOPE.subarray(SMALL.length);
+export const RECORD = { bigLength: BIG.length, smallSha256: createHash('sha256').update(SMALL).digest('hex') };
+
+/** An S3 server of one object. */
+export class OneObjectServer {
+  /** Of the requests for a range from its first byte on. */
+  readonly ranges: string[] = [];
+  /** The number of requests for the end of the object. */
+  ends = 0;
+  etag = '"1"';
+  /** Undefined for none. */
+  object: Buffer | undefined = BIG;
+  /** Called with the bytes of a body that are sent already, of those that have more than 1 MiB. */
+  beforeRest: (sent: number) => Promise<void> = () => Promise.resolve();
+  readonly #server: Server = createServer((request, response) => {
+    void this.#answer(request, response);
+  });
+
+  async start(): Promise<string> {
+    this.#server.listen(0, '127.0.0.1');
+    await once(this.#server, 'listening');
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  async connections(): Promise<number> {
+    return await new Promise((resolve, reject) => {
+      this.#server.getConnections((error, count) => {
+        if (error === null) resolve(count);
+        else reject(error);
+      });
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#server.closeAllConnections();
+    this.#server.close();
+    await once(this.#server, 'close');
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { range = '', 'if-match': wanted = this.etag } = request.headers;
+    const [, first = '', last = ''] = /^bytes=(\d*)-(\d+)$/.exec(range) ?? [];
+    if (first === '') this.ends++;
+    else this.ranges.push(`${first}-${last}`);
+    if (this.object === undefined) return void response.writeHead(404).end();
+    if (wanted !== this.etag) return void response.writeHead(412).end();
+    const total = this.object.length;
+    const [start, end] = first === '' ? [Math.max(0, total - Number(last)), total] : [Number(first), Number(last) + 1];
+    response.writeHead(206, {
+      etag: this.etag,
+      'content-range': `bytes ${start}-${end - 1}/${total}`,
+      'content-length': end - start,
+    });
+    const sent = Math.min(end - start, MIB);
+    response.write(this.object.subarray(start, start + sent));
+    if (sent < end - start) await this.beforeRest(sent);
+    response.end(this.object.subarray(start + sent, end));
+  }
+}
+
+/** A Resource API that has one small part. */
+export class OneSmallPart {
+  small = SMALL;
+  /** The number of fetches. */
+  fetches = 0;
+
+  fetchResource(): Promise<Buffer> {
+    this.fetches++;
+    return Promise.resolve(this.small);
+  }
+
+  fetchKeyFragment(): Promise<never> {
+    return Promise.reject(new Error('a load needs no key fragment'));
+  }
+
+  storeResource(): Promise<never> {
+    return Promise.reject(new Error('a load stores nothing'));
+  }
+}
+
+/** Downloads of one resource, with a cache in a folder and an upstream that knows nothing else. */
+export class DownloadLab implements AsyncDisposable {
+  readonly folder: CacheFolder;
+  readonly server: OneObjectServer;
+  readonly cdn: S3CdnManager;
+  readonly api = new OneSmallPart();
+  readonly downloads: DownloadService;
+  key = KEY;
+
+  private constructor(folder: CacheFolder, server: OneObjectServer, host: string) {
+    this.folder = folder;
+    this.server = server;
+    const keys = { accessKeyId: 'none', secretAccessKey: 'none' };
+    this.cdn = new S3CdnManager(
+      { host, region: 'none', bucket: 'b', downloader: keys, uploader: keys, resourceKey: undefined },
+      { stallTimeoutMs: 2000 },
+    );
+    const { cache, logger } = folder;
+    this.downloads = new DownloadService({
+      upstream: { currentSession: () => ({ api: this.api, cdn: this.cdn, resourceAesKey: () => this.key }) },
+      cache,
+      transfers: new SharedTransfers({ cache, logger }),
+      publicationLocks: new KeyedReadWriteLock(),
+      logger,
+    });
+  }
+
+  static async create(): Promise<DownloadLab> {
+    const server = new OneObjectServer();
+    return new DownloadLab(await CacheFolder.create(), server, await server.start());
+  }
+
+  /** Loads the resource whole, and closes it. */
+  async load(): Promise<boolean> {
+    await using opened = await this.downloads.open(RESOURCE, NEVER);
+    return Buffer.concat(await Array.fromAsync(opened.chunks, (chunk) => Buffer.from(chunk))).equals(PLAINTEXT);
+  }
+
+  /** Whether the copy may be evicted, in which case it is. */
+  async isRemovable(): Promise<boolean> {
+    return (await this.folder.cache.removeUnlessHeld(await this.folder.entry('m.big'))) === 'removed';
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.cdn.close();
+    await this.server.stop();
+    await this.folder.remove();
+  }
+}
