@@ -1,12 +1,11 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
 export const ENV_EXAMPLE = path.join(ROOT, '.env.example');
-const DOCUMENT = path.join(ROOT, 'docs/configuration.md');
 /** The document that has the table of the configuration. */
-export const CONFIG_DOCUMENT = existsSync(DOCUMENT) ? DOCUMENT : path.join(ROOT, 'README.md');
+export const CONFIG_DOCUMENT = path.join(ROOT, 'docs/configuration.md');
 
 const TABLE = /^\| variable .*\n(?:\|.*\n)+/m;
 

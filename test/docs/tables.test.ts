@@ -1,0 +1,268 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync } from 'node:fs';
+import path from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import type { FastifyInstance } from 'fastify';
+import { SECTION_LETTERS } from '../../bench/options.ts';
+import { loadConfig } from '../../src/config/config.ts';
+import { ERRORS } from '../../src/errors.ts';
+import { buildApp } from '../../src/http/app.ts';
+import { toLogLine, toScheduleView, toTaskSummary, toTaskView } from '../../src/http/schemas/task.ts';
+import { createLogger } from '../../src/logger.ts';
+import { createProviders } from '../../src/providers/providers.ts';
+import { createServices, type Services } from '../../src/services.ts';
+import type { Schedule } from '../../src/tasks/schedule.ts';
+import { TASK_STATUSES, type Task } from '../../src/tasks/task.ts';
+import { ProgressMeter } from '../../src/unlock/unlock-progress.ts';
+import { registeredRoutes } from '../support/registered-routes.ts';
+import { codeOf, Document, readProjectFile, ROOT } from './documents.ts';
+
+/** The tables of the documents are those of the code. */
+
+const API = new Document('docs/http-api.md');
+
+describe('docs/operating.md', () => {
+  const rows = new Document('docs/operating.md').section('Error codes').table;
+
+  it('lists every error code with its status and meaning', () => {
+    const expected = Object.entries(ERRORS).map(([code, { status, meaning }]) => [code, String(status), meaning]);
+    assert.deepEqual(
+      rows.map(([code, status, meaning]) => [codeOf(code), status, meaning]),
+      expected,
+    );
+  });
+
+  it('says what to do about each of them', () => {
+    const mute = rows.filter(([, , , action = '']) => action.length < 10).map(([code]) => code);
+    assert.deepEqual(mute, []);
+  });
+});
+
+describe('docs/architecture.md', () => {
+  const page = new Document('docs/architecture.md');
+
+  it('lists every room of the sources', () => {
+    const rooms = readdirSync(path.join(ROOT, 'src'), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name);
+    const listed = page.section('Rooms').table.map(([room]) => codeOf(room));
+    assert.deepEqual(
+      listed.filter((room) => room.startsWith('src/') && !room.endsWith('.ts')).sort(),
+      rooms.map((room) => `src/${room}`).sort(),
+    );
+    for (const room of listed) assert.ok(existsSync(path.join(ROOT, room)), room);
+  });
+
+  it('has the floors that the test of the imports has', () => {
+    const [, array = ''] =
+      /const FLOORS[^=]*= (\[\n[^]*?\n\]);/.exec(readProjectFile('test/unit/architecture.test.ts')) ?? [];
+    const rows = array.split('\n').map((line) => [...line.matchAll(/'([\w-]+)'/g)].map((match) => match[1] ?? ''));
+    const floors = rows.filter((rooms) => rooms.length > 0);
+    assert.ok(floors.length > 8);
+    const [documented = ''] = page.section('Floors').blocks('text');
+    assert.deepEqual(
+      documented.split('\n').map((line) => line.split('  ')),
+      floors,
+    );
+  });
+
+  it('names files that exist', () => {
+    const named = page.inlineCode.filter((code) => /^[\w./-]+\.(?:ts|json|md)$/.test(code) && code.includes('/'));
+    assert.ok(named.length > 25, `${named.length} are found`);
+    const missing = named.filter(
+      (file) => !existsSync(path.join(ROOT, file)) && !existsSync(path.join(ROOT, 'src', file)),
+    );
+    assert.deepEqual(missing, []);
+  });
+});
+
+describe('docs/bench.md', () => {
+  it('names the first and the last section', () => {
+    const letters = new Document('docs/bench.md').inlineCode.filter((code) => /^[a-z]$/.test(code));
+    assert.equal(letters.sort()[0], SECTION_LETTERS[0]);
+    assert.equal(letters.at(-1), SECTION_LETTERS.at(-1));
+  });
+});
+
+describe('docs/http-api.md', () => {
+  let app: FastifyInstance;
+  let services: Services;
+  let url: string;
+
+  before(async () => {
+    ({ app, services } = await createApp());
+    url = await app.listen({ host: '127.0.0.1', port: 0 });
+  });
+
+  after(async () => {
+    await app.close();
+    await services.close();
+  });
+
+  it('lists the routes of the app, with their methods', async () => {
+    const documented = new Map<string, string[]>();
+    for (const [method, route] of documentedRoutes()) documented.set(route, [...(documented.get(route) ?? []), method]);
+    // Each path also has a route for the methods that it refuses, so these tell no methods.
+    const paths = [...new Set(registeredRoutes(app).map((route) => route.path.replace(/:(\w+)/g, '{$1}')))];
+    assert.deepEqual(paths.sort(), [...documented.keys()].sort());
+    for (const [route, methods] of documented) {
+      const response = await fetch(url + route.replace(/\{\w+\}/, 'name'), { method: 'PATCH' });
+      assert.equal(response.status, 405, route);
+      const allowed = (response.headers.get('allow') ?? '').split(', ').filter((method) => method !== 'HEAD');
+      assert.deepEqual(allowed.sort(), methods.sort(), route);
+    }
+  });
+
+  for (const [route, send] of Object.entries({
+    'POST /login': () => post('/login', { email: 'operator@example.com', password: 'any' }),
+    'POST /load/{filename}': () => post('/load/name', { folder: 'models' }),
+    'POST /upload/{filename}': () => upload('name'),
+    'POST /unlock': () => post('/unlock', { email: 'operator@example.com', password: 'any' }),
+  })) {
+    it(`tells the status with which ${route} fails`, async () => {
+      const { status } = await send();
+      assert.ok(status >= 400);
+      assert.match(rowOf(route), new RegExp(`\\b${status}\\b`));
+    });
+  }
+
+  it('tells the status of the routes of tasks without an API key', async () => {
+    const { status } = await fetch(`${url}/tasks`);
+    assert.match(
+      API.section('The API key').text,
+      new RegExp(`the routes of tasks and schedules always return ${status}`),
+    );
+  });
+
+  it('shows an error, and the fault of a request, as they are', async () => {
+    const [error, faults] = API.section('Errors')
+      .blocks('json')
+      .map((block) => JSON.parse(block) as unknown);
+    assert.deepEqual(await (await post('/load/name', { folder: 'models' })).json(), error);
+    assert.deepEqual(await (await post('/load/name', {})).json(), faults);
+  });
+
+  it('has the fields of the two routes of health', async () => {
+    assert.deepEqual(await (await fetch(`${url}/health`)).json(), { status: 'healthy' });
+    const status = (await (await fetch(`${url}/status`)).json()) as object;
+    assert.deepEqual(fieldsOf('Login and health'), Object.keys(status));
+  });
+
+  it('has the fields of the status of the unlock', async () => {
+    const status = (await (await fetch(`${url}/unlock/status`)).json()) as object;
+    assert.deepEqual(fieldsOf("The unlock's status", 0), Object.keys(status));
+    const meter = new ProgressMeter();
+    meter.take({ bytesDone: 1, bytesTotal: 2, imagesDone: 0, imagesTotal: 1, currentImages: [], fraction: 0.5 });
+    assert.deepEqual(fieldsOf("The unlock's status", 1), Object.keys(meter.read(false) ?? {}));
+  });
+
+  it('has the fields of tasks, lines and schedules', () => {
+    const short = Object.keys(toTaskSummary(TASK));
+    assert.deepEqual(fieldsOf('The short form of a task'), short);
+    const whole = Object.keys(toTaskView(TASK)).filter((field) => !short.includes(field));
+    assert.deepEqual(fieldsOf('The whole task'), whole);
+    assert.deepEqual(fieldsOf('The log'), Object.keys(toLogLine({ line: 1, timeMs: 0, level: 'info', text: '' })));
+    const schedule = toScheduleView(SCHEDULE);
+    assert.deepEqual(fieldsOf('Schedules', 1), Object.keys(schedule));
+    assert.deepEqual(fieldsOf('Schedules', 2), Object.keys(schedule.last_run ?? {}));
+  });
+
+  async function upload(name: string): Promise<Response> {
+    const form = new FormData();
+    form.append('data', new Blob(['model']), name);
+    return await fetch(`${url}/upload/${name}`, { method: 'POST', body: form });
+  }
+
+  async function post(route: string, body: unknown): Promise<Response> {
+    return await fetch(url + route, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+  }
+});
+
+describe('docs/tasks.md', () => {
+  const page = new Document('docs/tasks.md');
+
+  it('lists every provider with its parameters', () => {
+    const unused = {} as Parameters<typeof createProviders>[0];
+    const expected = createProviders(unused).map(({ name, schema }) => {
+      const { properties } = schema as unknown as { readonly properties: Readonly<Record<string, unknown>> };
+      return [name, Object.keys(properties)];
+    });
+    const documented = page
+      .section('Providers')
+      .table.map(([name, parameters = '']) => [
+        codeOf(name),
+        [...parameters.matchAll(/`(\w+)`/g)].map((match) => match[1]),
+      ]);
+    assert.deepEqual(documented, expected);
+  });
+
+  it('lists every status', () => {
+    const listed = page.section('How a task ends').table.map(([status]) => codeOf(status));
+    assert.deepEqual(listed, [...TASK_STATUSES]);
+  });
+});
+
+const TASK: Task = {
+  uid: '',
+  provider: '',
+  status: 'complete',
+  progress: 100,
+  bytesDone: 0,
+  bytesTotal: null,
+  parameters: {},
+  result: null,
+  error: null,
+  code: null,
+  attempt: 1,
+  retryOf: null,
+  scheduleId: null,
+  createdAtMs: 0,
+  finishedAtMs: 0,
+};
+
+const SCHEDULE: Schedule = {
+  id: '',
+  provider: '',
+  parameters: {},
+  cron: '',
+  timezone: '',
+  catchUp: false,
+  createdAtMs: 0,
+  nextDueAtMs: null,
+  lastDue: { dueAtMs: 0, outcome: 'missed', task: null, reason: '' },
+};
+
+/** The app with its real services. Nothing listens at its Resource API or its Docker engine. */
+async function createApp(): Promise<{ app: FastifyInstance; services: Services }> {
+  const logger = createLogger({ level: 'silent' });
+  const config = loadConfig({
+    RESOURCE_API_URL: 'http://127.0.0.1:9',
+    IMAGES_PATH: '/no/images.enc',
+    STATE_DIR: '/no/state',
+    DOCKER_HOST: 'unix:///no/engine.sock',
+  });
+  const services = createServices(config, logger);
+  return { app: await buildApp(services, { ...config, logger }), services };
+}
+
+/** Method and path. */
+function documentedRoutes(): (readonly [method: string, route: string])[] {
+  return API.section('Routes').table.map(([route]) => {
+    const [method = '', routePath = ''] = codeOf(route).split(' ');
+    return [method, routePath];
+  });
+}
+
+function rowOf(route: string): string {
+  const row = API.section('Routes').table.find(([cell]) => codeOf(cell) === route);
+  return (row ?? []).join(' ');
+}
+
+/** The names in the first column of a table. */
+function fieldsOf(title: string, table = 0): string[] {
+  return (API.section(title).tables[table] ?? []).map(([field]) => codeOf(field));
+}
