@@ -6,7 +6,7 @@ import { releaseChunk } from '../files/release-chunk.ts';
 import { readSmallFile, UnfitFileError } from '../files/small-file.ts';
 import { asRecord, parseJson } from '../json.ts';
 
-/** The digests of a copy's chunks. They stand beside it as `<name>.big.sums` (docs/protocol.md section 5). */
+/** The digests of a copy's chunks. They stand beside it as `<name>.big.sums` (docs/protocol.md section 9). */
 export interface ChunkDigests {
   /** Bytes of the big part. */
   readonly bigLength: number;

@@ -18,7 +18,7 @@ import {
   text,
 } from './kinds.ts';
 
-/** The templates of the keys, unless the environment names others (docs/protocol.md section 3). */
+/** The templates of the keys, unless the environment names others (docs/protocol.md section 1). */
 export const DEFAULT_KEY_TEMPLATES = {
   hardware: 'azaion-loader/hardware/v1/{hardware}',
   api: 'azaion-loader/api/v1/{email}/{password}/{hardware_hash}',

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, globSync } from 'node:fs';
 import path from 'node:path';
 import { describe, it } from 'node:test';
-import { Document, DOCUMENTS, ROOT } from './documents.ts';
+import { Document, DOCUMENTS, readProjectFile, ROOT } from './documents.ts';
 
 describe('links', () => {
   it('are read at all: a check of nothing would pass', () => {
@@ -22,6 +22,23 @@ describe('links', () => {
       assert.deepEqual(broken, []);
     });
   }
+
+  it('within the comments of the sources lead to pages and sections that exist', () => {
+    const broken: string[] = [];
+    let count = 0;
+    for (const file of globSync('{src,lab,demo,test,bench}/**/*.ts', { cwd: ROOT })) {
+      for (const [reference, page = '', section] of readProjectFile(file).matchAll(
+        /\b(docs\/[\w-]+\.md)(?: section (\d+))?/g,
+      )) {
+        count++;
+        const isThere = existsSync(path.join(ROOT, page)) || file.startsWith('test/docs/');
+        const hasSection = section === undefined || readProjectFile(page).includes(`\n## ${section}. `);
+        if (!isThere || !hasSection) broken.push(`${file}: ${reference}`);
+      }
+    }
+    assert.ok(count > 20, `${count} are found`);
+    assert.deepEqual(broken, []);
+  });
 
   it('of the README lead to every page of docs/', () => {
     const readme = new Document('README.md');
