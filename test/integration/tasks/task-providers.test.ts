@@ -439,10 +439,17 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
     assert.deepEqual([attempt, retryOf, parameters], [2, uid, before.parameters]);
     await eventually(async () => (await device.tasks.lines(again?.uid ?? '')).length > 0);
     assert.match((await device.tasks.lines(again?.uid ?? ''))[0]?.text ?? '', /Waiting until somebody logs in/);
-    await sleep(100);
+    let hasLogin = false;
+    const hadLogin: boolean[] = [];
+    device.s3Proxy.fault = () => {
+      hadLogin.push(hasLogin);
+      return PASS;
+    };
     assert.equal(device.s3Proxy.requests.length, 0);
+    hasLogin = true;
     await device.login();
     const task = await device.tasks.ended(again?.uid ?? '');
+    assert.ok(hadLogin.length > 0 && !hadLogin.includes(false), 'the CDN was asked before the login');
     assert.deepEqual([task.status, task.attempt], ['complete', 2]);
     assert.deepEqual(
       outcomes(task).map(([, status]) => status),

@@ -611,14 +611,18 @@ describe('stored schedules', () => {
   }
 });
 
-describe('a thousand schedules', () => {
-  it('hold up the rest of the Loader only for a moment', () => {
+describe('a thousand schedules that are due at once', () => {
+  it('hold up the rest of the Loader for less than a second', () => {
     const { id } = schedules.create({ ...HOURLY, timezone: 'Europe/Berlin' });
     const insert = lab.database.prepare(COPY_SCHEDULE);
     for (let count = 1; count < 1_000; count++) insert.run(`copy-${count}`, id);
     restart();
-    const start = performance.now();
+    nowMs = FIRST_MS;
+    // The time of the processor: other processes of the machine do not count.
+    const before = process.cpuUsage();
     schedules.tick();
-    assert.ok(performance.now() - start < 1_000);
+    const { user, system } = process.cpuUsage(before);
+    assert.deepEqual([...new Set(schedules.list().map(({ lastDue }) => lastDue?.outcome))], ['started', 'skipped']);
+    assert.ok(user + system < 1_000_000, `${(user + system) / 1000} ms`);
   });
 });

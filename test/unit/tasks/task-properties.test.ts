@@ -3,6 +3,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, it, mock } from 'node:test';
 import fc from 'fast-check';
+import { NEVER } from '../../../src/async/abort.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { createLogger } from '../../../src/logger.ts';
 import { CronExpression } from '../../../src/tasks/cron-expression.ts';
@@ -12,14 +13,14 @@ import { Schedules } from '../../../src/tasks/schedules.ts';
 import { FIRST_POSITION, parseEventPosition, type TaskEvent } from '../../../src/tasks/task-events.ts';
 import type { Task } from '../../../src/tasks/task.ts';
 import { ControlledProvider, DAY_MS, HOUR_MS, TaskLab, type ControlledRun } from '../../support/task-lab.ts';
-import { NEVER } from '../../../src/async/abort.ts';
 
-/** Random sequences of what may happen to tasks. `npm run test:properties` runs a hundred times as many. */
-const RUNS = Number(process.env['LOADER_TEST_PROPERTY_RUNS'] ?? 10_000);
-/** Repeats a run that failed: its message has the seed. */
+/** The number of random sequences of what may happen to tasks. `npm run test:properties` has a million. */
+const RUNS = Number(process.env['LOADER_TEST_PROPERTY_RUNS'] ?? 1_000);
+/** Set it to repeat a sequence that failed: the message has the seed. */
 const SEED = Number(process.env['LOADER_TEST_PROPERTY_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
-/** Sequences between two lines that tell how far it is. */
+/** Sequences with one seed. */
 const CHUNK = 1_000;
+/** A line of output comes after as many chunks. */
 const CHUNKS_PER_LINE = 20;
 
 /** What a clock shows before it is set. */
@@ -666,7 +667,7 @@ describe(`tasks in random sequences, seed ${SEED}`, () => {
     );
   });
 
-  const liveRuns = Math.ceil(RUNS / 10);
+  const liveRuns = Math.max(250, Math.ceil(RUNS / 10));
   it(`are told to those who follow them, whenever these come: ${liveRuns} sequences`, async () => {
     mock.timers.enable({ apis: ['setTimeout'] });
     syncBuiltinESMExports(); // For modules that have imported the timers by name.
@@ -681,7 +682,7 @@ describe(`tasks in random sequences, seed ${SEED}`, () => {
 });
 
 describe(`schedules under a random clock, seed ${SEED}`, () => {
-  const runs = Math.ceil(RUNS / 20);
+  const runs = Math.max(200, Math.ceil(RUNS / 20));
   it(`use each time at most once, and never stall: ${runs} sequences`, async () => {
     const start = fc.record({
       startMs: fc.nat(40_000).map((hours) => UNSET_CLOCK_MS + (hours / 4) * HOUR_MS),

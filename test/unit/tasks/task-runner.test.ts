@@ -402,10 +402,13 @@ describe('a result that can not be stored', () => {
     ['a function', () => 1],
   ] as const) {
     it(`fails its own task, and no other: ${what}`, async () => {
-      lab.begin('a');
+      const { uid } = lab.begin('a');
       await settle();
       a.last.complete(result as unknown as null);
       await settle();
+      const failed = lab.stored(uid);
+      assert.deepEqual([failed.status, failed.code, failed.result], ['failed', 'internal_error', null]);
+      assert.ok(lab.logLines.some((line) => line.includes('the result of a task is not JSON')));
       const other = lab.begin('b');
       await settle();
       b.last.complete('good');
@@ -416,10 +419,12 @@ describe('a result that can not be stored', () => {
   }
 
   it('is not kept of a part either', async () => {
-    lab.begin('a');
+    const { uid } = lab.begin('a');
     await settle();
     a.last.fail(new PartialResultError('prefetch_incomplete', 'One of two.', 1n as unknown as null));
     await settle();
+    const failed = lab.stored(uid);
+    assert.deepEqual([failed.status, failed.code, failed.result], ['failed', 'prefetch_incomplete', null]);
     lab.begin('b');
     lab.begin('a');
   });
@@ -488,24 +493,31 @@ describe('the log of a task', () => {
 });
 
 describe('cancelling', () => {
-  it('is answered when the side effects have stopped', async () => {
+  it('returns when the side effects have stopped', async () => {
     const task = lab.begin('a');
     await settle();
     const { signal } = a.last.context;
     a.last.context.report({ bytesDone: 1, bytesTotal: 4 });
-    let answer: Task | undefined;
-    const cancelled = lab.runner.cancel(task.uid).then((ended) => (answer = ended));
-    const second = lab.runner.cancel(task.uid);
+    const order: string[] = [];
+    const cancelled = Promise.all(
+      [1, 2].map(async () => {
+        const answer = await lab.runner.cancel(task.uid);
+        order.push('answered');
+        return answer;
+      }),
+    );
     await settle();
     assert.equal(signal.aborted, true);
     assert.equal((signal.reason as LoaderError).code, 'task_cancelled');
-    assert.equal(answer, undefined);
     assert.equal(find(task.uid).status, 'in_progress');
     assert.equal(lab.runner.create('a', {}), undefined);
     a.last.context.log('info', 'tidying up');
+    order.push('stopped');
     a.last.fail(new Error('whatever it says'));
-    const ended = await cancelled;
-    assert.deepEqual(await second, ended);
+    const [ended, second] = await cancelled;
+    assert.deepEqual(order, ['stopped', 'answered', 'answered']);
+    assert.ok(ended !== undefined);
+    assert.deepEqual(second, ended);
     assert.deepEqual(find(task.uid), ended);
     assert.deepEqual(
       [ended.status, ended.code, ended.error, ended.result, ended.progress],

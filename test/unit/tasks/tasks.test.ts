@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
+import { openTaskDatabase } from '../../../src/tasks/task-database.ts';
 import { Tasks } from '../../../src/tasks/tasks.ts';
 import { ControlledProvider, DAY_MS, makeLogger, settle } from '../../support/task-lab.ts';
 
@@ -78,12 +79,25 @@ async function eventually(isSo: () => boolean): Promise<void> {
 }
 
 function isOpen(service: Tasks): boolean {
+  return failureOf(service) === undefined;
+}
+
+/** Why there are no tasks. Each attempt to open the database that fails makes another error. */
+function failureOf(service: Tasks): unknown {
   try {
     service.runner.list();
-    return true;
-  } catch {
-    return false;
+    return undefined;
+  } catch (error) {
+    return error;
   }
+}
+
+/** Waits until the next attempt to open the database has failed. */
+async function nextFailure(service: Tasks): Promise<void> {
+  const earlier = failureOf(service);
+  mock.timers.tick(RETRY_MS);
+  await eventually(() => failureOf(service) !== earlier);
+  assert.notEqual(failureOf(service), undefined);
 }
 
 describe('the service of the tasks', () => {
@@ -154,7 +168,7 @@ describe('the service of the tasks', () => {
       await service.start();
       const { runner } = service;
       mock.timers.tick(RETRY_MS);
-      await settleOnDisk();
+      await service.stop(); // It waits for an attempt that has begun, and this one would fail: the database is in use.
       assert.equal(service.runner, runner);
       assert.deepEqual(logLines, []);
     });
@@ -228,14 +242,12 @@ describe('the service of the tasks without a database', () => {
       assert.throws(() => service.runner, { ...UNAVAILABLE, message: reason });
       assert.equal(errors().length, 1);
       assert.match(errors()[0] ?? '', /Tasks and schedules do not work until this is mended/);
-      for (let attempt = 0; attempt < 3; attempt++) {
-        mock.timers.tick(RETRY_MS);
-        await settleOnDisk();
-      }
+      for (let attempt = 0; attempt < 3; attempt++) await nextFailure(service);
       assert.equal(errors().length, 1); // Not each time.
       await rm(stateDir);
       mock.timers.tick(RETRY_MS - 1);
-      await settleOnDisk();
+      // An attempt that began a millisecond early would have opened it by the time that this one has.
+      (await openTaskDatabase(path.join(folder, 'other'), logger)).close();
       assert.equal(isOpen(service), false);
       mock.timers.tick(1);
       await eventually(() => isOpen(service));
@@ -360,8 +372,3 @@ describe('the service of the tasks without a database', () => {
     });
   });
 });
-
-/** Time enough for an attempt to open, which fails. */
-async function settleOnDisk(): Promise<void> {
-  for (let turn = 0; turn < 50; turn++) await settle();
-}
