@@ -1,13 +1,15 @@
-/** What the engine says while it loads an image (Docker Engine API, POST /images/load): one JSON object per line. */
+import { asRecord, parseJson } from '../json.ts';
+
+/** Hears what the engine says while it loads an image. */
 export interface LoadReplyListener {
-  /** Bytes of a layer's file that are registered, of how many. Engines may say nothing of it. */
+  /** `current` is the bytes of a layer's file that are registered. Some engines tell nothing of it. */
   readonly onLayerProgress: (layerId: string, current: number) => void;
 }
 
 /** No engine writes longer lines. */
 const MAX_LINE_LENGTH = 64 * 1024;
 
-/** Reads a load's reply, in pieces as it comes. */
+/** Reads the reply to a load, piece by piece: one JSON object a line (Docker Engine API, POST /images/load). */
 export class LoadReply {
   readonly #listener: LoadReplyListener;
   readonly #decoder = new TextDecoder();
@@ -24,7 +26,7 @@ export class LoadReply {
     const lines = (this.#rest + this.#decoder.decode(bytes, { stream: true })).split('\n');
     this.#rest = lines.pop() ?? '';
     for (const line of [...lines, this.#rest]) {
-      if (line.length > MAX_LINE_LENGTH) throw new Error('it has a line without an end');
+      if (line.length > MAX_LINE_LENGTH) throw new Error('the reply has a line without an end');
     }
     for (const line of lines) this.#takeLine(line);
   }
@@ -33,7 +35,7 @@ export class LoadReply {
   end(): void {
     this.#takeLine(this.#rest);
     this.#rest = '';
-    if (this.#lines === 0) throw new Error('it is empty');
+    if (this.#lines === 0) throw new Error('the reply is empty');
   }
 
   /** What the engine could not do, in its words. */
@@ -44,7 +46,8 @@ export class LoadReply {
   #takeLine(line: string): void {
     if (line.trim() === '') return;
     this.#lines++;
-    const message = parseLine(line);
+    const message = asRecord(parseJson(line));
+    if (message === undefined) throw new Error('the reply has a line that is no JSON object, or is cut');
     const detail = asRecord(message['errorDetail']);
     if (detail !== undefined || typeof message['error'] === 'string') {
       this.#error ??= [detail?.['message'], message['error'], 'no reason given'].find(
@@ -57,21 +60,4 @@ export class LoadReply {
       this.#listener.onLayerProgress(message['id'], current);
     }
   }
-}
-
-function parseLine(line: string): Readonly<Record<string, unknown>> {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch {
-    // A line that is cut is no JSON either.
-  }
-  const record = asRecord(value);
-  if (record === undefined) throw new Error('it has a line that is no JSON object, or is cut');
-  return record;
-}
-
-function asRecord(value: unknown): Readonly<Record<string, unknown>> | undefined {
-  const isRecord = typeof value === 'object' && value !== null && !Array.isArray(value);
-  return isRecord ? (value as Record<string, unknown>) : undefined;
 }

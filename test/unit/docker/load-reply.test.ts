@@ -161,7 +161,7 @@ describe('what is no reply of an engine', () => {
 
   it('is an empty one, which may have line breaks', () => {
     for (const pieces of [[], [Buffer.alloc(0)], [Buffer.from('\n\r\n  \n')]]) {
-      assert.throws(() => hear(pieces), /it is empty/);
+      assert.throws(() => hear(pieces), /the reply is empty/);
     }
   });
 
