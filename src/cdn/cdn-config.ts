@@ -1,5 +1,6 @@
 import { load as parseYaml } from 'js-yaml';
 import { LoaderError } from '../errors.ts';
+import { asRecord } from '../json.ts';
 
 export interface AccessKeyPair {
   readonly accessKeyId: string;
@@ -10,7 +11,7 @@ export interface AccessKeyPair {
 export interface CdnConfig {
   readonly host: string;
   readonly region: string;
-  /** With a bucket the folder is part of the key; without, the folder is the bucket. */
+  /** With a bucket, the folder is part of the key; without one, the folder is the bucket. */
   readonly bucket: string | undefined;
   readonly downloader: AccessKeyPair;
   readonly uploader: AccessKeyPair;
@@ -30,10 +31,11 @@ export function parseCdnConfig(text: string): CdnConfig {
   } catch {
     throw new LoaderError('cdn_config_invalid', 'cdn.yaml is not YAML.');
   }
-  if (typeof document !== 'object' || document === null || Array.isArray(document)) {
+  const record = asRecord(document);
+  if (record === undefined) {
     throw new LoaderError('cdn_config_invalid', 'cdn.yaml is not a mapping of names to values.');
   }
-  const fields = new Map<string, unknown>(Object.entries(document));
+  const fields = new Map<string, unknown>(Object.entries(record));
   return Object.freeze({
     host: parseHost(requireText(fields, 'host')),
     region: optionalText(fields, 'region') ?? 'us-east-1',
@@ -53,7 +55,7 @@ export function parseCdnConfig(text: string): CdnConfig {
 function optionalText(fields: ReadonlyMap<string, unknown>, name: string): string | undefined {
   const value = fields.get(name);
   if (value === undefined || value === null) return undefined;
-  // An access key of digits only is a number to YAML, and would lose its leading zeros.
+  // YAML takes an access key of digits only for a number, which would lose its leading zeros.
   if (typeof value !== 'string' || value === '') {
     throw new LoaderError('cdn_config_invalid', `cdn.yaml: ${name} must be a non-empty text; quote it.`);
   }

@@ -1,23 +1,14 @@
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import { abortReason } from '../async/abort.ts';
+import { asRecord } from '../json.ts';
 
-/**
- * An error of the AWS SDK as a LoaderError. What was one already, and what `signal` aborted, stays what it is.
- */
+/** An error of the AWS SDK as a LoaderError. A LoaderError, and the reason of an aborted `signal`, stay what they are. */
 export function toCdnError(error: unknown, signal: AbortSignal): Error {
   if (error instanceof LoaderError) return error;
   if (signal.aborted) return abortReason(signal);
   const name = error instanceof Error ? error.name : '';
   const status = httpStatus(error);
-  if (status === 412) {
-    return new LoaderError(
-      'cdn_object_changed',
-      'The big part on the CDN was replaced while it was read; load again.',
-      {
-        cause: error,
-      },
-    );
-  }
+  if (status === 412) return objectChanged(error);
   if (status === 404 && (name === 'NoSuchKey' || name === 'NoSuchBucket' || name === 'NotFound')) {
     return new LoaderError('resource_not_in_cdn', 'The CDN has no big part of that name in that folder.', {
       cause: error,
@@ -41,6 +32,11 @@ export function toCdnError(error: unknown, signal: AbortSignal): Error {
   });
 }
 
+export function objectChanged(cause?: unknown): LoaderError {
+  const message = 'The big part on the CDN was replaced while it was read; load again.';
+  return new LoaderError('cdn_object_changed', message, { cause });
+}
+
 /** Whether another attempt may succeed: the connection or the server failed, not the request. */
 export function isTransientCdnError(error: unknown): boolean {
   if (!(error instanceof LoaderError)) return false;
@@ -49,8 +45,6 @@ export function isTransientCdnError(error: unknown): boolean {
 }
 
 function httpStatus(error: unknown): number | undefined {
-  if (!(error instanceof Error) || !('$metadata' in error)) return undefined;
-  const metadata: unknown = error.$metadata;
-  if (typeof metadata !== 'object' || metadata === null || !('httpStatusCode' in metadata)) return undefined;
-  return typeof metadata.httpStatusCode === 'number' ? metadata.httpStatusCode : undefined;
+  const status = asRecord(asRecord(error)?.['$metadata'])?.['httpStatusCode'];
+  return typeof status === 'number' ? status : undefined;
 }

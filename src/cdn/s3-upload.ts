@@ -15,12 +15,12 @@ interface CompletedPart {
   readonly ETag: string;
 }
 
-/** How long the removal of an unfinished upload may take, in ms: it must happen even when the request was aborted. */
+/** How long the removal of an unfinished upload may take, in ms. It happens even when the request was aborted. */
 const ABORT_TIMEOUT_MS = 10_000;
 
 /**
- * One S3 multipart upload. The object that stood before stays until `complete` succeeds; every other end goes through
- * `abort`, which leaves no parts in the bucket.
+ * One S3 multipart upload. The earlier object stays until `complete` succeeds. Every other end needs `abort`, which
+ * leaves no parts in the bucket.
  */
 export class S3Upload {
   readonly #client: S3Client;
@@ -45,7 +45,7 @@ export class S3Upload {
   ): Promise<S3Upload> {
     const target = { Bucket: location.bucket, Key: location.key };
     try {
-      // Not aborted: an upload whose ID we never heard could not be removed.
+      // Without the signal: an upload whose ID we never got could not be removed.
       const answer = await client.send(new CreateMultipartUploadCommand(target));
       if (answer.UploadId === undefined) {
         throw new LoaderError('cdn_invalid_response', 'The CDN began an upload without an ID.');
@@ -59,7 +59,7 @@ export class S3Upload {
     }
   }
 
-  /** Sends part `partNumber`, from 1. The body must stay as it is until then; it is sent again after a failure. */
+  /** Sends part `partNumber`, from 1. The body must not change meanwhile: it is sent again after a failure. */
   async sendPart(partNumber: number, body: Buffer<ArrayBuffer>): Promise<void> {
     try {
       const command = new UploadPartCommand({ ...this.#target, PartNumber: partNumber, Body: body });
@@ -75,8 +75,8 @@ export class S3Upload {
   }
 
   /**
-   * Makes the parts one object, in the place of what was there before. All parts must have been sent. It can't be
-   * aborted: half-way, nobody would know which object stands.
+   * Makes the parts one object, in the place of an earlier one. All parts must have been sent. It can't be aborted: it
+   * would then be unknown which of the two objects stands.
    */
   async complete(): Promise<void> {
     const parts = this.#parts.toSorted((a, b) => a.PartNumber - b.PartNumber);
@@ -85,13 +85,13 @@ export class S3Upload {
         new CompleteMultipartUploadCommand({ ...this.#target, MultipartUpload: { Parts: parts } }),
       );
     } catch (error) {
-      // Perhaps only the answer was lost. The abort decides: nobody but us ends this upload, so if it is gone, it became
-      // an object; and if the abort succeeds, it never will.
+      // Perhaps only the answer was lost. The abort decides: only this Loader ends the upload. If the upload is gone, it
+      // became an object; if the abort succeeds, it never will.
       if ((await this.#abort().catch(() => 'unknown')) !== 'gone') throw uploadError(error, NEVER);
     }
   }
 
-  /** Removes the parts that were sent. No part may be under way any more, or it could stay behind. */
+  /** Removes the parts that were sent. A part that is still under way could stay behind. */
   async abort(): Promise<void> {
     await this.#abort();
   }
@@ -109,8 +109,8 @@ export class S3Upload {
 }
 
 /**
- * Gives the signer the digest of the body, with which the server checks what it received. The SDK would compute it on
- * the main thread, and keep everybody else waiting for the time of a whole part.
+ * Gives the signer the digest of the body, by which the server checks what it received. The SDK would compute it on the
+ * main thread, and all other requests would wait meanwhile.
  */
 async function signPayload(command: UploadPartCommand, body: Buffer<ArrayBuffer>): Promise<void> {
   const digest = Buffer.from(await subtle.digest('SHA-256', body));
@@ -124,7 +124,7 @@ async function signPayload(command: UploadPartCommand, body: Buffer<ArrayBuffer>
   );
 }
 
-/** Ceph says NoSuchKey for an upload that has ended. */
+/** Ceph calls an upload that has ended NoSuchKey. */
 function isNoSuchUpload(error: unknown): boolean {
   return error instanceof Error && (error.name === 'NoSuchUpload' || error.name === 'NoSuchKey');
 }

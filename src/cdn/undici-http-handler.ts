@@ -5,11 +5,11 @@ import { systemErrorCode } from '../errors.ts';
 export interface UndiciHttpHandlerOptions {
   /** For a connection, for the headers of an answer, and between two chunks of its body, in ms. */
   readonly timeoutMs: number;
-  /** Connections to one host; more requests wait their turn. */
+  /** Connections to one host; further requests wait for a free one. */
   readonly connections: number;
 }
 
-/** What the AWS SDK hands over: a signed request, of which downloads use no body. */
+/** A signed request of the AWS SDK. Downloads have no body. */
 interface SignedRequest {
   readonly protocol: string;
   readonly hostname: string;
@@ -41,7 +41,7 @@ export class UndiciHttpHandler {
       connections,
       connect: { timeout: timeoutMs },
       headersTimeout: timeoutMs,
-      // The SDK reads the bodies of errors, without a watchdog. While a reader is busy, this clock stands still.
+      // For the bodies of errors, which the SDK reads without a watchdog. This clock stands still while a reader is busy.
       bodyTimeout: timeoutMs,
       pipelining: 1,
     });
@@ -60,7 +60,7 @@ export class UndiciHttpHandler {
         headers: { ...request.headers },
         signal: options.abortSignal instanceof AbortSignal ? options.abortSignal : null,
       });
-      // A body that is destroyed before its end, because its headers were enough, emits an error that is nobody's.
+      // A body that is destroyed before its end, because its headers were enough, emits an error that has no reader.
       answer.body.on('error', () => undefined);
       const headers = Object.entries(answer.headers).map(([name, value]) => [name, String(value)]);
       return {
@@ -75,9 +75,8 @@ export class UndiciHttpHandler {
     }
   }
 
-  /** The SDK's way to change a handler's options; there are none to change. */
   updateHttpClientConfig(): void {
-    // All is set at construction.
+    // The SDK would change options by this; all are set at construction.
   }
 
   httpHandlerConfigs(): Record<string, never> {
@@ -89,7 +88,7 @@ export class UndiciHttpHandler {
   }
 }
 
-/** As it was signed: RFC 3986 escapes, which encodeURIComponent leaves out for five characters. */
+/** The query as it was signed. RFC 3986 escapes five characters that encodeURIComponent does not. */
 function queryString(query: SignedRequest['query']): string {
   const pairs = Object.entries(query ?? {}).flatMap(([name, value]) =>
     (typeof value === 'string' ? [value] : (value ?? [''])).map((item) => `${escape(name)}=${escape(item)}`),
@@ -101,7 +100,7 @@ function escape(text: string): string {
   return encodeURIComponent(text).replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`);
 }
 
-/** The names and codes by which the SDK knows what it may send again. */
+/** An error with the name and code by which the SDK knows what it may send again. */
 function toSdkError(error: unknown): unknown {
   const code = systemErrorCode(error);
   if (code === 'UND_ERR_SOCKET') {

@@ -151,7 +151,12 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
   });
 
   const REPLIES: readonly (readonly [string, string, RegExp, Parameters<typeof reply>[0]])[] = [
-    ['garbage', 'engine_invalid_response', /broke off its reply, or sent one that no/, { body: 'garbage\n', end: 'clean' }],
+    [
+      'garbage',
+      'engine_invalid_response',
+      /broke off its reply, or sent one that no/,
+      { body: 'garbage\n', end: 'clean' },
+    ],
     ['nothing', 'engine_invalid_response', /broke off/, { body: '', end: 'clean' }],
     [
       'an error line',

@@ -1,0 +1,160 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterEach, describe, it } from 'node:test';
+import { NEVER } from '../../../src/async/abort.ts';
+import { S3CdnManager } from '../../../src/cdn/s3-cdn-manager.ts';
+
+const CONTENT = Buffer.from('0123456789');
+const ETAG = '"one"';
+
+const closing: (() => unknown)[] = [];
+
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close();
+});
+
+/** A CDN that is a real server with `listener`, and a manager of it. */
+async function startCdn(listener: RequestListener, bucket?: string): Promise<S3CdnManager> {
+  const server = createServer(listener);
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  closing.push(async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  });
+  const cdn = new S3CdnManager(
+    {
+      host: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      region: 'eu-1',
+      bucket,
+      downloader: { accessKeyId: 'DOWN', secretAccessKey: 'down secret' },
+      uploader: { accessKeyId: 'UP', secretAccessKey: 'up secret' },
+      resourceKey: 'resource key',
+    },
+    { stallTimeoutMs: 300 },
+  );
+  closing.push(() => cdn.close());
+  return cdn;
+}
+
+/** Answers the range of CONTENT that is asked for, as S3 does. */
+const serveContent: RequestListener = (request, response) => {
+  const [, first = '', last = ''] = /^bytes=(\d*)-(\d*)$/.exec(request.headers.range ?? '') ?? [];
+  const start = first === '' ? Math.max(0, CONTENT.length - Number(last)) : Number(first);
+  const end = first === '' ? CONTENT.length : Number(last) + 1;
+  const range = `bytes ${start}-${end - 1}/${CONTENT.length}`;
+  response.writeHead(206, { etag: ETAG, 'content-range': range, 'content-length': end - start });
+  response.end(CONTENT.subarray(start, end));
+};
+
+const read = async (cdn: S3CdnManager, start = 0, end = CONTENT.length) => {
+  const object = await cdn.openObject('models', 'm.big', 4, NEVER);
+  return Buffer.concat(await Array.fromAsync(cdn.readRange(object, start, end, NEVER))).toString();
+};
+
+describe('the CDN', () => {
+  it('sees the keys of the downloader in downloads and those of the uploader in uploads, and no other secret', async () => {
+    const seen: string[] = [];
+    const cdn = await startCdn((request, response) => {
+      const lines = JSON.stringify(request.rawHeaders);
+      assert.doesNotMatch(lines + (request.url ?? ''), /secret|resource key/);
+      seen.push(`${request.method} ${/Credential=(\w+)/.exec(lines)?.[1]}`);
+      if (request.method === 'GET') serveContent(request, response);
+      else response.end('<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>');
+    });
+    await read(cdn);
+    await cdn.startUpload('models', 'm.big', NEVER);
+    assert.deepEqual(seen, ['GET DOWN', 'GET DOWN', 'POST UP']);
+  });
+
+  it('is asked for a key in the bucket, or for a bucket that is the folder', async () => {
+    for (const [bucket, url] of [
+      ['all', '/all/models/m.big?x-id=GetObject'],
+      [undefined, '/models/m.big?x-id=GetObject'],
+    ] as const) {
+      let seen: string | undefined;
+      const cdn = await startCdn((request, response) => {
+        seen = request.url;
+        serveContent(request, response);
+      }, bucket);
+      await cdn.openObject('models', 'm.big', 4, NEVER);
+      assert.equal(seen, url);
+    }
+  });
+});
+
+describe('an object', () => {
+  it('is found with its length and its end', async () => {
+    const cdn = await startCdn(serveContent);
+    const { length, tail, etag } = await cdn.openObject('models', 'm.big', 4, NEVER);
+    assert.deepEqual([length, tail.toString(), etag], [10, '6789', ETAG]);
+    assert.equal((await cdn.openObject('models', 'm.big', 50, NEVER)).tail.toString(), '0123456789');
+  });
+
+  it('is read in ranges of the version that was found', async () => {
+    const conditions: unknown[] = [];
+    const cdn = await startCdn((request, response) => {
+      conditions.push(request.headers['if-match']);
+      serveContent(request, response);
+    });
+    assert.equal(await read(cdn, 2, 7), '23456');
+    assert.deepEqual(conditions, [undefined, ETAG]);
+  });
+
+  for (const [how, breakOff] of [
+    ['breaks', (destroy: () => void) => destroy()],
+    ['goes silent', () => undefined],
+  ] as const) {
+    it(`is read on at the next byte when the connection ${how}`, { timeout: 10_000 }, async () => {
+      const ranges: unknown[] = [];
+      const cdn = await startCdn((request, response) => {
+        ranges.push(request.headers.range);
+        if (ranges.length !== 2) {
+          serveContent(request, response);
+          return;
+        }
+        response.writeHead(206, { etag: ETAG, 'content-range': 'bytes 0-9/10', 'content-length': 10 });
+        response.write(CONTENT.subarray(0, 3), () => setTimeout(() => breakOff(() => response.destroy()), 20));
+      });
+      assert.equal(await read(cdn), '0123456789');
+      assert.deepEqual(ranges, ['bytes=-4', 'bytes=0-9', 'bytes=3-9']);
+    });
+  }
+
+  for (const [what, code, status, headers] of [
+    ['another version', 'cdn_object_changed', 206, { etag: '"two"', 'content-range': 'bytes 0-9/10' }],
+    ['that the version is gone', 'cdn_object_changed', 412, {}],
+    ['another range', 'cdn_invalid_response', 206, { etag: ETAG, 'content-range': 'bytes 1-9/10' }],
+    ['another length', 'cdn_invalid_response', 206, { etag: ETAG, 'content-range': 'bytes 0-9/11' }],
+    ['the whole, without a range', 'cdn_invalid_response', 200, { etag: ETAG }],
+    ['that access is denied', 'cdn_access_denied', 403, {}],
+  ] as const) {
+    it(`fails with ${code} when a range is answered with ${what}`, async () => {
+      let calls = 0;
+      const cdn = await startCdn((request, response) => {
+        if (calls++ === 0) serveContent(request, response);
+        else response.writeHead(status, headers).end(CONTENT);
+      });
+      await assert.rejects(read(cdn), { name: 'LoaderError', code });
+      assert.equal(calls, 2);
+    });
+  }
+
+  it('fails with cdn_error after five attempts at a server that fails', { timeout: 20_000 }, async () => {
+    let calls = 0;
+    const cdn = await startCdn((_, response) => {
+      calls++;
+      response.writeHead(503).end();
+    });
+    await assert.rejects(cdn.openObject('models', 'm.big', 4, NEVER), { code: 'cdn_error' });
+    assert.equal(calls, 5);
+  });
+
+  it('fails with cdn_invalid_response without an ETag: a change would go unseen', async () => {
+    const cdn = await startCdn((_, response) => {
+      response.writeHead(206, { 'content-range': 'bytes 6-9/10' }).end('6789');
+    });
+    await assert.rejects(cdn.openObject('models', 'm.big', 4, NEVER), { code: 'cdn_invalid_response' });
+  });
+});
