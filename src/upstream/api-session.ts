@@ -1,10 +1,10 @@
+import { NEVER } from '../async/abort.ts';
 import { LoaderError } from '../errors.ts';
 import { decryptBuffer } from '../security/envelope-cipher.ts';
-import { TokenRejectedError, type ResourceApi } from './resource-api.ts';
-import { NEVER } from '../async/abort.ts';
+import type { ApiToken, ResourceApi } from './resource-api.ts';
 
 export interface ApiSessionOptions {
-  readonly api: ResourceApi;
+  readonly api: Pick<ResourceApi, 'getKeyFragment' | 'getResource' | 'login' | 'putResource'>;
   readonly email: string;
   readonly password: string;
   readonly hardware: string;
@@ -16,10 +16,10 @@ export interface ApiSessionOptions {
 }
 
 /**
- * One login to the Resource API. It outlives its token: when that is refused, one fresh login serves all who wait, and
- * each retries once.
+ * The calls of one login to the Resource API. It outlives its token: where the API refuses that, one fresh login serves
+ * all calls that wait for it.
  */
-export class ApiSession {
+export class ApiSession implements ApiToken {
   readonly #options: ApiSessionOptions;
   #token: string;
   #renewal: Promise<string> | undefined;
@@ -29,67 +29,52 @@ export class ApiSession {
     this.#token = options.token;
   }
 
-  /** Fetches a file and decrypts it. @throws LoaderError of ResourceApi, `token_refused`, `envelope_invalid` */
+  /** Fetches a file and decrypts it. @throws LoaderError of ResourceApi, `envelope_invalid` */
   async fetchResource(folder: string, fileName: string, signal: AbortSignal): Promise<Buffer> {
     const { api, password, hardware, apiAesKey } = this.#options;
-    const envelope = await this.#withToken(signal, (token) =>
-      api.getResource({ folder, fileName, password, hardware }, token, signal),
-    );
+    const envelope = await api.getResource({ folder, fileName, password, hardware }, this, signal);
     try {
       return decryptBuffer(envelope, apiAesKey);
     } catch (error) {
       throw new LoaderError(
         'envelope_invalid',
-        `${fileName} from the Resource API can't be decrypted: it is made for another user, password or hardware.`,
+        `${fileName} from the Resource API can't be decrypted: it was made for another user, password or hardware.`,
         { cause: error },
       );
     }
   }
 
-  /** Stores a file. @throws LoaderError of ResourceApi, `token_refused` */
+  /** Stores a file. @throws LoaderError of ResourceApi */
   async storeResource(folder: string, fileName: string, content: Buffer, signal: AbortSignal): Promise<void> {
-    await this.#withToken(signal, (token) => this.#options.api.putResource(folder, fileName, content, token, signal));
+    await this.#options.api.putResource(folder, fileName, content, this, signal);
   }
 
-  /** Fetches the secret of which the image archive's key is made. @throws LoaderError of ResourceApi, `token_refused` */
+  /** Fetches the secret of which the key of the image archive is made. @throws LoaderError of ResourceApi */
   async fetchKeyFragment(signal: AbortSignal): Promise<Buffer> {
-    return await this.#withToken(signal, (token) => this.#options.api.getKeyFragment(token, signal));
+    return await this.#options.api.getKeyFragment(this, signal);
   }
 
-  async #withToken<T>(signal: AbortSignal, call: (token: string) => Promise<T>): Promise<T> {
-    const token = this.#token;
-    try {
-      return await call(token);
-    } catch (error) {
-      if (!(error instanceof TokenRejectedError)) throw error;
-    }
-    const freshToken = await this.#renew(token);
-    signal.throwIfAborted();
-    try {
-      return await call(freshToken);
-    } catch (error) {
-      if (!(error instanceof TokenRejectedError)) throw error;
-      throw new LoaderError('token_refused', 'The Resource API refuses this user even with a fresh token.', {
-        cause: error,
-      });
-    }
+  get present(): string {
+    return this.#token;
   }
 
-  async #renew(rejectedToken: string): Promise<string> {
-    // Somebody else has renewed it since.
-    if (this.#token !== rejectedToken) return this.#token;
-    this.#renewal ??= this.#login().finally(() => {
-      this.#renewal = undefined;
-    });
+  async renew(refused: string): Promise<string> {
+    // Another call may have renewed it since.
+    if (this.#token !== refused) return this.#token;
+    this.#renewal ??= this.#login();
     return await this.#renewal;
   }
 
   async #login(): Promise<string> {
     const { api, email, password, checkToken } = this.#options;
-    // No caller's signal: others may wait for the same token. The API client's own deadline ends it.
-    const token = await api.login(email, password, NEVER);
-    checkToken(token);
-    this.#token = token;
-    return token;
+    try {
+      // No caller's signal: other calls may wait for the same token. The deadline of the call ends it.
+      const token = await api.login(email, password, NEVER);
+      checkToken(token);
+      this.#token = token;
+      return token;
+    } finally {
+      this.#renewal = undefined;
+    }
   }
 }

@@ -1,13 +1,13 @@
 import { FormData, type Dispatcher } from 'undici';
-import { LoaderError, systemErrorCode } from '../errors.ts';
+import { RetryCounter, type RetryPolicy } from '../async/retry.ts';
+import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
 import { asRecord } from '../json.ts';
 import { AnswerTooLongError, boundedCall, DeadlineError, jsonOf, type BoundedAnswer } from '../net/bounded-call.ts';
-import { retry } from '../async/retry.ts';
 
 export interface ResourceApiOptions {
   readonly baseUrl: string;
   readonly dispatcher: Dispatcher;
-  /** For one attempt of one call, from the connection to the last byte of the answer, in ms. */
+  /** For each attempt of a call, from the connection to the last byte of the answer, in ms. */
   readonly timeoutMs: number;
 }
 
@@ -19,31 +19,30 @@ export interface ResourceQuery {
   readonly hardware: string;
 }
 
+/** A token that can be replaced when the API refuses it. */
+export interface ApiToken {
+  readonly present: string;
+  /** Returns a token other than `refused`. @throws LoaderError of the login */
+  renew(refused: string): Promise<string>;
+}
+
 interface Call {
   readonly method: 'GET' | 'POST';
   /** Path under the base URL, percent-encoded. */
   readonly path: string;
-  readonly token?: string;
   readonly json?: unknown;
   readonly form?: FormData;
 }
 
-/** The largest answer that is taken: all are small, and none may exhaust the memory. */
+/** Bytes of the largest answer that is taken: all answers are small, and none may exhaust the memory. */
 const MAX_ANSWER_LENGTH = 4 * 1024 * 1024;
-const READ_ATTEMPTS = 3;
-const RETRY_BASE_DELAY_MS = 200;
-
-/** The API said that the token is no longer good. Never leaves this room: Session logs in again. */
-export class TokenRejectedError extends Error {
-  override readonly name = 'TokenRejectedError';
-}
 
 /**
- * The calls of the Resource API (docs/protocol.md section 5), one method each. It knows no session: tokens are
- * arguments.
+ * The calls of the Resource API (docs/protocol.md section 5), one method each. It knows no user: tokens are arguments.
  *
- * Common failures of all calls: LoaderError `api_unreachable`, `api_timeout`, `api_error`, `api_invalid_response`.
- * Messages and causes never quote what the API answered: that may be a token.
+ * Common failures of all calls: LoaderError `api_unreachable`, `api_timeout`, `api_error`, `api_invalid_response`. Calls
+ * with a token, which are repeated with a fresh one where the API refuses that: LoaderError of `login`, `token_refused`.
+ * Messages and causes never quote the answers of the API: an answer may be a token.
  */
 export class ResourceApi {
   readonly #options: ResourceApiOptions;
@@ -52,9 +51,9 @@ export class ResourceApi {
     this.#options = options;
   }
 
-  /** Answers the token. @throws LoaderError `wrong_credentials` */
+  /** Returns the token. @throws LoaderError `wrong_credentials` */
   async login(email: string, password: string, signal: AbortSignal): Promise<string> {
-    const answer = await this.#call({ method: 'POST', path: 'login', json: { email, password } }, signal);
+    const answer = await this.#call({ method: 'POST', path: 'login', json: { email, password } }, undefined, signal);
     if (answer.status === 401 || answer.status === 409) {
       throw new LoaderError('wrong_credentials', 'The Resource API refused the email and password.');
     }
@@ -62,54 +61,72 @@ export class ResourceApi {
     return parseToken(answer);
   }
 
-  /** Answers the file's envelope under the API key. @throws TokenRejectedError, LoaderError `resource_not_in_api` */
-  async getResource(query: ResourceQuery, token: string, signal: AbortSignal): Promise<Buffer> {
+  /** Returns the envelope of a file under the API key. @throws LoaderError `resource_not_in_api` */
+  async getResource(query: ResourceQuery, token: ApiToken, signal: AbortSignal): Promise<Buffer> {
     const call: Call = {
       method: 'POST',
       path: `resources/get/${encodeFolder(query.folder)}`,
-      token,
       json: { fileName: query.fileName, password: query.password, hardware: query.hardware },
     };
-    // A read changes nothing upstream, so it may be repeated.
-    const answer = await retry(
-      async () => assertSuccess(assertToken(await this.#call(call, signal))),
-      READ_RETRY,
-      signal,
-    );
-    assertNoWebPage(answer);
-    return answer.body;
+    return await this.#read(call, token, signal);
   }
 
-  /** Answers the key fragment's bytes as they are. @throws TokenRejectedError, LoaderError `key_fragment_invalid` */
-  async getKeyFragment(token: string, signal: AbortSignal): Promise<Buffer> {
-    const call: Call = { method: 'GET', path: 'binary-split/key-fragment', token };
-    const fetchOnce = async () => {
-      const answer = assertToken(await this.#call(call, signal));
-      if (answer.status === 404) throw noKeyFragment('has no key fragment for this user');
-      return assertSuccess(answer);
-    };
-    const answer = await retry(fetchOnce, READ_RETRY, signal);
-    assertNoWebPage(answer);
-    if (answer.body.length === 0) throw noKeyFragment('answered an empty key fragment');
-    return answer.body;
+  /** Returns the bytes of the key fragment as they are. @throws LoaderError `key_fragment_invalid` */
+  async getKeyFragment(token: ApiToken, signal: AbortSignal): Promise<Buffer> {
+    try {
+      const fragment = await this.#read({ method: 'GET', path: 'binary-split/key-fragment' }, token, signal);
+      if (fragment.length > 0) return fragment;
+    } catch (error) {
+      if (!hasErrorCode(error, 'resource_not_in_api')) throw error;
+      throw noKeyFragment('has no key fragment for this user');
+    }
+    throw noKeyFragment('sent an empty key fragment');
   }
 
-  /** Stores `content` as `fileName`. @throws TokenRejectedError */
+  /** Stores `content` as `fileName`. */
   async putResource(
     folder: string,
     fileName: string,
     content: Buffer,
-    token: string,
+    token: ApiToken,
     signal: AbortSignal,
   ): Promise<void> {
     const form = new FormData();
     form.append('data', new File([new Uint8Array(content)], fileName, { type: 'application/octet-stream' }));
-    assertSuccess(
-      assertToken(await this.#call({ method: 'POST', path: `resources/${encodeFolder(folder)}`, token, form }, signal)),
+    const call: Call = { method: 'POST', path: `resources/${encodeFolder(folder)}`, form };
+    assertSuccess(await this.#callWithToken(call, token, signal));
+  }
+
+  /** A call that changes nothing upstream, so that it may be repeated after a failure. */
+  async #read(call: Call, token: ApiToken, signal: AbortSignal): Promise<Buffer> {
+    const attempts = new RetryCounter(READ_RETRY);
+    for (;;) {
+      try {
+        const answer = assertSuccess(await this.#callWithToken(call, token, signal));
+        assertNoWebPage(answer);
+        return answer.body;
+      } catch (error) {
+        await attempts.pauseOrThrow(error, signal);
+      }
+    }
+  }
+
+  /** Makes the call again, once, with a fresh token where the API refuses the present one. */
+  async #callWithToken(call: Call, token: ApiToken, signal: AbortSignal): Promise<BoundedAnswer> {
+    const { present } = token;
+    const answer = await this.#call(call, present, signal);
+    if (!isTokenRefused(answer)) return answer;
+    const fresh = await token.renew(present);
+    signal.throwIfAborted();
+    const second = await this.#call(call, fresh, signal);
+    if (!isTokenRefused(second)) return second;
+    throw new LoaderError(
+      'token_refused',
+      `The Resource API refuses this user even with a fresh token (${second.status}).`,
     );
   }
 
-  async #call(call: Call, signal: AbortSignal): Promise<BoundedAnswer> {
+  async #call(call: Call, token: string | undefined, signal: AbortSignal): Promise<BoundedAnswer> {
     const { baseUrl, dispatcher, timeoutMs } = this.#options;
     try {
       return await boundedCall({
@@ -117,7 +134,7 @@ export class ResourceApi {
         method: call.method,
         url: new URL(call.path, `${baseUrl}/`),
         headers: {
-          ...(call.token === undefined ? {} : { authorization: `Bearer ${call.token}` }),
+          ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
           ...(call.json === undefined ? {} : { 'content-type': 'application/json' }),
         },
         body: call.form ?? (call.json === undefined ? undefined : JSON.stringify(call.json)),
@@ -143,25 +160,27 @@ function toApiError(error: unknown, { baseUrl, timeoutMs }: ResourceApiOptions):
     );
   }
   if (error instanceof AnswerTooLongError) {
-    return new LoaderError('api_invalid_response', 'The Resource API answered more than 4 MiB.', options);
+    return new LoaderError(
+      'api_invalid_response',
+      'The Resource API sent more than 4 MiB; check RESOURCE_API_URL.',
+      options,
+    );
   }
   const code = systemErrorCode(error) ?? 'unknown';
   return new LoaderError('api_unreachable', `The connection to the Resource API at ${host} failed (${code}).`, options);
 }
 
-const READ_RETRY = {
-  attempts: READ_ATTEMPTS,
-  baseDelayMs: RETRY_BASE_DELAY_MS,
-  isRetryable: (error: unknown) =>
-    error instanceof LoaderError && (error.code === 'api_unreachable' || error instanceof UnavailableError),
-};
-
-/** 502, 503 and 504: the API, or what stands before it, is down for a moment. */
+/** 502, 503 and 504: the API, or a proxy in front of it, is down for a moment. */
 class UnavailableError extends LoaderError {}
 
-function assertToken(answer: BoundedAnswer): BoundedAnswer {
-  if (answer.status === 401 || answer.status === 403) throw new TokenRejectedError(`status ${answer.status}`);
-  return answer;
+const READ_RETRY: RetryPolicy = {
+  attempts: 3,
+  baseDelayMs: 200,
+  isRetryable: (error) => error instanceof UnavailableError || hasErrorCode(error, 'api_unreachable'),
+};
+
+function isTokenRefused({ status }: BoundedAnswer): boolean {
+  return status === 401 || status === 403;
 }
 
 function assertSuccess(answer: BoundedAnswer): BoundedAnswer {
@@ -169,14 +188,14 @@ function assertSuccess(answer: BoundedAnswer): BoundedAnswer {
     throw new LoaderError('resource_not_in_api', 'The Resource API has no file of that name in that folder.');
   }
   if (answer.status >= 200 && answer.status < 300) return answer;
-  const message = `The Resource API answered ${answer.status}.`;
+  const message = `The Resource API answered with status ${answer.status}.`;
   if ([502, 503, 504].includes(answer.status)) throw new UnavailableError('api_error', message);
   throw new LoaderError('api_error', message);
 }
 
 function assertNoWebPage(answer: BoundedAnswer): void {
   if (!String(answer.headers['content-type'] ?? '').startsWith('text/html')) return;
-  throw new LoaderError('api_invalid_response', 'The Resource API answered a web page; check RESOURCE_API_URL.');
+  throw new LoaderError('api_invalid_response', 'The Resource API sent a web page; check RESOURCE_API_URL.');
 }
 
 function noKeyFragment(what: string): LoaderError {
@@ -186,7 +205,7 @@ function noKeyFragment(what: string): LoaderError {
 function parseToken(answer: BoundedAnswer): string {
   const token = asRecord(jsonOf(answer))?.['token'];
   if (typeof token === 'string') return token;
-  throw new LoaderError('api_invalid_response', 'The Resource API answered no token; check RESOURCE_API_URL.');
+  throw new LoaderError('api_invalid_response', 'The Resource API sent no token; check RESOURCE_API_URL.');
 }
 
 function encodeFolder(folder: string): string {

@@ -1,13 +1,14 @@
 import jwt from 'jsonwebtoken';
 import { LoaderError } from '../errors.ts';
+import { asRecord } from '../json.ts';
 
-/** What the signature of a token is checked with; without either, its claims are only decoded. */
+/** The keys that check the signature of a token. Without either, its claims are decoded and not checked. */
 export interface TokenKeys {
   readonly publicKeyPem: string | undefined;
   readonly secret: string | undefined;
 }
 
-// A public key must never be taken for an HMAC secret, so each kind has its own algorithms.
+// Each kind of key has its own algorithms: a public key must never serve as an HMAC secret.
 const PUBLIC_KEY_ALGORITHMS: jwt.Algorithm[] = [
   'RS256',
   'RS384',
@@ -22,39 +23,38 @@ const PUBLIC_KEY_ALGORITHMS: jwt.Algorithm[] = [
 const SECRET_ALGORITHMS: jwt.Algorithm[] = ['HS256', 'HS384', 'HS512'];
 
 /**
- * The claims of a token that was received this moment.
+ * The claims of a token that the API has just sent.
  *
- * Its times are not judged: a device's clock may be wrong, and the API says by 401 when a token is no longer good.
+ * Its times are not checked: the clock of a device may be wrong, and the API refuses an expired token anyway.
  *
  * @throws LoaderError `token_invalid`
  */
 export function readClaims(token: string, keys: TokenKeys): Record<string, unknown> {
   if (keys.publicKeyPem !== undefined) return verify(token, keys.publicKeyPem, PUBLIC_KEY_ALGORITHMS, 'JWT_PUBLIC_KEY');
   if (keys.secret !== undefined) return verify(token, keys.secret, SECRET_ALGORITHMS, 'JWT_SECRET');
-  const claims = decode(token);
-  if (isClaims(claims)) return claims;
-  throw new LoaderError('token_invalid', 'The Resource API answered a token that is no JWT.');
+  const claims = asRecord(decode(token));
+  if (claims !== undefined) return claims;
+  throw new LoaderError('token_invalid', 'The Resource API sent a token that is not a JWT; check RESOURCE_API_URL.');
 }
 
 function verify(token: string, key: string, algorithms: jwt.Algorithm[], variable: string): Record<string, unknown> {
   try {
-    const claims = jwt.verify(token, key, { algorithms, ignoreExpiration: true, ignoreNotBefore: true });
-    if (isClaims(claims)) return claims;
+    const claims = asRecord(jwt.verify(token, key, { algorithms, ignoreExpiration: true, ignoreNotBefore: true }));
+    if (claims !== undefined) return claims;
     throw new Error('the claims are no object');
   } catch {
-    throw new LoaderError('token_invalid', `The token's signature does not match ${variable}.`);
+    throw new LoaderError(
+      'token_invalid',
+      `The signature of the token does not match ${variable}: set the key of this Resource API.`,
+    );
   }
 }
 
-/** No cause is kept: the parser's error quotes the token's payload. */
+/** The error of the parser is dropped: it quotes the payload of the token. */
 function decode(token: string): unknown {
   try {
     return jwt.decode(token);
   } catch {
     return undefined;
   }
-}
-
-function isClaims(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

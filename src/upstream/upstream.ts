@@ -22,7 +22,7 @@ export interface UpstreamOptions {
 
 const CDN_CONFIG_FILE = 'cdn.yaml';
 
-/** Knows who is logged in upstream: to the Resource API and, with what it says, to the CDN. */
+/** Knows the user that is logged in: to the Resource API and, with the keys that it hands out, to the CDN. */
 export class Upstream {
   readonly #options: UpstreamOptions;
   readonly #firstLogin = Promise.withResolvers<undefined>();
@@ -46,21 +46,21 @@ export class Upstream {
   /** The session of the last login. @throws LoaderError `not_authenticated` */
   currentSession(): Session {
     if (this.#session === undefined) {
-      throw new LoaderError('not_authenticated', 'Nobody is logged in: POST /login first.');
+      throw new LoaderError('not_authenticated', 'No user is logged in: POST /login first.');
     }
     return this.#session;
   }
 
   /**
-   * Logs in: token, claims, hardware, keys, cdn.yaml. The new session counts when all of it succeeded; until then, and
-   * after a failure, the earlier one stays as it was.
+   * Logs in: token, claims, hardware, keys, cdn.yaml. The new session takes the place of the earlier one when all of these
+   * have succeeded. After a failure the earlier one stays.
    *
    * @throws LoaderError whose code tells the step that failed
    */
   async login(email: string, password: string, signal: AbortSignal): Promise<Session> {
     const attempt = ++this.#attempts;
     const session = await this.#createSession(email, password, signal);
-    // Of two logins at the same time, the one that was asked for later wins, whichever is ready first.
+    // The later one of two logins at the same time wins, whichever is ready first.
     if (attempt < this.#attemptOfSession) return session;
     this.#session = session;
     this.#attemptOfSession = attempt;
@@ -69,7 +69,7 @@ export class Upstream {
     return session;
   }
 
-  /** Closes the connections to the CDN. For the end of the process. */
+  /** Closes the connections to the CDN. Call it at the end of the process. */
   close(): void {
     this.#session?.cdn.close();
   }
@@ -93,7 +93,9 @@ export class Upstream {
       user,
       api: session,
       cdn: openCdn(cdnConfig),
-      resourceAesKey: () => keys.resourceAesKey(cdnConfig.resourceKey),
+      resourceAesKey() {
+        return keys.resourceAesKey(cdnConfig.resourceKey);
+      },
     });
   }
 }

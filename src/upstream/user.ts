@@ -1,20 +1,20 @@
-/** The roles of the Resource API that the Loader knows; it grants nothing to any other. */
+/** The roles of the Resource API that the Loader knows. Another role grants nothing. */
 export const ROLES = ['None', 'Operator', 'Validator', 'CompanionPC', 'Admin', 'ResourceUploader', 'ApiAdmin'] as const;
 export type Role = (typeof ROLES)[number];
 
-/** Who is logged in, from the claims of the token. */
+/** The user that is logged in, from the claims of the token. */
 export interface User {
   readonly id: string | undefined;
   readonly email: string | undefined;
-  /** As the token has it, known or not. */
+  /** The role as the token names it, known or not. */
   readonly roleName: string;
-  /** `None` where the role is unknown: that grants nothing. */
+  /** `None` for an unknown role. */
   readonly role: Role;
   /** Unix time in seconds. */
   readonly expiresAt: number | undefined;
 }
 
-/** Claim names: the short ones, and the long URIs that .NET issues for the same. */
+/** The names of the claims: the short ones, and the URIs that .NET issues for the same claims. */
 const ID_CLAIMS = ['nameid', 'http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier'];
 const EMAIL_CLAIMS = [
   'unique_name',

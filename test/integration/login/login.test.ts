@@ -104,7 +104,7 @@ describe('POST /login', { skip: S3_SKIP }, () => {
         device.apiProxy.fault = () => ({ kind: 'answer', status: 500, body: 'stack trace' });
       },
       code: 'api_error',
-      detail: /^The Resource API answered 500\.$/,
+      detail: /^The Resource API answered with status 500\.$/,
     },
     {
       title: 'the API answers a token that is no JWT',
@@ -112,7 +112,7 @@ describe('POST /login', { skip: S3_SKIP }, () => {
         device.apiProxy.fault = () => ({ kind: 'answer', status: 200, body: '{"token":"not-a-jwt"}' });
       },
       code: 'token_invalid',
-      detail: /no JWT/,
+      detail: /not a JWT/,
     },
     {
       title: 'the API refuses the fresh token',

@@ -580,7 +580,7 @@ describe('a verify', { skip: S3_SKIP }, () => {
     const { status, result } = await device.tasks.run('verify');
     const { bad_copies: badCopies, bad } = result as { bad: number; bad_copies: object[] };
     assert.deepEqual([status, bad], ['complete', 1]);
-    const error = 'Nobody is logged in: POST /login first.';
+    const error = 'No user is logged in: POST /login first.';
     assert.deepEqual(badCopies, [
       { folder: 'models', file: 'two.big', mended: false, error, code: 'not_authenticated' },
     ]);

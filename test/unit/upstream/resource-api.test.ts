@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { NEVER } from '../../../src/async/abort.ts';
+import { LoaderError } from '../../../src/errors.ts';
+import type { ApiToken } from '../../../src/upstream/resource-api.ts';
+import { ScriptedApi } from '../../support/scripted-api.ts';
+
+const QUERY = { folder: 'models', fileName: 'm.small', password: 'secret', hardware: 'hardware' };
+const TOKEN: ApiToken = {
+  present: 'token-0',
+  renew: () => Promise.reject(new LoaderError('wrong_credentials', 'The token needs no renewal here.')),
+};
+
+let api: ScriptedApi;
+
+beforeEach(async () => {
+  api = await ScriptedApi.start();
+});
+
+afterEach(async () => {
+  await api[Symbol.asyncDispose]();
+});
+
+describe('a read', () => {
+  for (const status of [502, 503, 504]) {
+    it(`is repeated after ${status}, three times in all`, async () => {
+      api.answer = () => (api.calls.length < 3 ? { status } : { body: 'content' });
+      assert.equal(String(await api.client().getResource(QUERY, TOKEN, NEVER)), 'content');
+      api.calls.length = 0;
+      api.answer = () => ({ status });
+      await assert.rejects(api.client().getResource(QUERY, TOKEN, NEVER), { code: 'api_error' });
+      assert.equal(api.calls.length, 3);
+    });
+  }
+
+  const answers = [
+    [{ status: 500 }, 'api_error'],
+    [{ status: 404 }, 'resource_not_in_api'],
+    [{ type: 'text/html', body: '<p>Welcome to the hotel network</p>' }, 'api_invalid_response'],
+    [{ body: 'x'.repeat(4 * 1024 * 1024 + 1) }, 'api_invalid_response'],
+  ] as const;
+  for (const [answer, code] of answers) {
+    it(`is not repeated when it fails with ${code} (${JSON.stringify(answer).slice(0, 40)})`, async () => {
+      api.answer = () => answer;
+      await assert.rejects(api.client().getResource(QUERY, TOKEN, NEVER), { code });
+      assert.equal(api.calls.length, 1);
+    });
+  }
+
+  it('fails with api_timeout when the answer is late, and is not repeated', async () => {
+    api.answer = () => new Promise(() => undefined);
+    await assert.rejects(api.client(50).getResource(QUERY, TOKEN, NEVER), { code: 'api_timeout' });
+    assert.equal(api.calls.length, 1);
+  });
+
+  it('fails with the reason of its signal', async () => {
+    const abort = new AbortController();
+    const reason = new Error('the client has left');
+    api.answer = () => {
+      abort.abort(reason);
+      return new Promise(() => undefined);
+    };
+    await assert.rejects(api.client().getResource(QUERY, TOKEN, abort.signal), reason);
+  });
+
+  it('never quotes what the API answered', async () => {
+    api.answer = () => ({ status: 500, body: 'a-secret-in-a-stack-trace' });
+    await assert.rejects(api.client().getResource(QUERY, TOKEN, NEVER), (error) => {
+      assert.ok(error instanceof LoaderError);
+      assert.doesNotMatch(`${error.message} ${String(error.cause)}`, /a-secret/);
+      return true;
+    });
+  });
+});
+
+describe('a store', () => {
+  it('is not repeated, since the API may have taken it', async () => {
+    api.answer = () => ({ status: 503 });
+    const stored = api.client().putResource('models', 'm.small', Buffer.from('content'), TOKEN, NEVER);
+    await assert.rejects(stored, { code: 'api_error' });
+    assert.equal(api.calls.length, 1);
+    assert.match(api.calls[0]?.body ?? '', /filename="m\.small"/);
+  });
+});
+
+describe('the key fragment', () => {
+  it('comes as it is', async () => {
+    api.answer = () => ({ body: Buffer.from([0, 255, 10]) });
+    assert.deepEqual([...(await api.client().getKeyFragment(TOKEN, NEVER))], [0, 255, 10]);
+  });
+
+  it('is key_fragment_invalid where there is none, or an empty one', async () => {
+    for (const answer of [{ status: 404 }, { body: '' }]) {
+      api.answer = () => answer;
+      await assert.rejects(api.client().getKeyFragment(TOKEN, NEVER), { code: 'key_fragment_invalid' });
+    }
+  });
+});
+
+describe('a login', () => {
+  it('returns the token', async () => {
+    api.answer = () => ({ body: '{"token":"abc"}' });
+    assert.equal(await api.client().login('a@example.com', 'secret', NEVER), 'abc');
+    assert.deepEqual(JSON.parse(api.calls[0]?.body ?? ''), { email: 'a@example.com', password: 'secret' });
+  });
+
+  const answers = [
+    [{ status: 401 }, 'wrong_credentials'],
+    [{ status: 409 }, 'wrong_credentials'],
+    [{ body: '{"token":7}' }, 'api_invalid_response'],
+    [{ body: 'no JSON' }, 'api_invalid_response'],
+    [{ status: 503 }, 'api_error'],
+  ] as const;
+  for (const [answer, code] of answers) {
+    it(`fails with ${code} when the API answers ${JSON.stringify(answer)}, and is not repeated`, async () => {
+      api.answer = () => answer;
+      await assert.rejects(api.client().login('a@example.com', 'secret', NEVER), { code });
+      assert.equal(api.calls.length, 1);
+    });
+  }
+});
