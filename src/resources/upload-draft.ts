@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
+import type { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { LoaderError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
@@ -12,8 +13,16 @@ import { readCacheFileChunks } from './cache-file-chunks.ts';
 import { EnvelopeSplitter } from './envelope-parts.ts';
 import { S3PartUploader } from './s3-part-uploader.ts';
 
+/** What an upload needs of a Session. */
+export interface UploadSession extends Pick<Session, 'resourceAesKey'> {
+  readonly api: Pick<Session['api'], 'fetchResource' | 'storeResource'>;
+  readonly cdn: { startUpload(...place: Parameters<S3CdnManager['startUpload']>): Promise<PartsUpload> };
+}
+
+type PartsUpload = Pick<S3Upload, 'abort' | 'complete' | 'sendPart'>;
+
 export interface UploadDraftOptions {
-  readonly session: Pick<Session, 'cdn' | 'resourceAesKey'>;
+  readonly session: Pick<UploadSession, 'cdn' | 'resourceAesKey'>;
   readonly cache: Pick<BigPartCache, 'createDraft'>;
   readonly logger: Logger;
   readonly signal: AbortSignal;
@@ -27,7 +36,7 @@ export class UploadDraft implements AsyncDisposable {
   readonly #options: UploadDraftOptions;
   #resource: ResourceName;
   /** Undefined before the first one has begun, and after its end. */
-  #upload: S3Upload | undefined;
+  #upload: PartsUpload | undefined;
   #file: DraftFile | undefined;
   #small: Buffer = Buffer.alloc(0);
   #bigLength = 0;
@@ -132,7 +141,7 @@ export class UploadDraft implements AsyncDisposable {
     if (!parts.isFileComplete) await this.#giveUpFile();
   }
 
-  async #startUpload(): Promise<S3Upload> {
+  async #startUpload(): Promise<PartsUpload> {
     const { session, signal } = this.#options;
     const { folder } = this.#resource;
     this.#upload = await session.cdn.startUpload(folder, bigPartFile(this.#resource), signal);

@@ -5,8 +5,7 @@ import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { hasErrorCode, toError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { DEFAULT_FOLDER, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
-import type { Session } from '../upstream/session.ts';
-import { UploadDraft } from './upload-draft.ts';
+import { UploadDraft, type UploadSession } from './upload-draft.ts';
 
 export interface UploadServiceOptions {
   readonly upstream: { currentSession(): UploadSession };
@@ -14,9 +13,6 @@ export interface UploadServiceOptions {
   readonly publicationLocks: KeyedReadWriteLock;
   readonly logger: Logger;
 }
-
-/** What an upload needs of the session. */
-type UploadSession = Pick<Session, 'api' | 'cdn' | 'resourceAesKey'>;
 
 /** One item of an upload. They come in any order; there is one `data`, and at most one `folder`. */
 export type UploadItem =

@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { readFile, truncate, type FileHandle } from 'node:fs/promises';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { NEVER } from '../../../src/async/abort.ts';
+import { LoaderError } from '../../../src/errors.ts';
+import { decryptBuffer } from '../../../src/security/envelope-cipher.ts';
+import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
+import { KEY, sha256, uploadItems, UploadLab } from '../../support/upload-lab.ts';
+
+/** Two parts. */
+const CONTENT = randomBytes(9_000_000);
+const EARLIER = Buffer.from('the earlier small part');
+
+const hookedFs = new HookedFs();
+let lab: UploadLab;
+
+beforeEach(async () => {
+  lab = await UploadLab.create();
+});
+
+afterEach(async () => {
+  hookedFs.restore();
+  await lab[Symbol.asyncDispose]();
+});
+
+async function upload(folder: Parameters<typeof uploadItems>[1] = {}, signal = NEVER): Promise<void> {
+  await lab.uploads.upload('m', uploadItems(CONTENT, folder), signal);
+}
+
+/** What a load would get of the present upload. */
+function plaintextAt(place: string): Buffer {
+  const small = lab.api.files.get(`${place}.small`) ?? assert.fail(`no small part at ${place}`);
+  const big = lab.cdn.uploads.find((present) => present.state === 'completed' && present.place === `${place}.big`);
+  return decryptBuffer(Buffer.concat([small, big?.content ?? Buffer.alloc(0)]), KEY);
+}
+
+/** Changes each draft that is made from now on. */
+function onDraft(change: (handle: FileHandle) => void): void {
+  hookedFs.onOpen((handle, filePath) => {
+    // The first file of an upload; the cache makes others when it publishes.
+    if (!filePath.endsWith('.part')) return;
+    hookedFs.restore();
+    change(handle);
+  });
+}
+
+const noDrafts = async () => assert.deepEqual(await lab.folder.names('.parts').catch(() => []), []);
+
+describe('an upload', () => {
+  for (const [what, folder, place] of [
+    ['without a folder', {}, 'models/m'],
+    ['whose folder comes before its file', { before: 'a/b' }, 'a/b/m'],
+    ['whose folder comes after its file', { after: 'a/b' }, 'a/b/m'],
+  ] as const) {
+    it(`${what} is stored whole at ${place}: on the CDN, with the API and in the cache`, async () => {
+      await upload(folder);
+      assert.ok(plaintextAt(place).equals(CONTENT));
+      assert.deepEqual(
+        lab.cdn.uploads.map((present) => present.state),
+        'after' in folder ? ['aborted', 'completed'] : ['completed'],
+      );
+      const copy = await readFile(path.join(lab.folder.root, `${place}.big`));
+      assert.ok(copy.equals(lab.cdn.uploads.at(-1)?.content ?? Buffer.alloc(0)));
+      const record = JSON.parse(await readFile(path.join(lab.folder.root, `${place}.big.json`), 'utf8')) as object;
+      const small = lab.api.files.get(`${place}.small`) ?? Buffer.alloc(0);
+      assert.partialDeepStrictEqual(record, { bigLength: copy.length, smallSha256: sha256(small) });
+      await lab.folder.closed(); // The cache makes the digests of the copy in the background.
+      await noDrafts();
+    });
+  }
+
+  it('stores the small part before it completes the big one', async () => {
+    lab.cdn.onStart = (started) => {
+      started.beforeComplete = () => {
+        assert.ok(lab.api.files.has('models/m.small'));
+        return Promise.resolve();
+      };
+    };
+    await upload();
+    assert.ok(plaintextAt('models/m').equals(CONTENT));
+  });
+
+  it('fails without a trace when its items fail after the file', async () => {
+    async function* broken(): ReturnType<typeof uploadItems> {
+      yield* uploadItems(CONTENT);
+      throw new LoaderError('client_closed', 'The client closed the connection.');
+    }
+    await assert.rejects(lab.uploads.upload('m', broken(), NEVER), { code: 'client_closed' });
+    assert.deepEqual(
+      lab.cdn.uploads.map(({ state }) => state),
+      ['aborted'],
+    );
+    assert.equal(lab.api.files.size, 0);
+    assert.deepEqual(await lab.folder.entries(), []);
+    await noDrafts();
+  });
+
+  it('is not published when its client has left by then', async () => {
+    const abort = new AbortController();
+    async function* leaving(): ReturnType<typeof uploadItems> {
+      yield* uploadItems(CONTENT);
+      abort.abort(new LoaderError('client_closed', 'gone'));
+    }
+    await assert.rejects(lab.uploads.upload('m', leaving(), abort.signal), { code: 'client_closed' });
+    assert.equal(lab.api.files.size, 0);
+    await noDrafts();
+  });
+
+  it('puts the earlier small part back when the big one is not completed', async () => {
+    lab.api.files.set('models/m.small', EARLIER);
+    lab.cdn.onStart = (started) => {
+      started.beforeComplete = () => Promise.reject(new LoaderError('cdn_error', 'no'));
+    };
+    await assert.rejects(upload(), { code: 'cdn_error' });
+    assert.equal(lab.api.files.get('models/m.small'), EARLIER);
+  });
+
+  it('fails with the failure of the CDN even when the earlier small part can not be put back', async () => {
+    lab.api.files.set('models/m.small', EARLIER);
+    lab.api.beforeStore = (_name, content) =>
+      content === EARLIER ? Promise.reject(new LoaderError('api_unreachable', 'no')) : Promise.resolve();
+    lab.cdn.onStart = (started) => {
+      started.beforeComplete = () => Promise.reject(new LoaderError('cdn_error', 'no'));
+    };
+    await assert.rejects(upload(), { code: 'cdn_error' });
+  });
+});
+
+describe('a slow disk', () => {
+  it('is waited for when the API fails: the draft is not closed under its flush, and the API is named', async () => {
+    const flushing = Promise.withResolvers<undefined>();
+    const order: string[] = [];
+    onDraft((handle) => {
+      const [sync, close] = [handle.sync.bind(handle), handle.close.bind(handle)];
+      Object.assign(handle, {
+        sync: async () => {
+          flushing.resolve(undefined);
+          await new Promise((resolve) => setTimeout(resolve, 100));
+          await sync();
+          order.push('flushed');
+        },
+        close: async () => {
+          order.push('closed');
+          await close();
+        },
+      });
+    });
+    lab.api.beforeStore = async () => {
+      await flushing.promise;
+      order.push('the API failed');
+      throw new LoaderError('api_error', 'The Resource API answered with status 500.');
+    };
+    await assert.rejects(upload(), { code: 'api_error' });
+    assert.deepEqual(order, ['the API failed', 'flushed', 'closed']);
+    assert.equal(lab.cdn.uploads[0]?.state, 'aborted');
+    await noDrafts();
+  });
+
+  it('that fails the flush costs the copy only', async () => {
+    let flushes = 0;
+    onDraft((handle) => {
+      Object.assign(handle, {
+        sync: () => {
+          flushes++;
+          return Promise.reject(systemError('EIO'));
+        },
+      });
+    });
+    await upload();
+    assert.equal(flushes, 1);
+    assert.ok(plaintextAt('models/m').equals(CONTENT));
+    assert.deepEqual(await lab.folder.entries(), []);
+    await noDrafts();
+  });
+
+  it('that takes no more bytes costs the copy only, and a folder after the file is then refused', async () => {
+    const fill = (handle: FileHandle) => Object.assign(handle, { write: () => Promise.reject(systemError('ENOSPC')) });
+    onDraft(fill);
+    await upload({ before: 'a' });
+    assert.ok(plaintextAt('a/m').equals(CONTENT));
+    assert.deepEqual(await lab.folder.entries(), []);
+    onDraft(fill);
+    await assert.rejects(upload({ after: 'b' }), { code: 'cache_unusable', message: /send the folder field first/ });
+    assert.equal(lab.cdn.uploads.at(-1)?.state, 'aborted');
+    await noDrafts();
+  });
+});
+
+describe('a draft that is sent again because its folder came late', () => {
+  it('fails with cache_unusable when its file was cut meanwhile', async () => {
+    async function* cutting(): ReturnType<typeof uploadItems> {
+      yield* uploadItems(CONTENT);
+      const [draft = ''] = await lab.folder.names('.parts');
+      await truncate(lab.folder.path(draft, '.parts'), 1_000);
+      yield { kind: 'folder', folder: 'a' };
+    }
+    await assert.rejects(lab.uploads.upload('m', cutting(), NEVER), { code: 'cache_unusable' });
+    assert.deepEqual(
+      lab.cdn.uploads.map(({ state }) => state),
+      ['aborted', 'aborted'],
+    );
+    assert.equal(lab.api.files.size, 0);
+    await noDrafts();
+  });
+
+  it('fails with the failure of the CDN when its parts are refused the second time', async () => {
+    lab.cdn.onStart = (started) => {
+      if (lab.cdn.uploads.length === 0) return;
+      started.beforePart = () => Promise.reject(new LoaderError('cdn_error', 'no'));
+    };
+    await assert.rejects(upload({ after: 'a' }), { code: 'cdn_error' });
+    assert.deepEqual(
+      lab.cdn.uploads.map(({ state }) => state),
+      ['aborted', 'aborted'],
+    );
+    await noDrafts();
+  });
+});
