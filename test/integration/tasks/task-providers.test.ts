@@ -152,6 +152,15 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
     await device.settled();
   });
 
+  it('asks the API and the CDN once for each resource, and then for its ranges', async () => {
+    await device.tasks.prefetch(...contents.keys());
+    const asked = device.s3Proxy.requests.map((request) => request.headers.range ?? '');
+    assert.equal(asked.filter((range) => range.startsWith('bytes=-')).length, contents.size);
+    // The large one has three ranges, the others one each.
+    assert.equal(asked.filter((range) => !range.startsWith('bytes=-')).length, contents.size + 2);
+    assert.equal(device.apiProxy.requests.length, contents.size);
+  });
+
   it('tells its progress by bytes, to the last one', async () => {
     device.s3Proxy.fault = slowly(25 * MB);
     const uid = await device.tasks.beginPrefetch('large', 'middle');
@@ -422,7 +431,7 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
     await device.login();
   });
 
-  it('begins again after kill -9, waits until somebody logs in, and completes then', async () => {
+  it('begins again after kill -9, waits for the first login, and completes then', async () => {
     device.s3Proxy.fault = slowly(2 * MB);
     const uid = await device.tasks.beginPrefetch('large', 'middle');
     await eventually(async () => (await device.tasks.details(uid)).bytes_done > 0);
@@ -438,7 +447,7 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
     const { attempt, retry_of: retryOf, parameters } = await device.tasks.details(again?.uid ?? '');
     assert.deepEqual([attempt, retryOf, parameters], [2, uid, before.parameters]);
     await eventually(async () => (await device.tasks.lines(again?.uid ?? '')).length > 0);
-    assert.match((await device.tasks.lines(again?.uid ?? ''))[0]?.text ?? '', /Waiting until somebody logs in/);
+    assert.match((await device.tasks.lines(again?.uid ?? ''))[0]?.text ?? '', /Waiting for the first login/);
     let hasLogin = false;
     const hadLogin: boolean[] = [];
     device.s3Proxy.fault = () => {
@@ -461,7 +470,7 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
     await device.login();
   });
 
-  it('can be cancelled while it waits for somebody to log in', async () => {
+  it('can be cancelled while it waits for the first login', async () => {
     device.s3Proxy.fault = () => ({ kind: 'never-answer' });
     await device.tasks.beginPrefetch('small');
     await device.restartLoader('SIGTERM');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { after, afterEach, before, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
 import { readJson } from '../../../lab/loader-process.ts';
@@ -118,7 +118,7 @@ describe('POST /upload', { skip: S3_SKIP }, () => {
     let losses = 0;
     device.s3Proxy.fault = (request) => (isComplete(request) && losses++ < 3 ? { kind: 'lose-answer' } : PASS);
     await device.upload('lost', newer);
-    assert.ok(losses > 0);
+    assert.ok(losses > 0, 'no answer was lost');
     await expectLoads(sha256(newer), 'lost');
   });
 
@@ -225,6 +225,7 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
     await response.body?.cancel();
     await device.settled();
     await eventually(async () => (await device.loader.openSockets()) < 12);
+    assert.ok(!existsSync(device.bigPath('model')), 'the transfer went on and was published');
   });
 
   it('in the middle of a warm load leaves no file open', async () => {
@@ -234,6 +235,8 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
   });
 
   it('before the first byte, while the API is slow, stops the load', async () => {
+    await device.clearCache();
+    device.heal();
     device.apiProxy.fault = () => ({ kind: 'delay', ms: 400 });
     const abort = new AbortController();
     const loading = fetch(`${device.loader.url}/load/model`, {
@@ -242,9 +245,13 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
       body: JSON.stringify({ filename: 'model', folder: 'models' }),
       signal: abort.signal,
     });
-    await sleep(100);
+    await eventually(() => device.apiProxy.requests.length === 1);
     abort.abort();
     await assert.rejects(loading);
+    // Its answer would have come before that of this load. Only this one asks the CDN.
+    assert.equal((await digestBody(await device.loader.load('model'))).sha256, sha256(older));
+    assert.equal(device.apiProxy.requests.length, 2);
+    assert.equal(device.s3Proxy.requests.filter((request) => request.headers.range === 'bytes=-32').length, 1);
   });
 
   it('and does not read its load is cut off by the watchdog', async () => {
