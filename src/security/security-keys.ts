@@ -1,4 +1,3 @@
-import { LoaderError } from '../errors.ts';
 import { deriveAesKey, deriveApiKey, deriveHardwareHash, deriveResourceKey } from './key-derivation.ts';
 
 export interface SecurityKeysOptions {
@@ -23,13 +22,9 @@ export class SecurityKeys {
     return deriveAesKey(deriveApiKey(templates.api, { email, password, hardwareHash }));
   }
 
-  /** Of the resources' envelopes. The secret of cdn.yaml wins. @throws LoaderError `resource_key_missing` */
-  resourceAesKey(secretOfCdnConfig: string | undefined): Buffer {
-    const secret = secretOfCdnConfig ?? this.#options.resourceSecret;
-    if (secret !== undefined) return deriveAesKey(deriveResourceKey(secret));
-    throw new LoaderError(
-      'resource_key_missing',
-      'There is no resource key: set RESOURCE_KEY or RESOURCE_KEY_FILE, or resource_key in cdn.yaml.',
-    );
+  /** Of the resources' envelopes; undefined where neither cdn.yaml nor the configuration has its secret. */
+  resourceAesKey(secretOfCdnConfig: string | undefined): Buffer | undefined {
+    const secret = secretOfCdnConfig ?? this.#options.resourceSecret; // The secret of cdn.yaml wins.
+    return secret === undefined ? undefined : deriveAesKey(deriveResourceKey(secret));
   }
 }

@@ -89,12 +89,18 @@ export class Upstream {
       checkToken: (fresh) => void readClaims(fresh, tokenKeys),
     });
     const cdnConfig = await fetchCdnConfig(session, signal);
+    // Derived once, for all loads and uploads of the session. A login needs no resource key.
+    const resourceAesKey = keys.resourceAesKey(cdnConfig.resourceKey);
     return Object.freeze({
       user,
       api: session,
       cdn: openCdn(cdnConfig),
       resourceAesKey() {
-        return keys.resourceAesKey(cdnConfig.resourceKey);
+        if (resourceAesKey !== undefined) return resourceAesKey;
+        throw new LoaderError(
+          'resource_key_missing',
+          'There is no resource key: set RESOURCE_KEY or RESOURCE_KEY_FILE, or resource_key in cdn.yaml.',
+        );
       },
     });
   }

@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { NEVER } from '../../../src/async/abort.ts';
+import { S3CdnManager } from '../../../src/cdn/s3-cdn-manager.ts';
+import { DEFAULT_KEY_TEMPLATES } from '../../../src/config/variables.ts';
+import { createLogger } from '../../../src/logger.ts';
+import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
+import { SecurityKeys } from '../../../src/security/security-keys.ts';
+import { Upstream } from '../../../src/upstream/upstream.ts';
+import { ScriptedApi } from '../../support/scripted-api.ts';
+
+const HARDWARE = 'hardware';
+const CDN_YAML = `host: http://127.0.0.1:9
+bucket: b
+downloader_access_key: a
+downloader_access_secret: b
+uploader_access_key: c
+uploader_access_secret: d
+`;
+
+let api: ScriptedApi;
+/** What cdn.yaml holds beside the access keys. */
+let extraLine: string;
+/** Called before each answer of the API. */
+let beforeAnswer: (body: string) => Promise<void>;
+
+beforeEach(async () => {
+  api = await ScriptedApi.start();
+  extraLine = '';
+  beforeAnswer = () => Promise.resolve();
+  api.answer = async ({ path, body }) => {
+    await beforeAnswer(body);
+    const { email = '', password = '' } = JSON.parse(body) as { email?: string; password?: string };
+    if (path === '/login') return { body: JSON.stringify({ token: tokenOf(email) }) };
+    const key = keys().apiAesKey({ email: `${password}@example.com`, password, hardware: HARDWARE });
+    return { body: encryptBuffer(Buffer.from(CDN_YAML + extraLine), key) };
+  };
+});
+
+afterEach(async () => {
+  await api[Symbol.asyncDispose]();
+});
+
+/** A token without a signature. */
+function tokenOf(email: string): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  return `${part({ alg: 'none' })}.${part({ email, role: 'Operator' })}.`;
+}
+
+function keys(resourceSecret?: string): SecurityKeys {
+  return new SecurityKeys({ templates: DEFAULT_KEY_TEMPLATES, resourceSecret });
+}
+
+function upstreamWith(resourceSecret?: string): Upstream {
+  return new Upstream({
+    api: api.client(),
+    fingerprint: { hardwareString: () => Promise.resolve(HARDWARE) },
+    keys: keys(resourceSecret),
+    tokenKeys: { publicKeyPem: undefined, secret: undefined },
+    openCdn: (config) => new S3CdnManager(config, { stallTimeoutMs: 1_000 }),
+    logger: createLogger({ level: 'silent' }),
+  });
+}
+
+/** The password of a user is the name before the @: that makes the tests' users unlike each other. */
+const login = (upstream: Upstream, name: string) => upstream.login(`${name}@example.com`, name, NEVER);
+
+describe('the user that is logged in', () => {
+  it('is none before the first login, for which callers can wait', async () => {
+    const upstream = upstreamWith();
+    assert.ok(!upstream.isAuthenticated);
+    assert.throws(() => upstream.currentSession(), { code: 'not_authenticated' });
+    await assert.rejects(upstream.authenticated(AbortSignal.abort(new Error('told to'))), /told to/);
+    const waiting = upstream.authenticated(NEVER);
+    await login(upstream, 'first');
+    await waiting;
+    assert.ok(upstream.isAuthenticated);
+    assert.equal(upstream.currentSession().user.email, 'first@example.com');
+    upstream.close();
+  });
+
+  it('stays when a later login fails', async () => {
+    const upstream = upstreamWith();
+    await login(upstream, 'first');
+    extraLine = 'host: [';
+    await assert.rejects(login(upstream, 'second'), { code: 'cdn_config_invalid' });
+    assert.equal(upstream.currentSession().user.email, 'first@example.com');
+    upstream.close();
+  });
+
+  it('is that of the later one of two logins, whichever is ready first', async () => {
+    const upstream = upstreamWith();
+    const gate = Promise.withResolvers<undefined>();
+    beforeAnswer = async (body) => {
+      if (body.includes('first')) await gate.promise;
+    };
+    const first = login(upstream, 'first');
+    await login(upstream, 'second');
+    gate.resolve(undefined);
+    assert.equal((await first).user.email, 'first@example.com');
+    assert.equal(upstream.currentSession().user.email, 'second@example.com');
+    upstream.close();
+  });
+});
+
+describe('the resource key of a session', () => {
+  it('comes from cdn.yaml, or from the configuration where that has none', async () => {
+    const upstream = upstreamWith('of-the-configuration');
+    const configured = (await login(upstream, 'first')).resourceAesKey();
+    assert.deepEqual(configured, keys().resourceAesKey('of-the-configuration'));
+    extraLine = 'resource_key: of-cdn-yaml';
+    assert.deepEqual((await login(upstream, 'first')).resourceAesKey(), keys().resourceAesKey('of-cdn-yaml'));
+    upstream.close();
+  });
+
+  it('is missed by loads and uploads only: the login succeeds without it', async () => {
+    const upstream = upstreamWith();
+    const session = await login(upstream, 'first');
+    assert.throws(() => session.resourceAesKey(), { code: 'resource_key_missing', message: /set RESOURCE_KEY/ });
+    upstream.close();
+  });
+});
