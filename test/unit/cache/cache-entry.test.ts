@@ -19,8 +19,8 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  await using _removal = { [Symbol.asyncDispose]: () => folder.remove() };
   hookedFs.restore();
-  await folder.remove();
 });
 
 /** `folder/file` of each entry, sorted. */
@@ -39,7 +39,7 @@ describe('the entries of the cache', () => {
     assert.deepEqual(warnings, []);
   });
 
-  it('are the copies, with all that is known of them, without record and sums', async () => {
+  it('are the copies, with all that is known of them, without record and digests', async () => {
     await folder.publish({ folder: 'models', name: 'm.bin' }, 'content');
     await utimes(folder.path('m.bin.big'), 1_600_000_000.123, 1_600_000_000.123);
     const expected: CacheEntry = {
@@ -188,8 +188,8 @@ describe('the entries of the cache', () => {
     await write('b/m.big');
     await write('b/inner/m.big');
     await write('c/m.big');
-    hookedFs.before('readdir', (folderPath) => {
-      if (folderPath === path.join(folder.root, 'b')) throw systemError('EACCES');
+    hookedFs.before('readdir', path.join(folder.root, 'b'), () => {
+      throw systemError('EACCES');
     });
     assert.deepEqual(await listed(), ['a/m.big', 'c/m.big']);
     assert.equal(warnings.length, 1);
@@ -198,8 +198,8 @@ describe('the entries of the cache', () => {
   it('are all but a file that can not be looked at, of which the log tells', async () => {
     await write('models/a.big');
     await write('models/b.big');
-    hookedFs.before('lstat', (filePath) => {
-      if (filePath === folder.path('a.big')) throw systemError('EIO');
+    hookedFs.before('lstat', folder.path('a.big'), () => {
+      throw systemError('EIO');
     });
     assert.deepEqual(await listed(), ['models/b.big']);
     assert.equal(warnings.length, 1);
@@ -207,13 +207,8 @@ describe('the entries of the cache', () => {
 
   it('may vanish meanwhile, and so may their folders', async () => {
     for (const file of ['a/m.big', 'a/n.big', 'b/m.big', 'c/m.big']) await write(file);
-    hookedFs.before('lstat', async (filePath) => {
-      if (path.dirname(filePath) === path.join(folder.root, 'a'))
-        await rm(path.join(folder.root, 'a/n.big'), { force: true });
-    });
-    hookedFs.before('readdir', async (folderPath) => {
-      if (folderPath === path.join(folder.root, 'b')) await rm(folderPath, { recursive: true });
-    });
+    hookedFs.before('lstat', /\/a\/[mn]\.big$/, () => rm(path.join(folder.root, 'a/n.big'), { force: true }));
+    hookedFs.before('readdir', path.join(folder.root, 'b'), (folderPath) => rm(folderPath, { recursive: true }));
     assert.deepEqual(await listed(), ['a/m.big', 'c/m.big']);
     assert.deepEqual(warnings, []);
   });

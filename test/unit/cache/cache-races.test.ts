@@ -18,8 +18,8 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  await using _removal = { [Symbol.asyncDispose]: () => folder.remove() };
   hookedFs.restore();
-  await folder.remove();
 });
 
 /** `version 1` and so on, with a record that tells. */
@@ -65,8 +65,8 @@ async function openCopy(): Promise<OpenCopy> {
 /** Does `work` before the record is read for the first time, when the file is open already. */
 function beforeTheRecord(work: () => Promise<void>): void {
   let isDone = false;
-  hookedFs.before('open', async (filePath) => {
-    if (!filePath.endsWith('.big.json') || isDone) return;
+  hookedFs.before('open', /\.big\.json$/, async () => {
+    if (isDone) return;
     isDone = true;
     await work();
   });
@@ -95,8 +95,8 @@ describe('a copy that is replaced while it is opened', () => {
   it('is no copy when it is replaced each time, and none of them is set aside or stays open', async () => {
     await publishVersion(1);
     let replaced = 0;
-    hookedFs.before('open', async (filePath) => {
-      if (!filePath.endsWith('.big.json') || ++replaced > 50) return;
+    hookedFs.before('open', /\.big\.json$/, async () => {
+      if (++replaced > 50) return;
       await writeFile(folder.path('next'), 'version 2, somewhat longer');
       await rename(folder.path('next'), folder.path('m.big'));
     });
@@ -163,8 +163,8 @@ describe('a bad copy that is noticed late', () => {
     await writeFile(folder.path('m.big'), 'version 1 and more');
     // The first look is for the inode, the second one sees that it is still there, the third one is in turn.
     let looks = 0;
-    hookedFs.before('lstat', async (filePath) => {
-      if (filePath !== folder.path('m.big') || ++looks !== 3) return;
+    hookedFs.before('lstat', folder.path('m.big'), async (filePath) => {
+      if (++looks !== 3) return;
       await rm(filePath);
       await writeFile(filePath, 'version 2');
       await rm(folder.path('m.big.json'));
@@ -174,7 +174,7 @@ describe('a bad copy that is noticed late', () => {
     assert.equal(await readFile(folder.path('m.big'), 'utf8'), 'version 2');
   });
 
-  it('loses its sums and its record', async () => {
+  it('loses its digests and its record', async () => {
     await folder.publish(PART, 'content');
     await folder.cache.setAside(PART, REASON);
     assert.deepEqual(await folder.names(), ['m.big.bad']);
@@ -226,8 +226,8 @@ describe('a copy that is held', () => {
   it('stays when it is held at the last moment', async () => {
     await folder.publish(PART, 'content');
     const entry = await folder.entry('m.big');
-    hookedFs.before('lstat', (filePath) => {
-      if (filePath === folder.path('m.big')) folder.cache.hold(PART);
+    hookedFs.before('lstat', folder.path('m.big'), () => {
+      folder.cache.hold(PART);
     });
     assert.equal(await folder.cache.removeUnlessHeld(entry), 'held');
   });
@@ -281,7 +281,7 @@ describe('removing an entry', () => {
   it('fails with cache_unusable where the disk does not let it', async () => {
     await folder.publish(PART, 'content');
     const entry = await folder.entry('m.big');
-    hookedFs.before('unlink', () => {
+    hookedFs.before('unlink', folder.path('m.big'), () => {
       throw systemError('EACCES');
     });
     await assert.rejects(folder.cache.removeUnlessHeld(entry), {

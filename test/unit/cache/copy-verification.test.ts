@@ -25,8 +25,8 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  await using _removal = { [Symbol.asyncDispose]: () => folder.remove() };
   hookedFs.restore();
-  await folder.remove();
 });
 
 /** The outcome, and what `onBytes` was told. */
@@ -40,10 +40,10 @@ async function verify(file = 'm.big'): Promise<{ outcome: string; bytes: number[
 }
 
 const outcomeOf = async (file?: string) => (await verify(file)).outcome;
-const readSums = async () => await readFile(folder.path('m.big.sums'), 'utf8');
+const readDigests = async () => await readFile(folder.path('m.big.sums'), 'utf8');
 
 /** By another way than the cache's. */
-function sumsOf(content: Buffer): string {
+function digestsOf(content: Buffer): string {
   const chunkSha256: string[] = [];
   for (let start = 0; start < content.length; start += 4194304) {
     chunkSha256.push(
@@ -55,12 +55,12 @@ function sumsOf(content: Buffer): string {
   return JSON.stringify({ version: 1, bigLength: content.length, chunkLength: 4194304, chunkSha256 });
 }
 
-describe('the sums of a copy', () => {
+describe('the digests of a copy', () => {
   for (const length of [0, 1, 4194303, 4194304, 4194305, 2 * 4194304, 3 * 4194304 + 5]) {
     it(`are those of its chunks, at ${length} bytes, and it is good by them`, async () => {
       const content = CONTENT.subarray(0, length);
       await folder.publish(PART, content);
-      assert.equal(await readSums(), sumsOf(content));
+      assert.equal(await readDigests(), digestsOf(content));
       const { outcome, bytes } = await verify();
       assert.equal(outcome, 'good');
       assert.equal(bytes.length, Math.ceil(length / 4194304));
@@ -75,15 +75,14 @@ describe('the sums of a copy', () => {
     await folder.publish(PART, CONTENT);
     const successor = Buffer.from(CONTENT).reverse();
     await folder.publish(PART, successor);
-    assert.equal(await readSums(), sumsOf(successor));
+    assert.equal(await readDigests(), digestsOf(successor));
   });
 
   it('are gone before the record of its successor is there', async () => {
     await folder.publish(PART, 'first');
     let looked = 0;
-    hookedFs.before('rename', async (filePath) => {
+    hookedFs.before('rename', /\.part$/, async () => {
       // The record is the first unfinished file that is moved to its place, after the old file was taken away.
-      if (!filePath.endsWith('.part')) return;
       if (looked++ === 0) assert.deepEqual(await folder.names(), ['m.big.json']);
     });
     await folder.publish(PART, 'second');
@@ -104,20 +103,20 @@ describe('the sums of a copy', () => {
 
   it('are not waited for by who publishes', async () => {
     const gate = Promise.withResolvers<undefined>();
-    holdReads(gate.promise);
+    const reading = holdReads(gate.promise);
     await folder.publishOnly(PART, CONTENT);
-    await sleep(50);
+    await reading;
     assert.deepEqual(await folder.names(), ['m.big', 'm.big.json']);
     gate.resolve(undefined);
     await until(() => folder.has('m.big.sums'));
-    assert.equal(await readSums(), sumsOf(CONTENT));
+    assert.equal(await readDigests(), digestsOf(CONTENT));
   });
 
   it('are never those of a file that was replaced while they were made', async () => {
     const gate = Promise.withResolvers<undefined>();
-    holdReads(gate.promise);
+    const reading = holdReads(gate.promise);
     await folder.publishOnly(PART, CONTENT);
-    await until(async () => (await folder.openFiles()).length > 0);
+    await reading;
     hookedFs.restore();
     const successor = Buffer.from(CONTENT).reverse();
     await folder.publishOnly(PART, successor);
@@ -125,15 +124,15 @@ describe('the sums of a copy', () => {
     assert.ok(!(await folder.has('m.big.sums')), 'two copies are digested at once');
     gate.resolve(undefined);
     await until(() => folder.has('m.big.sums'));
-    assert.equal(await readSums(), sumsOf(successor));
+    assert.equal(await readDigests(), digestsOf(successor));
     assert.equal(await outcomeOf(), 'good');
   });
 
   it('are not written where the copy was removed meanwhile', async () => {
     const gate = Promise.withResolvers<undefined>();
-    holdReads(gate.promise);
+    const reading = holdReads(gate.promise);
     await folder.publishOnly(PART, CONTENT);
-    await until(async () => (await folder.openFiles()).length > 0);
+    await reading;
     await folder.cache.remove(PART);
     gate.resolve(undefined);
     await until(async () => (await folder.openFiles()).length === 0);
@@ -144,8 +143,7 @@ describe('the sums of a copy', () => {
   it('are made of one copy at a time', async () => {
     let open = 0;
     let most = 0;
-    hookedFs.onOpen((handle, filePath) => {
-      if (!filePath.endsWith('.big')) return;
+    hookedFs.onOpen(/\.big$/, (handle) => {
       most = Math.max(most, ++open);
       const close = handle.close.bind(handle);
       handle.close = async () => {
@@ -160,8 +158,8 @@ describe('the sums of a copy', () => {
 
   it('that can not be made are a warning, and those of the next copy are made', async () => {
     const warn = mock.method(folder.logger, 'warn');
-    hookedFs.onOpen((handle, filePath) => {
-      if (filePath.endsWith('m.big')) handle.read = () => Promise.reject(systemError('ENOMEM'));
+    hookedFs.beforeHandle('read', folder.path('m.big'), () => {
+      throw systemError('ENOMEM');
     });
     await folder.publishOnly(PART, CONTENT);
     await folder.publish({ folder: 'models', name: 'n' }, CONTENT);
@@ -171,17 +169,14 @@ describe('the sums of a copy', () => {
   });
 });
 
-/** Lets the reading of copies wait for `gate`. */
-function holdReads(gate: Promise<unknown>): void {
-  hookedFs.onOpen((handle, filePath) => {
-    if (!filePath.endsWith('.big')) return;
-    const read = handle.read.bind(handle) as (...parameters: unknown[]) => ReturnType<typeof handle.read>;
-    const held = async (...parameters: unknown[]) => {
-      await gate;
-      return await read(...parameters);
-    };
-    Object.assign(handle, { read: held });
+/** Lets the reading of copies wait for `gate`. Ends when the first read waits. */
+async function holdReads(gate: Promise<unknown>): Promise<void> {
+  const { promise: waiting, resolve } = Promise.withResolvers<undefined>();
+  hookedFs.beforeHandle('read', /\.big$/, () => {
+    resolve(undefined);
+    return gate;
   });
+  await waiting;
 }
 
 describe('a copy that is verified', () => {
@@ -220,19 +215,15 @@ describe('a copy that is verified', () => {
   it('is bad when it is cut while it is read', async () => {
     await folder.publish(PART, CONTENT);
     await rm(folder.path('m.big.sums'));
-    hookedFs.onOpen((handle, filePath) => {
-      if (filePath === folder.path('m.big')) {
-        handle.read = () => Promise.resolve({ bytesRead: 0, buffer: Buffer.alloc(0) as never });
-      }
-    });
+    hookedFs.beforeHandle('read', folder.path('m.big'), () => truncate(folder.path('m.big')));
     assert.equal(await outcomeOf(), 'bad');
     assert.deepEqual(await folder.names(), ['m.big.bad']);
   });
 
   it('is bad when a block of it can not be read', async () => {
     await folder.publish(PART, CONTENT);
-    hookedFs.onOpen((handle, filePath) => {
-      if (filePath === folder.path('m.big')) handle.read = () => Promise.reject(systemError('EIO'));
+    hookedFs.beforeHandle('read', folder.path('m.big'), () => {
+      throw systemError('EIO');
     });
     assert.equal(await outcomeOf(), 'bad');
     assert.deepEqual(await folder.names(), ['m.big.bad']);
@@ -254,13 +245,13 @@ describe('a copy that is verified', () => {
     assert.equal((await folder.entry('m.big')).loadedAtMs, 1_000_000);
   });
 
-  it('gets sums when it has none, as one of an older Loader, and is good by them', async () => {
+  it('gets digests when it has none, as one of an older Loader, and is good by them', async () => {
     await mkdir(folder.path(''), { recursive: true });
     await writeFile(folder.path('m.big'), CONTENT);
     const { outcome, bytes } = await verify();
     assert.equal(outcome, 'recorded');
     assert.equal(bytes.length, 4);
-    assert.equal(await readSums(), sumsOf(CONTENT));
+    assert.equal(await readDigests(), digestsOf(CONTENT));
     assert.equal(await outcomeOf(), 'good');
     await folder.flip('m.big', 7);
     assert.equal(await outcomeOf(), 'bad');
@@ -281,25 +272,25 @@ describe('a copy that is verified', () => {
     ['with a digest of other letters', (text) => text.replace(/[\da-f]"\]/, 'x"]')],
     ['far too long', (text) => text + ' '.repeat(5 * MIB)],
   ] as const satisfies [string, (text: string) => string][]) {
-    it(`gets new ones when its sums are ${kind}`, async () => {
+    it(`gets new ones when its digests are ${kind}`, async () => {
       await folder.publish(PART, CONTENT);
-      const changed = change(await readSums());
-      assert.notEqual(changed, await readSums());
+      const changed = change(await readDigests());
+      assert.notEqual(changed, await readDigests());
       await writeFile(folder.path('m.big.sums'), changed);
       assert.equal(await outcomeOf(), 'recorded');
-      assert.equal(await readSums(), sumsOf(CONTENT));
+      assert.equal(await readDigests(), digestsOf(CONTENT));
       assert.equal(await outcomeOf(), 'good');
     });
   }
 
-  it('gets new ones when its sums are a symbolic link, whose target is not touched', async () => {
+  it('gets new ones when its digests are a symbolic link, whose target is not touched', async () => {
     await folder.publish(PART, CONTENT);
     const target = path.join(folder.base, 'target');
-    await writeFile(target, sumsOf(CONTENT.subarray(1)));
+    await writeFile(target, digestsOf(CONTENT.subarray(1)));
     await rm(folder.path('m.big.sums'));
     await symlink(target, folder.path('m.big.sums'));
     assert.equal(await outcomeOf(), 'recorded');
-    assert.equal(await readFile(target, 'utf8'), sumsOf(CONTENT.subarray(1)));
+    assert.equal(await readFile(target, 'utf8'), digestsOf(CONTENT.subarray(1)));
     assert.equal(await outcomeOf(), 'good');
   });
 
@@ -322,7 +313,7 @@ describe('a copy that is verified', () => {
     });
   }
 
-  it('is absent when it is replaced meanwhile: whether it was good, bad or of unknown sums', async () => {
+  it('is absent when it is replaced meanwhile: whether it was good, bad or of unknown digests', async () => {
     const content = CONTENT.subarray(0, DIGEST_CHUNK_LENGTH);
     for (const prepare of [
       () => Promise.resolve(),
@@ -331,10 +322,10 @@ describe('a copy that is verified', () => {
     ]) {
       await folder.publish(PART, content);
       await prepare();
-      const hadSums = await folder.has('m.big.sums');
+      const hadDigests = await folder.has('m.big.sums');
       assert.equal(await verifyReplaced(), 'absent');
       assert.equal(await readFile(folder.path('m.big'), 'utf8'), 'another version');
-      assert.equal(await folder.has('m.big.sums'), hadSums);
+      assert.equal(await folder.has('m.big.sums'), hadDigests);
       assert.ok(!(await folder.has('m.big.bad')));
     }
   });
@@ -343,9 +334,9 @@ describe('a copy that is verified', () => {
     await folder.publish(PART, CONTENT);
     const entry = await folder.entry('m.big');
     const gate = Promise.withResolvers<undefined>();
-    holdReads(gate.promise);
+    const reading = holdReads(gate.promise);
     const verifying = folder.cache.verify(entry, { signal: NEVER, onBytes: () => undefined });
-    await until(async () => (await folder.openFiles()).length > 0);
+    await reading;
     hookedFs.restore();
     assert.equal((await folder.entries()).length, 1);
     await (await folder.cache.open(PART))?.handle.close();
@@ -366,14 +357,14 @@ describe('a copy that is verified', () => {
       };
       const before = await folder.names();
       for (const file of ['m.big', 'm.big.json', 'm.big.sums']) {
-        hookedFs.before('open', (filePath) => {
-          if (filePath === folder.path(file)) throw systemError(code);
+        hookedFs.before('open', folder.path(file), () => {
+          throw systemError(code);
         });
         await assert.rejects(outcomeOf(), expected);
         hookedFs.restore();
       }
-      hookedFs.onOpen((handle, filePath) => {
-        if (filePath === folder.path('m.big')) handle.read = () => Promise.reject(systemError(code));
+      hookedFs.beforeHandle('read', folder.path('m.big'), () => {
+        throw systemError(code);
       });
       await assert.rejects(outcomeOf(), expected);
       assert.deepEqual(await folder.names(), before);
@@ -381,7 +372,7 @@ describe('a copy that is verified', () => {
     });
   }
 
-  it('says nothing of itself when its new sums can not be written', async () => {
+  it('says nothing of itself when its new digests can not be written', async () => {
     await folder.publish(PART, CONTENT);
     await rm(folder.path('m.big.sums'));
     mkdirSync(folder.path('m.big.sums/in-the-way'), { recursive: true });
@@ -393,7 +384,7 @@ describe('a copy that is verified', () => {
   it('is in the way when it is bad and can not be set aside: that is told, since it is still served', async () => {
     await folder.publish(PART, CONTENT);
     await folder.flip('m.big', 5);
-    hookedFs.before('rename', () => {
+    hookedFs.before('rename', folder.path('m.big'), () => {
       throw systemError('EACCES');
     });
     await assert.rejects(outcomeOf(), { name: 'LoaderError', code: 'cache_unusable' });
@@ -401,7 +392,7 @@ describe('a copy that is verified', () => {
     await folder.closed();
   });
 
-  it('gets no sums behind a link that took the place of its folder meanwhile', async () => {
+  it('gets no digests behind a link that took the place of its folder meanwhile', async () => {
     await folder.publish(PART, CONTENT);
     await rm(folder.path('m.big.sums'));
     const outside = path.join(folder.base, 'outside');

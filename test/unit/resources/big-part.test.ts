@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { truncate, utimes, type FileHandle } from 'node:fs/promises';
+import { truncate, utimes } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
 import { PREFLIGHT_LENGTH } from '../../../src/security/envelope.ts';
@@ -21,15 +21,7 @@ afterEach(async () => {
 
 /** Lets `before` run, or fail, before each read of a copy that is opened from now on. */
 function beforeReads(before: (position: number) => void): void {
-  hookedFs.onOpen((handle, filePath) => {
-    if (filePath !== lab.folder.path('m.big')) return;
-    const read = handle.read.bind(handle) as (...parameters: unknown[]) => ReturnType<FileHandle['read']>;
-    const readOrFail = async (...parameters: unknown[]) => {
-      before(Number(parameters[3]));
-      return await read(...parameters);
-    };
-    Object.assign(handle, { read: readOrFail });
-  });
+  hookedFs.beforeHandle('read', lab.folder.path('m.big'), before);
 }
 
 describe('a copy in the cache', () => {
@@ -129,14 +121,9 @@ describe('a copy in the cache', () => {
   it('that is cut between its opening and its preflight is set aside, and the load comes from the CDN', async () => {
     await lab.folder.publish(RESOURCE, BIG, RECORD);
     let cuts = 0;
-    hookedFs.onOpen((handle, filePath) => {
-      if (filePath !== lab.folder.path('m.big')) return;
-      Object.assign(handle, {
-        read: () => {
-          cuts++;
-          return Promise.resolve({ bytesRead: 0, buffer: Buffer.alloc(0) });
-        },
-      });
+    hookedFs.beforeHandle('read', lab.folder.path('m.big'), async () => {
+      cuts++;
+      await truncate(lab.folder.path('m.big'));
     });
     await using opened = await lab.downloads.open(RESOURCE, NEVER);
     hookedFs.restore();

@@ -32,14 +32,8 @@ describe('an open resource', () => {
 
   it('comes whole although the disk of the cache is full in the middle of it', async () => {
     let writes = 0;
-    hookedFs.onOpen((handle, filePath) => {
-      if (!filePath.endsWith('.part')) return;
-      const write = handle.write.bind(handle) as (...parameters: unknown[]) => Promise<unknown>;
-      const writeOrFail = async (...parameters: unknown[]) => {
-        if (++writes > 5) throw systemError('ENOSPC');
-        return await write(...parameters);
-      };
-      Object.assign(handle, { write: writeOrFail });
+    hookedFs.beforeHandle('write', /\.part$/, () => {
+      if (++writes > 5) throw systemError('ENOSPC');
     });
     assert.ok(await lab.load());
     assert.ok(writes > 5);

@@ -122,7 +122,7 @@ describe('a prefetch', () => {
 
   it('fails with cache_unusable when the disk does', async () => {
     const wanted = await lab.downloads.prefetch(RESOURCE, NEVER);
-    hookedFs.before('rename', () => {
+    hookedFs.before('rename', /\.part$/, () => {
       throw systemError('ENOSPC');
     });
     await assert.rejects(store(wanted), { code: 'cache_unusable' });

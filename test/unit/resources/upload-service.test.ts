@@ -38,9 +38,8 @@ function plaintextAt(place: string): Buffer {
 
 /** Changes each draft that is made from now on. */
 function onDraft(change: (handle: FileHandle) => void): void {
-  hookedFs.onOpen((handle, filePath) => {
-    // The first file of an upload; the cache makes others when it publishes.
-    if (!filePath.endsWith('.part')) return;
+  // The first file of an upload; the cache makes others when it publishes.
+  hookedFs.onOpen(/\.part$/, (handle) => {
     hookedFs.restore();
     change(handle);
   });
