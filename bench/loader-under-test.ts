@@ -1,21 +1,12 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { open, readFile } from 'node:fs/promises';
-import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { LoaderProcess, type LoaderProcessOptions } from '../lab/loader-process.ts';
 import { curlDigest, curlDownload, curlSend, type Transfer } from './curl.ts';
 
-const MAIN = path.resolve(import.meta.dirname, '../src/main.ts');
-const START_TIMEOUT_MS = 20_000;
-const POLL_MS = 20;
-
-export interface LoaderOptions {
-  /** What is run in the place of the Loader's own main file. */
-  readonly main?: string;
+export interface LoaderOptions extends Pick<LoaderProcessOptions, 'main' | 'logPath'> {
   readonly env: Readonly<Record<string, string>>;
-  readonly logPath: string;
   readonly signal: AbortSignal;
 }
+
+const JSON_HEADER = ['-H', 'Content-Type: application/json'];
 
 /** A Loader process with the log level that users have, and curl as its client. */
 export class LoaderUnderTest {
@@ -23,36 +14,21 @@ export class LoaderUnderTest {
   readonly pid: number;
   /** What every request says of itself: the key, where the Loader has one. */
   readonly headers: Readonly<Record<string, string>>;
-  readonly #child: ChildProcess;
+  readonly #process: LoaderProcess;
   readonly #signal: AbortSignal;
 
-  private constructor(child: ChildProcess, url: string, { env, signal }: LoaderOptions) {
+  private constructor(loader: LoaderProcess, { env, signal }: LoaderOptions) {
     const key = env['API_KEY'];
-    this.#child = child;
-    this.pid = child.pid ?? 0;
-    this.url = url;
+    this.#process = loader;
+    this.pid = loader.pid;
+    this.url = loader.url;
     this.headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
     this.#signal = signal;
   }
 
   static async start(options: LoaderOptions): Promise<LoaderUnderTest> {
-    const { main = MAIN, env, logPath, signal } = options;
-    // Straight into a file: a pipe would be emptied by this process, which has other things to do.
-    const log = await open(logPath, 'w');
-    const child = spawn(process.execPath, [main], {
-      detached: true, // Ctrl-C is for the bench, which stops it.
-      env: { PATH: process.env['PATH'], PORT: '0', LOG_LEVEL: 'info', ...env },
-      stdio: ['ignore', log.fd, log.fd],
-    });
-    await once(child, 'spawn');
-    await log.close();
-    try {
-      const url = await waitForUrl(child, logPath, signal);
-      return new LoaderUnderTest(child, url, options);
-    } catch (error) {
-      child.kill('SIGKILL');
-      throw error;
-    }
+    const env = { LOG_LEVEL: 'info', ...options.env };
+    return new LoaderUnderTest(await LoaderProcess.start({ ...options, env }), options);
   }
 
   async login(email: string, password: string): Promise<void> {
@@ -76,10 +52,7 @@ export class LoaderUnderTest {
   }
 
   async stop(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const exited = once(this.#child, 'exit');
-    this.#child.kill('SIGTERM');
-    await exited;
+    await this.#process.stop();
   }
 
   #loadArgs(name: string): string[] {
@@ -90,17 +63,4 @@ export class LoaderUnderTest {
   #headerArgs(): string[] {
     return Object.entries(this.headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`]);
   }
-}
-
-const JSON_HEADER = ['-H', 'Content-Type: application/json'];
-
-async function waitForUrl(child: ChildProcess, logPath: string, signal: AbortSignal): Promise<string> {
-  for (let waitedMs = 0; waitedMs < START_TIMEOUT_MS; waitedMs += POLL_MS) {
-    const log = await readFile(logPath, 'utf8');
-    const url = /Server listening at (http:\/\/[^"]+)/.exec(log)?.[1];
-    if (url !== undefined) return url;
-    if (child.exitCode !== null) throw new Error(`the Loader ended with ${child.exitCode}: ${log}`);
-    await sleep(POLL_MS, undefined, { signal });
-  }
-  throw new Error(`the Loader did not listen within ${START_TIMEOUT_MS} ms`);
 }

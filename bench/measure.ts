@@ -1,16 +1,17 @@
 /**
  * Runs each contender once to warm up, which does not count, and then `rounds` times: round by round, so that a noisy
- * minute of the machine falls on all of them. `isWarm` leaves the first out.
+ * minute of the machine falls on all of them. `isWarm` leaves the first out. `alternates` turns the order round in every
+ * other round, so that no contender always has what the one before it left behind.
  */
 export async function interleave<Name extends string, Sample>(
   contenders: Readonly<Record<Name, () => Promise<Sample>>>,
   rounds: number,
-  { isWarm = false }: { readonly isWarm?: boolean } = {},
+  { isWarm = false, alternates = false }: { readonly isWarm?: boolean; readonly alternates?: boolean } = {},
 ): Promise<Record<Name, Sample[]>> {
   const names = Object.keys(contenders) as Name[];
   const samples = Object.fromEntries(names.map((name) => [name, [] as Sample[]])) as Record<Name, Sample[]>;
   for (let round = isWarm ? 1 : 0; round <= rounds; round++) {
-    for (const name of names) {
+    for (const name of alternates && round % 2 === 0 ? names.toReversed() : names) {
       const sample = await contenders[name]();
       if (round > 0) samples[name].push(sample);
     }

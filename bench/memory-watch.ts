@@ -1,4 +1,5 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
+import { readMemory } from '../lab/proc.ts';
 
 const SAMPLE_EVERY_MS = 20;
 
@@ -21,11 +22,11 @@ export class MemoryWatch {
     this.#pid = pid;
     // Sets the high-water mark back to the present (proc(5), clear_refs): else it would be that of the start.
     writeFileSync(`/proc/${pid}/clear_refs`, '5');
-    this.#idle = readStatus(pid, 'VmRSS');
+    this.#idle = readMemory(pid).present;
     this.#peak = this.#idle;
     this.#timer = setInterval(() => {
       try {
-        this.#peak = Math.max(this.#peak, readStatus(pid, 'VmRSS'));
+        this.#peak = Math.max(this.#peak, readMemory(pid).present);
       } catch {
         // The process has ended, which its client tells better.
       }
@@ -34,17 +35,10 @@ export class MemoryWatch {
 
   /** The peak until now. */
   read(): MemoryPeak {
-    return { sampled: this.#peak - this.#idle, highWater: readStatus(this.#pid, 'VmHWM') - this.#idle };
+    return { sampled: this.#peak - this.#idle, highWater: readMemory(this.#pid).peak - this.#idle };
   }
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
   }
-}
-
-function readStatus(pid: number, field: 'VmRSS' | 'VmHWM'): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const kibibytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
-  if (kibibytes === undefined) throw new Error(`the Loader's process has no ${field}`);
-  return Number(kibibytes) * 1024;
 }

@@ -1,4 +1,6 @@
 import { cpus, loadavg, release } from 'node:os';
+import { runAgainst } from './against.ts';
+import { describeCommit } from './checkout.ts';
 import { ensureDebianTools } from './debian-tools.ts';
 import { parseOptions, USAGE, type BenchOptions, type SectionLetter } from './options.ts';
 import { coldLoad } from './sections/cold-load.ts';
@@ -17,6 +19,8 @@ import { Table } from './table.ts';
 /**
  * Measures the Loader beside its peers: `npm run bench`, with options after `--` (see options.ts).
  *
+ * With `-- --against COMMIT` it measures this checkout beside that commit instead: `npm run bench -- --against 9bf4b61`.
+ *
  * A missed target is a result and no failure: the exit code tells whether the measurement itself went well.
  */
 
@@ -33,22 +37,29 @@ const SECTIONS: Readonly<Record<SectionLetter, Section>> = {
 };
 
 async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> {
-  const table = new Table((line) => console.log(line));
   console.log(
     `Node ${process.version}, Linux ${release()}, ${cpus().length} cores, ${options.rounds} rounds, ` +
       `load average ${loadavg()[0]?.toFixed(2) ?? ''}`,
   );
+  const { against } = options;
+  if (against !== undefined) console.log(`against ${await describeCommit(against, signal)}`);
   await ensureDebianTools();
   console.log('Starting the S3 server and the Resource API ...');
   const stage = await Stage.start(signal);
   try {
-    for (const letter of options.sections) {
-      const { title, run } = SECTIONS[letter];
-      console.log(`\n(${letter}) ${title}`);
-      await run({ stage, table, rounds: options.rounds, archiveLength: options.archiveMb * MB });
-    }
+    if (against === undefined) await measureBesidePeers(stage, options);
+    else await runAgainst(stage, { ...options, commit: against, archiveLength: options.archiveMb * MB });
   } finally {
     await stage.stop();
+  }
+}
+
+async function measureBesidePeers(stage: Stage, { sections, rounds, archiveMb }: BenchOptions): Promise<void> {
+  const table = new Table((line) => console.log(line));
+  for (const letter of sections) {
+    const { title, run } = SECTIONS[letter];
+    console.log(`\n(${letter}) ${title}`);
+    await run({ stage, table, rounds, archiveLength: archiveMb * MB });
   }
   console.log('');
   table.printAll();

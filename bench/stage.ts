@@ -1,8 +1,7 @@
 import { createReadStream, createWriteStream } from 'node:fs';
-import { access, mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { CopyObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { Agent } from 'undici';
 import { DEMO_BUCKET, DEMO_USER, Origin } from '../lab/upstream/origin.ts';
@@ -14,7 +13,7 @@ import { S3CdnManager } from '../src/cdn/s3-cdn-manager.ts';
 import { SecurityKeys } from '../src/security/security-keys.ts';
 import { createLogger } from '../src/logger.ts';
 import { SERVICES_FOLDER, startRgw, stopRgw, type S3Service } from '../lab/services/services.ts';
-import { LoaderUnderTest } from './loader-under-test.ts';
+import { LoaderPlace, MODELS } from './loader-place.ts';
 import { writeRandomFile } from './random-file.ts';
 import { UnlockStage } from './unlock-stage.ts';
 import { BLOCK_LENGTH } from '../src/security/envelope.ts';
@@ -36,18 +35,10 @@ export interface Ciphertext {
   readonly ivHex: string;
 }
 
-export interface FreshLoaderOptions {
-  /** What is run in the place of the Loader's own main file. */
-  readonly main?: string;
-  readonly isLoggedIn?: boolean;
-}
-
 const RGW_NAME = 'bench/rgw';
 const HARDWARE = 'bench-hardware';
 /** Tasks want one. */
 const API_KEY = 'bench-api-key';
-const PUBLISH_TIMEOUT_MS = 60_000;
-const MODELS = 'models';
 
 /**
  * All that stands around the Loader: real S3 server, Resource API, resources. What is written lies in one folder, which
@@ -58,15 +49,14 @@ export class Stage {
   readonly bucket = DEMO_BUCKET;
   readonly s3: S3Service;
   readonly signal: AbortSignal;
-  readonly cacheFolder = path.join(this.folder, 'cache');
-  readonly stateFolder = path.join(this.folder, 'state');
+  /** That of the Loader that is measured beside its peers. */
+  readonly place: LoaderPlace;
   readonly #origin: Origin;
   readonly #s3Client: S3Client;
   readonly #session: Session;
   readonly #closeClients: () => Promise<void>;
   readonly #resources = new Map<number, BenchResource>();
   readonly #ciphertexts = new Map<string, Ciphertext>();
-  #loader: LoaderUnderTest | undefined;
   #unlockStage: UnlockStage | undefined;
 
   private constructor(parts: {
@@ -83,6 +73,7 @@ export class Stage {
     this.#s3Client = parts.s3Client;
     this.#session = parts.session;
     this.#closeClients = parts.closeClients;
+    this.place = new LoaderPlace({ folder: this.folder, env: this.#loaderEnv, signal: this.signal });
   }
 
   static async start(signal: AbortSignal): Promise<Stage> {
@@ -126,39 +117,9 @@ export class Stage {
     await rm(path.join(SERVICES_FOLDER, 'bench'), { recursive: true, force: true });
   }
 
-  /** The Loader that runs, logged in; started when there is none. */
-  async loader(): Promise<LoaderUnderTest> {
-    return this.#loader ?? (await this.freshLoader());
-  }
-
-  /** A new process in the place of the one that ran, logged in unless told otherwise. */
-  async freshLoader({ main, isLoggedIn = true }: FreshLoaderOptions = {}): Promise<LoaderUnderTest> {
-    await this.stopLoader();
-    this.#loader = await LoaderUnderTest.start({
-      ...(main === undefined ? {} : { main }),
-      env: {
-        RESOURCE_API_URL: this.#origin.api.url,
-        MODEL_CACHE_DIR: this.cacheFolder,
-        STATE_DIR: this.stateFolder,
-        HARDWARE_ID: HARDWARE,
-        API_KEY,
-      },
-      logPath: path.join(this.folder, 'loader.log'),
-      signal: this.signal,
-    });
-    if (isLoggedIn) await this.#loader.login(DEMO_USER.email, DEMO_USER.password);
-    return this.#loader;
-  }
-
-  async stopLoader(): Promise<void> {
-    await this.#loader?.stop();
-    this.#loader = undefined;
-  }
-
-  /** Stops the Loader and makes the next one know of no task. */
-  async clearState(): Promise<void> {
-    await this.stopLoader();
-    await rm(this.stateFolder, { recursive: true, force: true });
+  /** A further place, for another program. */
+  newPlace(name: string, main: string): LoaderPlace {
+    return new LoaderPlace({ folder: path.join(this.folder, name), main, env: this.#loaderEnv, signal: this.signal });
   }
 
   /** What an unlock needs, started when it is asked for the first time. Needs root. */
@@ -179,8 +140,8 @@ export class Stage {
     const name = `bench-${length}.bin`;
     const plaintextPath = path.join(this.folder, name);
     const sha256 = await writeRandomFile(plaintextPath, length, this.signal);
-    await (await this.loader()).upload(name, plaintextPath);
-    await this.untilCached(name);
+    await (await this.place.loader()).upload(name, plaintextPath);
+    await this.place.untilCached(name);
     const resource = { name, length, sha256, plaintextPath };
     this.#resources.set(length, resource);
     return resource;
@@ -207,12 +168,12 @@ export class Stage {
   async ciphertext(resource: BenchResource): Promise<Ciphertext> {
     const known = this.#ciphertexts.get(resource.name);
     if (known !== undefined) return known;
-    await this.warm(resource);
+    await this.place.warm(resource);
     const small = await this.#smallPart(resource);
     const filePath = path.join(this.folder, `${resource.name}.cbc`);
     await writeFile(filePath, small.subarray(BLOCK_LENGTH));
     await pipeline(
-      createReadStream(this.#bigPath(resource.name)),
+      createReadStream(this.place.bigPath(resource.name)),
       createWriteStream(filePath, { flags: 'a', flush: true }),
       { signal: this.signal },
     );
@@ -225,40 +186,15 @@ export class Stage {
     return ciphertext;
   }
 
-  /** Makes the next load one from the cache. */
-  async warm(resource: BenchResource): Promise<void> {
-    await (await this.loader()).load(resource.name, resource.length);
-    await this.untilCached(resource.name);
-  }
-
-  /** Makes the next load one from the CDN. */
-  async clearCache(): Promise<void> {
-    await rm(this.cacheFolder, { recursive: true, force: true });
-  }
-
-  /**
-   * Waits until the copy of a load or an upload is in the cache, with its sums. The client has its answer before: neither
-   * the rest may fall into the next measurement, nor come after `clearCache`.
-   */
-  async untilCached(name: string): Promise<void> {
-    for (let waitedMs = 0; waitedMs < PUBLISH_TIMEOUT_MS; waitedMs += 20) {
-      const files = [this.#bigPath(name), `${this.#bigPath(name)}.sums`];
-      const looks = await Promise.allSettled(files.map((file) => access(file)));
-      if (looks.every(({ status }) => status === 'fulfilled')) return;
-      await sleep(20, undefined, { signal: this.signal });
-    }
-    throw new Error(`${name} did not come into the cache within ${PUBLISH_TIMEOUT_MS} ms`);
-  }
-
   async stop(): Promise<void> {
     await this.#unlockStage?.stop();
-    await this.stopLoader();
+    await this.place.stopLoader();
     await this.#closeClients();
     await this.#origin.stop();
   }
 
-  #bigPath(name: string): string {
-    return path.join(this.cacheFolder, MODELS, `${name}.big`);
+  get #loaderEnv(): Readonly<Record<string, string>> {
+    return { RESOURCE_API_URL: this.#origin.api.url, HARDWARE_ID: HARDWARE, API_KEY };
   }
 
   async #smallPart(resource: BenchResource): Promise<Buffer> {

@@ -18,6 +18,14 @@ export interface UnlockStageOptions {
   readonly signal: AbortSignal;
 }
 
+export interface UnlockingLoaderOptions {
+  /** What is run; what ships of this checkout, unless given. */
+  readonly main?: string | undefined;
+  /** In the place of the stage's own engine. */
+  readonly dockerHost?: string;
+  readonly hasRightKey?: boolean;
+}
+
 /** A Loader process that is asked for nothing but the unlock. */
 export interface UnlockingLoader {
   readonly process: LoaderUnderTest;
@@ -78,11 +86,12 @@ export class UnlockStage {
   /** A new process in the place of the one that ran. */
   async freshLoader(
     archive: ImageArchive,
-    { dockerHost = this.engine.host, hasRightKey = true }: { dockerHost?: string; hasRightKey?: boolean } = {},
+    { dockerHost = this.engine.host, hasRightKey = true, main }: UnlockingLoaderOptions = {},
   ): Promise<UnlockingLoader> {
     await this.stopLoader();
     const { hardware, signal } = this.#options;
     const loader = await LoaderUnderTest.start({
+      ...(main === undefined ? {} : { main }),
       env: {
         RESOURCE_API_URL: (hasRightKey ? this.#origin : this.#wrongOrigin).api.url,
         MODEL_CACHE_DIR: path.join(this.folder, 'cache'),

@@ -1,13 +1,17 @@
+import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { DemoEngine } from './demo-engine.ts';
-import { LoaderChild } from '../lab/loader-child.ts';
+import { LoaderProcess } from '../lab/loader-process.ts';
 import { Origin } from '../lab/upstream/origin.ts';
 
 /** Of the demo's Loader, which listens on loopback only. */
 export const DEMO_API_KEY = 'demo-key';
+
+/** How long the Loader may take to finish what is under way before it is killed, in ms. */
+const STOP_TIMEOUT_MS = 5_000;
 
 /**
  * All that a demo starts and must end: a temporary folder, the stand-in upstream in this process, a Loader, images in the
@@ -20,9 +24,8 @@ export class DemoStage {
   readonly archivePath: string;
   readonly #env: NodeJS.ProcessEnv;
   #origin: Origin | undefined;
-  #loader: LoaderChild | undefined;
+  #loader: LoaderProcess | undefined;
   #engine: DemoEngine | undefined;
-  #loaderUrl = '';
 
   private constructor(folder: string, env: NodeJS.ProcessEnv) {
     this.#env = env;
@@ -55,9 +58,9 @@ export class DemoStage {
 
   /** Starts the Loader, in place of one that ran; answers its base URL. It has this machine's real hardware string. */
   async startLoader(signal: AbortSignal): Promise<string> {
-    await this.#loader?.stop();
+    await this.#stopLoader();
     const { PATH, DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH } = this.#env;
-    this.#loader = new LoaderChild({
+    const env = {
       PATH,
       // Without an engine, they may be what no Loader starts with.
       ...(this.#engine === undefined ? {} : { DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH }),
@@ -68,14 +71,14 @@ export class DemoStage {
       MODEL_CACHE_DIR: this.cacheFolder,
       STATE_DIR: path.join(this.folder, 'state'),
       IMAGES_PATH: this.archivePath,
-    });
-    this.#loaderUrl = await this.#loader.listening(signal);
-    return this.#loaderUrl;
+    };
+    this.#loader = await LoaderProcess.start({ env, logPath: path.join(this.folder, 'loader.log'), signal });
+    return this.#loader.url;
   }
 
   /** Of the Loader that was started last. */
   get loaderUrl(): string {
-    return this.#loaderUrl;
+    return this.#loader?.url ?? '';
   }
 
   /** What the Resource API gives to those who unlock. */
@@ -95,16 +98,22 @@ export class DemoStage {
 
   /** Waits until `signal` aborts. @throws Error when the Loader ends before that */
   async stayUp(signal: AbortSignal): Promise<void> {
-    const result = await this.#loader?.exitedBefore(signal);
-    if (result !== undefined) throw new Error(`the Loader ended by itself (${result})`);
+    const ended = this.#loader?.exited().then((code) => {
+      throw new Error(`the Loader ended by itself (${code ?? 'by a signal'})`);
+    });
+    await Promise.race([ended, signal.aborted ? undefined : once(signal, 'abort')]);
   }
 
   /** Ends everything and removes its files and images. */
   async clear(): Promise<void> {
-    await this.#loader?.stop();
+    await this.#stopLoader();
     await this.#origin?.stop();
     await rm(this.folder, { recursive: true, force: true });
     // Last: of all this, an engine is the likeliest to fail.
     await this.#engine?.clear();
+  }
+
+  async #stopLoader(): Promise<void> {
+    await this.#loader?.stop('SIGTERM', STOP_TIMEOUT_MS);
   }
 }

@@ -8,19 +8,19 @@ export const coldLoad: Section = { title: 'cold load, 300 MB from S3, with the c
 async function run({ stage, table, rounds }: SectionContext): Promise<void> {
   const resource = await stage.resource(TIMED_LENGTH);
   const aws = new AwsCli(stage, resource, await stage.ciphertext(resource));
-  const loader = await stage.loader();
+  const loader = await stage.place.loader();
   await aws.seed();
-  await stage.clearCache();
+  await stage.place.clearCache();
   assertDigest('a cold load', await loader.loadDigest(resource.name), resource.sha256);
-  await stage.untilCached(resource.name);
+  await stage.place.untilCached(resource.name);
   assertDigest("the peer's output", await aws.downloadDigest(), resource.sha256);
 
   const samples = await interleave(
     {
       loader: async () => {
-        await stage.clearCache();
+        await stage.place.clearCache();
         const { wallMs } = await loader.load(resource.name, resource.length);
-        await stage.untilCached(resource.name);
+        await stage.place.untilCached(resource.name);
         return wallMs;
       },
       aws: () => aws.download(),

@@ -11,23 +11,23 @@ async function run({ stage, table, rounds }: SectionContext): Promise<void> {
   const large = await stage.resource(1000 * MB);
   // What a load of 1 GB leaves to the garbage collector would count against the 1 MB after it: this one takes it.
   const between = await stage.resource(2 * MB);
-  const loader = await stage.loader();
+  const loader = await stage.place.loader();
   const warm = async (resource: BenchResource) => {
-    await stage.warm(between);
+    await stage.place.warm(between);
     return (await loader.load(resource.name, resource.length)).firstByteMs;
   };
   const cold = async (resource: BenchResource) => {
-    await stage.clearCache();
-    await stage.warm(between);
+    await stage.place.clearCache();
+    await stage.place.warm(between);
     const { firstByteMs } = await loader.load(resource.name, resource.length);
-    await stage.untilCached(resource.name);
+    await stage.place.untilCached(resource.name);
     return firstByteMs;
   };
   for (const [what, measure] of [
     ['warm', warm],
     ['cold', cold],
   ] as const) {
-    if (what === 'warm') for (const resource of [small, large]) await stage.warm(resource);
+    if (what === 'warm') for (const resource of [small, large]) await stage.place.warm(resource);
     const samples = await interleave({ small: () => measure(small), large: () => measure(large) }, rounds);
     const difference = median(samples.large) - median(samples.small);
     table.add({

@@ -7,19 +7,19 @@ export const health: Section = { title: 'GET /health, 100 times a second, while 
 
 async function run({ stage, table }: SectionContext): Promise<void> {
   const resource = await stage.resource(LARGE_LENGTH);
-  const loader = await stage.freshLoader();
+  const loader = await stage.place.freshLoader();
   const load = async () => {
     await loader.load(resource.name, resource.length);
   };
   const cases: readonly ({ readonly what: string } & ProbedWork)[] = [
     { what: 'idle', run: () => sleep(5000, undefined, { signal: stage.signal }) },
-    { what: 'warm load of 2 GB', prepare: () => stage.warm(resource), run: load },
+    { what: 'warm load of 2 GB', prepare: () => stage.place.warm(resource), run: load },
     {
       what: 'cold load of 2 GB',
-      prepare: () => stage.clearCache(),
+      prepare: () => stage.place.clearCache(),
       run: async () => {
         await load();
-        await stage.untilCached(resource.name);
+        await stage.place.untilCached(resource.name);
       },
     },
     {
@@ -27,7 +27,7 @@ async function run({ stage, table }: SectionContext): Promise<void> {
       run: async () => {
         const name = `uploaded-${resource.name}`;
         await loader.upload(name, resource.plaintextPath);
-        await stage.untilCached(name);
+        await stage.place.untilCached(name);
       },
     },
   ];

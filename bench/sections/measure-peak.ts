@@ -25,10 +25,10 @@ export async function measurePeak(
   work: (loader: LoaderUnderTest) => Promise<void>,
 ): Promise<PeakMib> {
   const first = await stage.resource(MB);
-  await stage.clearCache();
-  if (cached !== undefined) await stage.warm(cached);
-  const loader = await stage.freshLoader();
-  await stage.warm(first);
+  await stage.place.clearCache();
+  if (cached !== undefined) await stage.place.warm(cached);
+  const loader = await stage.place.freshLoader();
+  await stage.place.warm(first);
   await sleep(SETTLE_MS, undefined, { signal: stage.signal });
   using watch = new MemoryWatch(loader.pid);
   await work(loader);

@@ -16,18 +16,18 @@ async function run({ stage, table }: SectionContext): Promise<void> {
 
   const load = (resource: BenchResource) => async (loader: LoaderUnderTest) => {
     await loader.load(resource.name, resource.length);
-    await stage.untilCached(resource.name);
+    await stage.place.untilCached(resource.name);
   };
   const upload = (resource: BenchResource) => async (loader: LoaderUnderTest) => {
     const name = `uploaded-${resource.name}`;
     await loader.upload(name, resource.plaintextPath);
-    await stage.untilCached(name);
+    await stage.place.untilCached(name);
   };
   const loadAtOnce = (names: readonly string[]) => async (loader: LoaderUnderTest) => {
     // All must have ended, or one failure would leave the others running.
     const loads = await Promise.allSettled(names.map((name) => loader.load(name, timed.length)));
     for (const result of loads) if (result.status === 'rejected') throw result.reason;
-    for (const name of names) await stage.untilCached(name);
+    for (const name of names) await stage.place.untilCached(name);
   };
   const sameName = new Array<string>(PARALLEL_LOADS).fill(timed.name);
 
@@ -52,5 +52,5 @@ async function run({ stage, table }: SectionContext): Promise<void> {
   table.add(peakRow('memory, 16 warm loads of 300 MB at once', await measurePeak(stage, timed, loadAtOnce(sameName))));
   table.add(peakRow('memory, 16 cold loads, one resource', await measurePeak(stage, undefined, loadAtOnce(sameName))));
   table.add(peakRow('memory, 16 cold loads, 16 resources', await measurePeak(stage, undefined, loadAtOnce(copies))));
-  await stage.freshLoader();
+  await stage.place.freshLoader();
 }

@@ -23,22 +23,22 @@ const TARGET_EMPTY_MS = 3000;
 export async function measureTaskAnswers(context: SectionContext): Promise<void> {
   const { stage, table } = context;
   const resource = await stage.resource(LARGE_LENGTH);
-  await stage.warm(resource);
-  await stage.clearState();
+  await stage.place.warm(resource);
+  await stage.place.clearState();
   console.log(`Filling the history with ${HISTORY_COUNT} tasks ...`);
-  const past = await LocalTasks.open(stage.stateFolder);
+  const past = await LocalTasks.open(stage.place.stateFolder);
   await past.runEmpty(HISTORY_COUNT);
   past.leaveUnfinished();
   past.close();
-  const loader = await stage.freshLoader({ isLoggedIn: false });
+  const loader = await stage.place.freshLoader({ isLoggedIn: false });
   const client = new TaskClient(loader, stage.signal);
   await measureRequests(context, loader, client);
-  await stage.clearCache();
+  await stage.place.clearCache();
   await measureEmptyTasks(context, client);
   const latenciesMs = await probeDuring(healthOf(loader), { run: () => runEmptyTasks(client, EMPTY_COUNT) });
   const what = `/health, ${EMPTY_COUNT} empty tasks`;
   table.add(latencyRow({ what, latenciesMs, targetMs: TARGET_HEALTH_MS }));
-  await stage.clearState();
+  await stage.place.clearState();
 }
 
 async function measureRequests(

@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { readConnections, readOpenFiles } from '../process-usage.ts';
+import { readConnections, readOpenFiles } from '../../lab/proc.ts';
 import type { BenchResource, Stage } from '../stage.ts';
 import { TaskClient } from '../task-client.ts';
 import { formatTimes } from '../time-row.ts';
@@ -37,7 +37,7 @@ interface Leftovers {
 /** How soon a running prefetch can be cancelled, and what it leaves behind. */
 export async function measureTaskCancellation({ stage, table }: SectionContext): Promise<void> {
   const resource = await stage.resource(LARGE_LENGTH);
-  await stage.freshLoader();
+  await stage.place.freshLoader();
   const samples: Leftovers[] = [];
   for (let round = 0; round < CANCELLATIONS; round++) samples.push(await cancelOnce(stage, resource));
   const answersMs = samples.map(({ answerMs }) => answerMs);
@@ -64,10 +64,10 @@ export async function measureTaskCancellation({ stage, table }: SectionContext):
 }
 
 async function cancelOnce(stage: Stage, resource: BenchResource): Promise<Leftovers> {
-  const loader = await stage.loader();
+  const loader = await stage.place.loader();
   const client = new TaskClient(loader, stage.signal);
   const port = Number(new URL(stage.s3.endpoint).port);
-  await stage.clearCache();
+  await stage.place.clearCache();
   const share = MIN_SHARE + Math.random() * (MAX_SHARE - MIN_SHARE);
   const uid = await client.create('prefetch', { resources: [{ folder: 'models', filename: resource.name }] });
   for (let task = await client.get(uid); task.bytes_done < share * resource.length; task = await client.get(uid)) {
@@ -83,7 +83,7 @@ async function cancelOnce(stage: Stage, resource: BenchResource): Promise<Leftov
   const answeredAt = performance.now();
   const present = readConnections(loader.pid, port);
   const openFiles = countOpenFiles(stage, loader.pid);
-  const unfinishedFiles = (await readdir(path.join(stage.cacheFolder, '.parts'))).length;
+  const unfinishedFiles = (await readdir(path.join(stage.place.cacheFolder, '.parts'))).length;
   if (task.status !== 'cancelled') throw new Error(`the cancelled task is ${task.status}: ${task.error ?? ''}`);
   const busy = new Set<string>();
   let open = present;
@@ -105,5 +105,5 @@ async function cancelOnce(stage: Stage, resource: BenchResource): Promise<Leftov
 }
 
 function countOpenFiles(stage: Stage, pid: number): number {
-  return readOpenFiles(pid).filter((file) => file.startsWith(stage.cacheFolder)).length;
+  return readOpenFiles(pid).filter((file) => file.startsWith(stage.place.cacheFolder)).length;
 }

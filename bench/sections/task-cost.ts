@@ -8,8 +8,8 @@ import { runVerify } from './task-work.ts';
 /** What others notice of a verification of 2 GB. */
 export async function measureTaskCost({ stage, table }: SectionContext): Promise<void> {
   const resource = await stage.resource(LARGE_LENGTH);
-  const loader = await stage.freshLoader();
-  await stage.warm(resource);
+  const loader = await stage.place.freshLoader();
+  await stage.place.warm(resource);
   const verify = () => runVerify(new TaskClient(loader, stage.signal), resource.length - MB);
   const latenciesMs = await probeDuring(healthOf(loader), { run: verify });
   table.add(latencyRow({ what: '/health, verify of 2 GB', latenciesMs, targetMs: TARGET_HEALTH_MS }));

@@ -21,7 +21,7 @@ interface Progress {
  * counts, not only those that got an event of their own.
  */
 export async function measureTaskEvents({ stage, table }: SectionContext): Promise<void> {
-  const loader = await stage.freshLoader({ main: PROGRESS_LOADER, isLoggedIn: false });
+  const loader = await stage.place.freshLoader({ main: PROGRESS_LOADER, isLoggedIn: false });
   const client = new TaskClient(loader, stage.signal);
   for (const { what, parameters } of PATTERNS) {
     const { latenciesMs, events, stepsBack } = await follow(client, parameters);
@@ -39,7 +39,7 @@ export async function measureTaskEvents({ stage, table }: SectionContext): Promi
       isMet: stepsBack === 0,
     });
   }
-  await stage.clearState();
+  await stage.place.clearState();
 }
 
 async function follow(

@@ -8,7 +8,7 @@ import { latencyRow } from '../latency-row.ts';
 import { median } from '../measure.ts';
 import { MemoryWatch } from '../memory-watch.ts';
 import { probeOnce } from '../probe-during.ts';
-import { readWrittenBytes } from '../process-usage.ts';
+import { readWrittenBytes } from '../../lab/proc.ts';
 import type { UnlockStage } from '../unlock-stage.ts';
 import {
   canRunEngine,

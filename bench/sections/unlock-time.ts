@@ -1,6 +1,6 @@
 import { interleave, median } from '../measure.ts';
 import { DockerLoad } from '../peers/docker-load.ts';
-import { readCpuSeconds } from '../process-usage.ts';
+import { readCpuSeconds } from '../../lab/proc.ts';
 import { formatTimes, timeRow } from '../time-row.ts';
 import type { ImageArchive } from '../image-archive.ts';
 import type { UnlockStage } from '../unlock-stage.ts';

@@ -8,14 +8,14 @@ export const upload: Section = { title: 'upload of 300 MB', run };
 async function run({ stage, table, rounds }: SectionContext): Promise<void> {
   const resource = await stage.resource(TIMED_LENGTH);
   const aws = new AwsCli(stage, resource, await stage.ciphertext(resource));
-  const loader = await stage.loader();
+  const loader = await stage.place.loader();
   // A name of its own: the other sections' ciphertext belongs to the resource as it is.
   const name = `uploaded-${resource.name}`;
   await loader.upload(name, resource.plaintextPath);
-  await stage.untilCached(name);
-  await stage.clearCache();
+  await stage.place.untilCached(name);
+  await stage.place.clearCache();
   assertDigest('an upload', await loader.loadDigest(name), resource.sha256);
-  await stage.untilCached(name);
+  await stage.place.untilCached(name);
   await aws.upload();
   assertDigest("the peer's upload", await aws.downloadDigest(), resource.sha256);
 
@@ -23,7 +23,7 @@ async function run({ stage, table, rounds }: SectionContext): Promise<void> {
     {
       loader: async () => {
         const { wallMs } = await loader.upload(name, resource.plaintextPath);
-        await stage.untilCached(name);
+        await stage.place.untilCached(name);
         return wallMs;
       },
       aws: () => aws.upload(),

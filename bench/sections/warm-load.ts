@@ -12,7 +12,7 @@ async function run({ stage, table, rounds }: SectionContext): Promise<void> {
   const { signal } = stage;
   const resource = await stage.resource(TIMED_LENGTH);
   const ciphertext = await stage.ciphertext(resource);
-  const loader = await stage.loader();
+  const loader = await stage.place.loader();
   const nginx = await Nginx.start(path.dirname(resource.plaintextPath), path.join(stage.folder, 'nginx'));
   try {
     const nginxArgs = [`${nginx.url}/${path.basename(resource.plaintextPath)}`];

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
 import { Origin } from '../../lab/upstream/origin.ts';
 import { FaultProxy } from '../../lab/faults/fault-proxy.ts';
-import { LoaderProcess } from '../../lab/loader-process.ts';
+import { TestLoader } from './test-loader.ts';
 import { TaskClient } from './task-client.ts';
 import { noteSecrets, S3 } from '../../lab/test-environment.ts';
 
@@ -30,7 +30,7 @@ export class Device {
   readonly email = 'operator@example.com';
   readonly password: string;
   readonly bucket: string;
-  loader: LoaderProcess;
+  loader: TestLoader;
   readonly #env: Readonly<Record<string, string>>;
   readonly #s3: S3Client;
 
@@ -41,7 +41,7 @@ export class Device {
     folder: string;
     password: string;
     bucket: string;
-    loader: LoaderProcess;
+    loader: TestLoader;
     env: Readonly<Record<string, string>>;
   }) {
     this.origin = parts.origin;
@@ -78,7 +78,7 @@ export class Device {
       UPSTREAM_TIMEOUT_MS: String(UPSTREAM_TIMEOUT_MS),
       ...options.env,
     };
-    const loader = await LoaderProcess.start({ env, ...(options.uid === undefined ? {} : { uid: options.uid }) });
+    const loader = await TestLoader.start({ env, ...(options.uid === undefined ? {} : { uid: options.uid }) });
     return new Device({ origin, apiProxy, s3Proxy, folder, password, bucket, loader, env });
   }
 
@@ -127,7 +127,7 @@ export class Device {
 
   /** Waits until nothing is open or unfinished: a transfer still publishes its file when its callers have gone. */
   async settled(): Promise<void> {
-    await eventually(async () => (await this.loader.openFilesUnder(this.folder)).length === 0);
+    await eventually(() => this.loader.openFilesUnder(this.folder).length === 0);
     await eventually(async () => (await this.unfinishedFiles()).length === 0);
   }
 
@@ -161,12 +161,12 @@ export class Device {
 
   /** For a Loader that was stopped. */
   async startLoader(env: Readonly<Record<string, string>> = {}): Promise<void> {
-    this.loader = await LoaderProcess.start({ env: { ...this.#env, ...env } });
+    this.loader = await TestLoader.start({ env: { ...this.#env, ...env } });
   }
 
   /** For a Loader that was stopped: starts one that is killed after so many ms. */
   async startAndKillLoader(afterMs: number): Promise<void> {
-    await LoaderProcess.startAndKill({ env: this.#env }, afterMs);
+    await TestLoader.startAndKill({ env: this.#env }, afterMs);
   }
 
   /** No more faults. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readJson, type JsonAnswer, type LoaderProcess } from '../../lab/loader-process.ts';
+import { readJson, type JsonAnswer, type TestLoader } from './test-loader.ts';
 import { noteSecrets } from '../../lab/test-environment.ts';
 
 /** What POST / and GET /tasks answer. */
@@ -73,9 +73,9 @@ export function newApiKey(): string {
 
 /** The routes of the tasks and schedules, as an operator's program calls them. */
 export class TaskClient {
-  readonly #loader: LoaderProcess;
+  readonly #loader: TestLoader;
 
-  constructor(loader: LoaderProcess) {
+  constructor(loader: TestLoader) {
     this.#loader = loader;
   }
 

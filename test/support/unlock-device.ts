@@ -11,7 +11,7 @@ import { DockerCli } from '../../lab/services/docker-cli.ts';
 import { EngineProxy } from '../../lab/faults/engine-proxy.ts';
 import { FaultProxy } from '../../lab/faults/fault-proxy.ts';
 import type { Image } from '../../lab/images/image-maker.ts';
-import { LoaderProcess, type JsonAnswer } from '../../lab/loader-process.ts';
+import { TestLoader, type JsonAnswer } from './test-loader.ts';
 import { TaskClient } from './task-client.ts';
 import { noteSecrets } from '../../lab/test-environment.ts';
 
@@ -32,7 +32,7 @@ export class UnlockDevice {
   readonly folder: string;
   readonly email = 'operator@example.com';
   readonly password: string;
-  loader!: LoaderProcess;
+  loader!: TestLoader;
   readonly #env: Readonly<Record<string, string>>;
 
   private constructor(parts: {
@@ -107,7 +107,7 @@ export class UnlockDevice {
   /** `uid` is the user to run as. */
   async startLoader(env: Readonly<Record<string, string>> = {}, uid?: number): Promise<void> {
     const loaderEnv = { ...this.#env, ...env };
-    this.loader = await LoaderProcess.start({ env: loaderEnv, ...(uid === undefined ? {} : { uid }) });
+    this.loader = await TestLoader.start({ env: loaderEnv, ...(uid === undefined ? {} : { uid }) });
   }
 
   /** Puts an archive in place, at once, as an update would. It is sealed under the origin's key fragment. */

@@ -227,7 +227,7 @@ describe('a cache', { skip: ROOT_SKIP }, () => {
       assert.deepEqual([answer.status, answer.body.code], [500, 'cache_unusable']);
       assert.match(String(answer.body.detail), /folder field first/);
       assert.deepEqual(await device.pendingUploads(), []);
-      await eventually(async () => (await device.loader.openFilesUnder(device.folder)).length === 0);
+      await eventually(() => device.loader.openFilesUnder(device.folder).length === 0);
     } finally {
       execFileSync('umount', ['-l', disk]);
       await device.stop();

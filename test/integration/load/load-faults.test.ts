@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { Device, digestBody, eventually, sha256, STALL_TIMEOUT_MS } from '../../support/device.ts';
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
-import { LoaderProcess, readJson } from '../../../lab/loader-process.ts';
+import { TestLoader, readJson } from '../../support/test-loader.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 /** Three ranges and a bit. */
@@ -243,7 +243,7 @@ describe('concurrent loads', { skip: S3_SKIP }, () => {
       // Another Loader on the same upstream: only its cache is its own.
       const newer = randomBytes(26_000_000);
       assert.equal((await digestBody(await device.loader.load('model'))).sha256, digest);
-      const second = await LoaderProcess.start({
+      const second = await TestLoader.start({
         env: { RESOURCE_API_URL: device.origin.api.url, MODEL_CACHE_DIR: other.cacheFolder },
       });
       await second.login(device.email, device.password);

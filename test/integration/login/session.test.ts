@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { Device, digestBody, sha256 } from '../../support/device.ts';
-import { readJson } from '../../../lab/loader-process.ts';
+import { readJson } from '../../support/test-loader.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 describe('a session whose token expires', { skip: S3_SKIP }, () => {

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
 import { BOUNDARY, FORM_END, formHead, partHead, RawConnection } from '../../../lab/faults/raw-http.ts';
-import { readJson, type JsonAnswer } from '../../../lab/loader-process.ts';
+import { readJson, type JsonAnswer } from '../../support/test-loader.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 interface Item {

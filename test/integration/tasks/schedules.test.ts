@@ -6,7 +6,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Device, eventually } from '../../support/device.ts';
-import { LoaderProcess, type JsonAnswer } from '../../../lab/loader-process.ts';
+import { TestLoader, type JsonAnswer } from '../../support/test-loader.ts';
 import { newApiKey, prefetchOf, type SeenSchedule } from '../../support/task-client.ts';
 import { noteSecrets, S3_SKIP } from '../../../lab/test-environment.ts';
 
@@ -325,7 +325,7 @@ describe('schedules', { skip: S3_SKIP }, () => {
   }
 
   it('are at most 1,000', async () => {
-    const loader = await LoaderProcess.start({ env: { API_KEY: newApiKey() } });
+    const loader = await TestLoader.start({ env: { API_KEY: newApiKey() } });
     try {
       const create = async () => {
         const answer = await loader.post('/schedules', YEARLY);

@@ -8,7 +8,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
-import { LoaderProcess } from '../../../lab/loader-process.ts';
+import { TestLoader } from '../../support/test-loader.ts';
 import { newApiKey, prefetchOf, type SeenDetails } from '../../support/task-client.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 
@@ -122,7 +122,7 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
   async function assertNothingIsLeft(connectionsBefore: number): Promise<void> {
     await assertNoRequests();
     assert.ok(device.s3Proxy.openConnections <= connectionsBefore, 'there are more connections than before');
-    assert.deepEqual(await device.loader.openFilesUnder(device.cacheFolder), []);
+    assert.deepEqual(device.loader.openFilesUnder(device.cacheFolder), []);
     assert.deepEqual(await device.unfinishedFiles(), []);
     assert.deepEqual(await readdir(path.join(device.cacheFolder, 'models')).catch(() => []), []);
   }
@@ -258,7 +258,7 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
     const watching = reports(device, uid);
     await eventually(async () => (await device.tasks.details(uid)).bytes_done === 8_388_608);
     const env = { RESOURCE_API_URL: device.apiProxy.url, MODEL_CACHE_DIR: path.join(device.folder, 'other') };
-    const other = await LoaderProcess.start({ env });
+    const other = await TestLoader.start({ env });
     try {
       assert.equal((await other.login(device.email, device.password)).status, 200);
       assert.equal((await other.upload('replaced', successor)).status, 200);
@@ -643,7 +643,7 @@ describe('a verify', { skip: S3_SKIP }, () => {
     assert.deepEqual([task.status, task.code], ['cancelled', 'task_cancelled']);
     await eventually(() => device.s3Proxy.openRequests === 0 && device.s3Proxy.openConnections <= before + 1, 100);
     assert.deepEqual(await device.unfinishedFiles(), []);
-    assert.deepEqual(await device.loader.openFilesUnder(device.cacheFolder), []);
+    assert.deepEqual(device.loader.openFilesUnder(device.cacheFolder), []);
   });
 
   it('is cancelled while it reads', async () => {
@@ -654,7 +654,7 @@ describe('a verify', { skip: S3_SKIP }, () => {
       const task = await device.tasks.cancel(uid);
       statuses.add(task.status);
       if (task.status === 'cancelled') assert.ok(task.progress < 100 && task.bytes_done < total);
-      assert.deepEqual(await device.loader.openFilesUnder(device.cacheFolder), []);
+      assert.deepEqual(device.loader.openFilesUnder(device.cacheFolder), []);
     }
     assert.ok(statuses.has('cancelled'), [...statuses].join(', '));
     assert.deepEqual((await device.tasks.run('verify')).result, GOOD);
@@ -782,7 +782,7 @@ describe('an evict', { skip: S3_SKIP }, () => {
     await sumsMade(device, 'large');
     await setAge('large', 50);
     const response = await device.loader.load('large'); // Whose body nobody reads for now.
-    await eventually(async () => (await device.loader.openFilesUnder(device.bigPath('large'))).length > 0);
+    await eventually(() => device.loader.openFilesUnder(device.bigPath('large')).length > 0);
     // The load has marked it as new. Only that somebody reads it keeps it.
     await setAge('large', 50);
     const result = await evict({ max_age_days: 15, max_bytes: 0 });
@@ -794,7 +794,7 @@ describe('an evict', { skip: S3_SKIP }, () => {
     assert.equal(result.bytes_left, bigLength(large.length));
     assert.equal(await exists(device.bigPath('large')), true);
     assert.equal((await digestBody(response)).sha256, sha256(large));
-    await eventually(async () => (await device.loader.openFilesUnder(device.bigPath('large'))).length === 0);
+    await eventually(() => device.loader.openFilesUnder(device.bigPath('large')).length === 0);
     const { removed } = await evict({ max_bytes: 0 });
     assert.deepEqual(
       removed.map(({ file }) => file),

@@ -8,7 +8,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
-import { LoaderProcess } from '../../../lab/loader-process.ts';
+import { TestLoader } from '../../support/test-loader.ts';
 import { newApiKey, TaskClient, type SeenDetails } from '../../support/task-client.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 
@@ -25,7 +25,7 @@ const ROOT_SKIP =
 /** A Loader for what needs nothing upstream, in a folder of its own. */
 class Place {
   readonly folder: string;
-  loader!: LoaderProcess;
+  loader!: TestLoader;
   readonly #mounts: string[] = [];
 
   private constructor(folder: string) {
@@ -52,7 +52,7 @@ class Place {
 
   async start(uid?: number): Promise<void> {
     const env = { API_KEY, STATE_DIR: this.state, MODEL_CACHE_DIR: path.join(this.folder, 'models') };
-    this.loader = await LoaderProcess.start({ env, ...(uid === undefined ? {} : { uid }) });
+    this.loader = await TestLoader.start({ env, ...(uid === undefined ? {} : { uid }) });
   }
 
   async restart(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
@@ -381,7 +381,7 @@ describe('the store of the tasks', { concurrency: 4 }, () => {
       await place.start();
       await place.loader.stop();
       const env = { API_KEY, STATE_DIR: '/proc/loader/state', MODEL_CACHE_DIR: path.join(place.folder, 'models') };
-      place.loader = await LoaderProcess.start({ env });
+      place.loader = await TestLoader.start({ env });
       await place.assertUnavailable(/can't be used/);
     });
   });

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { saveImages } from '../../../lab/images/image-maker.ts';
 import { eventually } from '../../support/device.ts';
-import { readJson } from '../../../lab/loader-process.ts';
+import { readJson } from '../../support/test-loader.ts';
 import { startDockerd, stopDockerd } from '../../../lab/services/services.ts';
 import { newApiKey, type SeenDetails } from '../../support/task-client.ts';
 import { DOCKER_SKIP, noteSecrets } from '../../../lab/test-environment.ts';
@@ -70,7 +70,7 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
   }
 
   async function assertNothingIsLeft(): Promise<void> {
-    assert.deepEqual(await device.loader.openFilesUnder(device.folder), []);
+    assert.deepEqual(device.loader.openFilesUnder(device.folder), []);
     await device.assertTidy();
   }
 

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
-import { LoaderProcess, readJson, type JsonAnswer } from '../../../lab/loader-process.ts';
+import { TestLoader, readJson, type JsonAnswer } from '../../support/test-loader.ts';
 import { newApiKey, prefetchOf, TaskClient, type HistoryPage, type SeenDetails } from '../../support/task-client.ts';
 import { noteSecrets, S3_SKIP } from '../../../lab/test-environment.ts';
 
@@ -185,7 +185,7 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
   });
 
   it('are closed where no key is set, while the others are open', async () => {
-    const loader = await LoaderProcess.start({ env: { MODEL_CACHE_DIR: path.join(device.folder, 'keyless') } });
+    const loader = await TestLoader.start({ env: { MODEL_CACHE_DIR: path.join(device.folder, 'keyless') } });
     try {
       for (const [method, route] of ROUTES) {
         const response = await fetch(loader.url + route, { method, headers: { authorization: 'Bearer ' } });
@@ -545,7 +545,7 @@ describe('the history of the tasks', { skip: S3_SKIP }, () => {
   });
 
   it('is paged to its end in answers of bounded length, however long its tasks are', async () => {
-    const loader = await LoaderProcess.start({ env: { API_KEY: newApiKey() } });
+    const loader = await TestLoader.start({ env: { API_KEY: newApiKey() } });
     try {
       const tasks = new TaskClient(loader);
       // Nobody is logged in: they fail at once. Each has about 280,000 characters.

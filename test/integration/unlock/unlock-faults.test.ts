@@ -214,7 +214,7 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
     await restart();
     device.engineProxy.fault = (index) => (index === 1 ? { kind: 'cut', afterBytes: 500_000 } : { kind: 'pass' });
     assertFailed(await device.unlock(), 'engine_unreachable', /connection to the Docker engine .* failed/);
-    assert.deepEqual(await device.loader.openFilesUnder(device.folder), []);
+    assert.deepEqual(device.loader.openFilesUnder(device.folder), []);
     const present = (await device.docker.imageIds()).length;
     assert.ok(present > 0, 'what was under way did not come to its end');
     await assertGoodOneFollows();

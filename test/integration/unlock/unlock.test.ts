@@ -292,7 +292,7 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
     assert.deepEqual(await answer.json(), { state: 'error' });
     const { error, code } = await device.status();
     assert.deepEqual([error, code], ['The unlock was cancelled.', 'unlock_cancelled']);
-    assert.deepEqual(await device.loader.openFilesUnder(device.folder), []);
+    assert.deepEqual(device.loader.openFilesUnder(device.folder), []);
     await device.assertTidy();
 
     device.engineProxy.reset();

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
-import { readJson } from '../../../lab/loader-process.ts';
+import { readJson } from '../../support/test-loader.ts';
 import { BOUNDARY, FORM_END, formHead, partHead, RawConnection } from '../../../lab/faults/raw-http.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 
@@ -224,7 +224,7 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
     const response = await device.loader.load('model');
     await response.body?.cancel();
     await device.settled();
-    await eventually(async () => (await device.loader.openSockets()) < 12);
+    await eventually(() => device.loader.openSockets() < 12);
     assert.ok(!existsSync(device.bigPath('model')), 'the transfer went on and was published');
   });
 
@@ -261,8 +261,8 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
     await connection.send(
       `POST /load/model HTTP/1.1\r\nHost: loader\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
     );
-    await eventually(async () => (await device.loader.openFilesUnder(device.folder)).length > 0);
-    await eventually(async () => (await device.loader.openFilesUnder(device.folder)).length === 0, 4000);
+    await eventually(() => device.loader.openFilesUnder(device.folder).length > 0);
+    await eventually(() => device.loader.openFilesUnder(device.folder).length === 0, 4000);
     await eventually(() => device.loader.log().includes('client_stalled'));
     connection.close();
   });

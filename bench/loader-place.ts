@@ -1,0 +1,100 @@
+import { access, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DEMO_USER } from '../lab/upstream/origin.ts';
+import { LoaderUnderTest } from './loader-under-test.ts';
+
+export interface LoaderPlaceOptions {
+  /** For cache, state and log. */
+  readonly folder: string;
+  /** What is run; what ships of this checkout, unless given. */
+  readonly main?: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+}
+
+export interface FreshLoaderOptions {
+  /** What is run this time. */
+  readonly main?: string;
+  readonly isLoggedIn?: boolean;
+}
+
+/** The folder of the resources that the bench moves. */
+export const MODELS = 'models';
+const PUBLISH_TIMEOUT_MS = 60_000;
+
+/** A place for one Loader at a time: its program, its cache and state, and the process that runs. */
+export class LoaderPlace {
+  readonly cacheFolder: string;
+  readonly stateFolder: string;
+  readonly main: string | undefined;
+  readonly #options: LoaderPlaceOptions;
+  #loader: LoaderUnderTest | undefined;
+
+  constructor(options: LoaderPlaceOptions) {
+    this.#options = options;
+    this.main = options.main;
+    this.cacheFolder = path.join(options.folder, 'cache');
+    this.stateFolder = path.join(options.folder, 'state');
+  }
+
+  /** The Loader that runs, logged in; started when there is none. */
+  async loader(): Promise<LoaderUnderTest> {
+    return this.#loader ?? (await this.freshLoader());
+  }
+
+  /** A new process in the place of the one that ran, logged in unless told otherwise. */
+  async freshLoader({ main = this.main, isLoggedIn = true }: FreshLoaderOptions = {}): Promise<LoaderUnderTest> {
+    await this.stopLoader();
+    const { folder, env, signal } = this.#options;
+    this.#loader = await LoaderUnderTest.start({
+      ...(main === undefined ? {} : { main }),
+      env: { ...env, MODEL_CACHE_DIR: this.cacheFolder, STATE_DIR: this.stateFolder },
+      logPath: path.join(folder, 'loader.log'),
+      signal,
+    });
+    if (isLoggedIn) await this.#loader.login(DEMO_USER.email, DEMO_USER.password);
+    return this.#loader;
+  }
+
+  async stopLoader(): Promise<void> {
+    await this.#loader?.stop();
+    this.#loader = undefined;
+  }
+
+  /** Stops the Loader and makes the next one know of no task. */
+  async clearState(): Promise<void> {
+    await this.stopLoader();
+    await rm(this.stateFolder, { recursive: true, force: true });
+  }
+
+  /** Makes the next load one from the CDN. */
+  async clearCache(): Promise<void> {
+    await rm(this.cacheFolder, { recursive: true, force: true });
+  }
+
+  /** Makes the next load one from the cache. */
+  async warm(resource: { readonly name: string; readonly length: number }): Promise<void> {
+    await (await this.loader()).load(resource.name, resource.length);
+    await this.untilCached(resource.name);
+  }
+
+  /** The cached big part of a resource. */
+  bigPath(name: string): string {
+    return path.join(this.cacheFolder, MODELS, `${name}.big`);
+  }
+
+  /**
+   * Waits until the copy of a load or an upload is in the cache, with its digests. The client has its answer before: the
+   * rest must not fall into the next measurement, nor come after `clearCache`.
+   */
+  async untilCached(name: string): Promise<void> {
+    for (let waitedMs = 0; waitedMs < PUBLISH_TIMEOUT_MS; waitedMs += 20) {
+      const files = [this.bigPath(name), `${this.bigPath(name)}.sums`];
+      const looks = await Promise.allSettled(files.map((file) => access(file)));
+      if (looks.every(({ status }) => status === 'fulfilled')) return;
+      await sleep(20, undefined, { signal: this.#options.signal });
+    }
+    throw new Error(`${name} did not come into the cache within ${PUBLISH_TIMEOUT_MS} ms`);
+  }
+}
