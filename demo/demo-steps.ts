@@ -4,6 +4,7 @@ import { open, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DEMO_API_KEY, type DemoStage } from './demo-stage.ts';
+import { shippedFolder } from '../lab/shipped-folder.ts';
 import { LoaderClient } from '../lab/loader-client.ts';
 import { DEMO_USER } from '../lab/upstream/origin.ts';
 import type { StepPrinter } from './step-printer.ts';
@@ -27,6 +28,10 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
     return { note: `${origin.api.url}, ${origin.s3Endpoint}` };
   });
   await step('Start the Loader', async () => {
+    await shippedFolder({
+      signal,
+      onBuild: () => printer.line('  The Loader is built first, as it ships: this happens once.'),
+    });
     return { note: await stage.startLoader(signal) };
   });
   const client = new LoaderClient(stage.loaderUrl, DEMO_API_KEY, signal);

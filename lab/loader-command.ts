@@ -1,18 +1,17 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import path from 'node:path';
 import { text } from 'node:stream/consumers';
+import { shippedCommand, shippedFolder } from './shipped-folder.ts';
 
-const COMMAND = path.resolve(import.meta.dirname, '../src/cli/loader.ts');
-
-/** Runs the `loader` command in a folder and answers what it printed. @throws Error when it failed, or the reason of `signal` */
+/** Runs the `loader` command of what ships in a folder; returns what it printed. @throws Error when it failed, or the reason of `signal` */
 export async function runLoaderCommand(
   args: readonly string[],
   options: { readonly cwd: string; readonly signal: AbortSignal },
 ): Promise<string> {
   const { cwd, signal } = options;
+  const command = shippedCommand(await shippedFolder({ signal }));
   signal.throwIfAborted();
-  const child = spawn(process.execPath, [COMMAND, ...args], {
+  const child = spawn(process.execPath, [command, ...args], {
     cwd,
     stdio: ['ignore', 'pipe', 'pipe'],
     // A process group of its own: Ctrl-C in the terminal is for the parent.

@@ -21,9 +21,10 @@ import { DraftFile } from '../../../src/files/draft-file.ts';
 import { readArchiveIndex } from '../../../src/archive/archive-index.ts';
 import { openArchive } from '../../../src/archive/open-archive.ts';
 import { DockerCli } from '../../../lab/services/docker-cli.ts';
+import { shippedCommand, shippedFolder } from '../../../lab/shipped-folder.ts';
 import { DOCKER_HOST, DOCKER_SKIP, LOG_FOLDER, noteSecrets } from '../../../lab/test-environment.ts';
 
-const COMMAND = path.resolve(import.meta.dirname, '../../../src/cli/loader.ts');
+const COMMAND = shippedCommand(await shippedFolder());
 const ROOT_SKIP = process.getuid?.() === 0 ? false : 'mounting a small disk needs root';
 
 /** Text, so that it would be seen in an output. */

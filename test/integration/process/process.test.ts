@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import path from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Device, digestBody, sha256 } from '../../support/device.ts';
 import type { Fault } from '../../../lab/faults/fault-proxy.ts';
+import { shippedFolder, shippedMain } from '../../../lab/shipped-folder.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 
 const content = randomBytes(26_000_000);
 const PASS: Fault = { kind: 'pass' };
-const MAIN = path.resolve(import.meta.dirname, '../../../src/main.ts');
+const MAIN = shippedMain(await shippedFolder());
 
 /** A device with a cold load under way, whose last range comes after `delayMs`. */
 async function deviceWithSlowLoad(delayMs: number, env: Record<string, string>): Promise<[Device, Response]> {
