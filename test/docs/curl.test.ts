@@ -7,7 +7,7 @@ import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { DEMO_API_KEY } from '../../demo/demo-stage.ts';
-import { LoaderProcess } from '../../lab/loader-process.ts';
+import { TestLoader } from '../support/test-loader.ts';
 import { Origin } from '../../lab/upstream/origin.ts';
 import { Document, DOCUMENTS } from './documents.ts';
 
@@ -20,7 +20,7 @@ const TIMEOUT_MS = 30_000;
 describe('curl lines', { skip: hasCurl() ? false : 'curl is not installed' }, () => {
   let folder: string;
   let origin: Origin;
-  let loader: LoaderProcess;
+  let loader: TestLoader;
   /** The variables that the README sets, which the other documents use. */
   let variables: string;
 
@@ -30,7 +30,7 @@ describe('curl lines', { skip: hasCurl() ? false : 'curl is not installed' }, ()
     const archivePath = path.join(folder, 'images.enc');
     // An archive under another key, so that the unlock begins, and ends without an engine.
     await writeFile(archivePath, randomBytes(64 * 1024));
-    loader = await LoaderProcess.start({
+    loader = await TestLoader.start({
       env: {
         API_KEY: DEMO_API_KEY,
         RESOURCE_API_URL: origin.api.url,
