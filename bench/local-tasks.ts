@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import type { DatabaseSync } from 'node:sqlite';
 import { setImmediate } from 'node:timers/promises';
+import { Type } from 'typebox';
 import { loadConfig } from '../src/config/config.ts';
 import { createLogger } from '../src/logger.ts';
 import { defineProvider } from '../src/tasks/provider.ts';
 import { openTaskDatabase } from '../src/tasks/task-database.ts';
 import { TaskRunner } from '../src/tasks/task-runner.ts';
 import { TaskStore } from '../src/tasks/task-store.ts';
+import { JSON_VALUE } from '../src/json-schemas.ts';
 import type { JsonObject, JsonValue } from '../src/json.ts';
 
 /** Looks like a prefetch in the history, and does nothing. */
@@ -23,9 +25,10 @@ export class LocalTasks {
 
   private constructor(database: DatabaseSync) {
     const logger = createLogger({ level: 'error' });
-    const provider = defineProvider<object>({
+    const provider = defineProvider({
       name: PROVIDER,
-      schema: { type: 'object', properties: {} },
+      parameters: Type.Object({}),
+      result: JSON_VALUE,
       isRepeatable: true,
       run: () => Promise.resolve(RESULT),
     });

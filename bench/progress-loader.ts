@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Type, type Static } from 'typebox';
 import { buildApp } from '../src/http/app.ts';
 import { loadConfig } from '../src/config/config.ts';
 import { createLogger } from '../src/logger.ts';
@@ -12,17 +13,16 @@ import { monotonicUs } from './task-client.ts';
  * result are all the times that it reported.
  */
 
-interface TicksParameters {
-  readonly seconds: number;
-  /** The longest time between two reports. */
-  readonly max_gap_ms: number;
-}
+const PARAMETERS = Type.Object({
+  seconds: Type.Number(),
+  max_gap_ms: Type.Number({ description: 'The longest time between two reports.' }),
+});
 
 /** One report in so many tells less than the one before, which nobody must get to see. */
 const STEP_BACK_EVERY = 10;
 const STEP_BACK_US = 1_000_000;
 
-async function tick(parameters: TicksParameters, context: TaskContext): Promise<number[]> {
+async function tick(parameters: Static<typeof PARAMETERS>, context: TaskContext): Promise<number[]> {
   const startedAtUs = monotonicUs();
   const untilUs = startedAtUs + parameters.seconds * 1e6;
   const reportedUs: number[] = [];
@@ -39,13 +39,10 @@ async function tick(parameters: TicksParameters, context: TaskContext): Promise<
 
 const config = loadConfig();
 const logger = createLogger({ level: config.logLevel });
-const ticks = defineProvider<TicksParameters>({
+const ticks = defineProvider({
   name: 'ticks',
-  schema: {
-    type: 'object',
-    required: ['seconds', 'max_gap_ms'],
-    properties: { seconds: { type: 'number' }, max_gap_ms: { type: 'number' } },
-  },
+  parameters: PARAMETERS,
+  result: Type.Array(Type.Number()),
   isRepeatable: false,
   run: tick,
 });

@@ -101,18 +101,24 @@ export interface InputFault {
   readonly message: string;
 }
 
+/** The part of a request that an input comes from, in FastAPI's words. */
+export type InputSource = 'body' | 'path' | 'query' | 'header';
+
 /** An input that can't be taken, with what is wrong in it. */
 export class InputError extends LoaderError {
   readonly faults: readonly InputFault[];
+  readonly source: InputSource;
 
-  constructor(faults: readonly InputFault[]) {
+  constructor(faults: readonly InputFault[], source: InputSource = 'body') {
     super('validation_failed', faults.map(({ path, message }) => [...path, message].join(': ')).join('; '));
     this.faults = faults;
+    this.source = source;
   }
 
   /** The same faults where the input is the field `name` of a larger one. */
   under(name: string): InputError {
-    return new InputError(this.faults.map((fault) => ({ ...fault, path: [name, ...fault.path] })));
+    const faults = this.faults.map((fault) => ({ ...fault, path: [name, ...fault.path] }));
+    return new InputError(faults, this.source);
   }
 }
 

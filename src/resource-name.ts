@@ -1,4 +1,4 @@
-/** A resource, as clients name it. Both parts are safe path segments: the HTTP layer has seen to that. */
+/** A resource, as clients name it. The HTTP layer has checked both parts: see isSafeSegment and isSafeFolder. */
 export interface ResourceName {
   readonly folder: string;
   readonly name: string;
@@ -22,10 +22,17 @@ export function resourceKey(resource: ResourceName): string {
   return `${resource.folder}/${resource.name}`;
 }
 
-/** What JSON Schemas call the form of a resource's folder and file name. */
+/** What JSON Schemas call the form of a resource's folder and file name, with what a text of this form must be. */
 export const RESOURCE_FORMATS = {
-  'resource-filename': isSafeSegment,
-  'resource-folder': isSafeFolder,
+  'resource-filename': {
+    validate: isSafeSegment,
+    meaning: 'must be one path segment of 1 to 255 bytes of UTF-8, without / \\ or control characters, and not . or ..',
+  },
+  'resource-folder': {
+    validate: isSafeFolder,
+    meaning:
+      'must be 1 to 8 path segments joined by /, each of 1 to 255 bytes of UTF-8, without \\ or control characters, and not . or ..',
+  },
 } as const;
 
 const MAX_SEGMENT_BYTES = 255;

@@ -15,7 +15,7 @@ import { registerScheduleRoutes } from './routes/schedule-routes.ts';
 import { registerTaskRoutes } from './routes/task-routes.ts';
 import { registerUnlockRoutes } from './routes/unlock-routes.ts';
 import { registerUploadRoutes } from './routes/upload-routes.ts';
-import { FORMATS } from './errors/request-faults.ts';
+import { REQUEST_FORMATS } from './errors/request-faults.ts';
 import type { Logger } from '../logger.ts';
 import type { Tasks } from '../tasks/tasks.ts';
 
@@ -54,7 +54,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
     },
     ajv: {
       // As FastAPI does: every fault is told, and a number is no string.
-      customOptions: { allErrors: true, coerceTypes: false, removeAdditional: false, formats: FORMATS },
+      customOptions: { allErrors: true, coerceTypes: false, removeAdditional: false, formats: REQUEST_FORMATS },
     },
   });
   registerErrorHandler(app);

@@ -1,11 +1,40 @@
+import { Type } from 'typebox';
 import type { BigPartCache, CacheEntry } from '../cache/big-part-cache.ts';
 import { LoaderError } from '../errors.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
 
-interface EvictParameters {
-  readonly max_age_days?: number;
-  readonly max_bytes?: number;
-}
+const PARAMETERS = Type.Object(
+  {
+    max_age_days: Type.Optional(
+      Type.Number({ minimum: 0, description: 'Removes what was not loaded for so many days.', examples: [30] }),
+    ),
+    max_bytes: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        description: 'Then removes what was loaded longest ago, until at most so many bytes are left.',
+        examples: [50_000_000_000],
+      }),
+    ),
+  },
+  { minProperties: 1, additionalProperties: false },
+);
+
+const RESULT = Type.Object({
+  files_removed: Type.Integer(),
+  bytes_removed: Type.Integer(),
+  bytes_left: Type.Integer({ description: 'What is in the cache afterwards.' }),
+  files_held: Type.Integer({ description: 'Files that stayed because they are in use.' }),
+  files_failed: Type.Integer({ description: 'Files that could not be removed.' }),
+  removed: Type.Array(
+    Type.Object({
+      folder: Type.String(),
+      file: Type.String(),
+      bytes: Type.Integer(),
+      loaded_at: Type.String({ description: 'When it was loaded last, in ISO 8601.' }),
+    }),
+    { description: 'At most 1,000 of the files that were removed.' },
+  ),
+});
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 /** The result lists at most so many files; it counts all. */
@@ -13,17 +42,10 @@ const MAX_LISTED = 1_000;
 
 /** Removes from the cache what was not loaded for a number of days, and the oldest files beyond a number of bytes. */
 export function createEvictProvider(cache: Pick<BigPartCache, 'list' | 'removeUnlessHeld'>): Provider {
-  return defineProvider<EvictParameters>({
+  return defineProvider({
     name: 'evict',
-    schema: {
-      type: 'object',
-      minProperties: 1,
-      additionalProperties: false,
-      properties: {
-        max_age_days: { type: 'number', minimum: 0 },
-        max_bytes: { type: 'integer', minimum: 0 },
-      },
-    },
+    parameters: PARAMETERS,
+    result: RESULT,
     isRepeatable: true,
     run: async ({ max_age_days: maxAgeDays, max_bytes: maxBytes = Infinity }, context) => {
       const { signal } = context;

@@ -1,10 +1,11 @@
+import { Type, type Static } from 'typebox';
 import type { Upstream } from '../upstream/upstream.ts';
 import { asLoaderError, hasErrorCode, type LoaderError } from '../errors.ts';
 import type { Prefetch } from '../resources/prefetch.ts';
-import { resourceKey, type ResourceName } from '../resource-name.ts';
+import { RESOURCE_FORMATS, resourceKey, type ResourceName } from '../resource-name.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
 import { forEachLimit } from '../async/for-each-limit.ts';
-import type { JsonValue } from '../json.ts';
+import { ERROR_CODE, nullable, textEnum } from '../json-schemas.ts';
 
 export interface PrefetchProviderOptions {
   /** `currentSession` is asked for its failure only. */
@@ -15,16 +16,12 @@ export interface PrefetchProviderOptions {
 /** What the provider needs of a Prefetch. */
 type WantedResource = Pick<Prefetch, 'isCached' | 'length' | 'run'>;
 
-interface PrefetchParameters {
-  readonly resources: readonly { readonly folder: string; readonly filename: string }[];
-}
-
 /** What becomes of one resource. */
 interface Outcome {
   readonly resource: ResourceName;
   /** Undefined until the resource was asked for, and where the cache has it. */
   prefetch: WantedResource | undefined;
-  status: 'waiting' | 'fetched' | 'cached' | 'failed';
+  status: PrefetchResult['resources'][number]['status'];
   /** Bytes of the big part that are in the cache, and all of them. */
   bytesStored: number;
   bytesTotal: number;
@@ -36,31 +33,44 @@ const MAX_RESOURCES = 1_000;
 const PARALLEL_QUESTIONS = 8;
 const PARALLEL_TRANSFERS = 3;
 
+const PARAMETERS = Type.Object(
+  {
+    resources: Type.Array(
+      Type.Object(
+        {
+          folder: Type.String({ format: 'resource-folder', examples: ['models'] }),
+          filename: Type.String({ format: 'resource-filename', examples: ['detector.onnx'] }),
+        },
+        { additionalProperties: false },
+      ),
+      { minItems: 1, maxItems: MAX_RESOURCES, description: 'The resources to bring into the cache.' },
+    ),
+  },
+  { additionalProperties: false },
+);
+
+const RESULT = Type.Object({
+  resources: Type.Array(
+    Type.Object({
+      folder: Type.String(),
+      filename: Type.String(),
+      status: textEnum(['waiting', 'fetched', 'cached', 'failed']),
+      bytes: Type.Integer({ description: 'Length of the big part; 0 when it failed.' }),
+      error: nullable(Type.String()),
+      code: nullable(ERROR_CODE),
+    }),
+  ),
+});
+
+type PrefetchResult = Static<typeof RESULT>;
+
 /** Brings resources into the cache, so that their next load finds them there. */
 export function createPrefetchProvider({ upstream, downloads }: PrefetchProviderOptions): Provider {
-  return defineProvider<PrefetchParameters>({
+  return defineProvider({
     name: 'prefetch',
-    schema: {
-      type: 'object',
-      required: ['resources'],
-      additionalProperties: false,
-      properties: {
-        resources: {
-          type: 'array',
-          minItems: 1,
-          maxItems: MAX_RESOURCES,
-          items: {
-            type: 'object',
-            required: ['folder', 'filename'],
-            additionalProperties: false,
-            properties: {
-              folder: { type: 'string', format: 'resource-folder' },
-              filename: { type: 'string', format: 'resource-filename' },
-            },
-          },
-        },
-      },
-    },
+    parameters: PARAMETERS,
+    result: RESULT,
+    formats: RESOURCE_FORMATS,
     isRepeatable: true,
     run: async ({ resources }, context) => {
       if (context.isUnattended && !upstream.isAuthenticated) {
@@ -102,7 +112,7 @@ class PrefetchRun {
     this.#outcomes = resources.map((resource) => ({ resource, ...waiting }));
   }
 
-  async run(): Promise<JsonValue> {
+  async run(): Promise<PrefetchResult> {
     // All resources are asked for before the first one is fetched: the progress has the total from the beginning.
     await forEachLimit(this.#outcomes, PARALLEL_QUESTIONS, (outcome) => this.#ask(outcome));
     this.#report();
@@ -187,7 +197,7 @@ class PrefetchRun {
     this.#context.report({ bytesDone, bytesTotal });
   }
 
-  #result(): JsonValue {
+  #result(): PrefetchResult {
     const result = {
       resources: this.#outcomes.map(({ resource, status, bytesTotal, failure }) => ({
         folder: resource.folder,

@@ -1,28 +1,36 @@
+import { Type, type Static } from 'typebox';
 import { LoaderError } from '../errors.ts';
 import type { UnlockService } from '../unlock/unlock-service.ts';
 import { defineProvider, type Provider, type TaskContext } from '../tasks/provider.ts';
-import type { JsonValue } from '../json.ts';
+import { nullable, textEnum } from '../json-schemas.ts';
 import { NEVER } from '../async/abort.ts';
 
 /** What the provider needs of the UnlockService. */
 type Unlocks = Pick<UnlockService, 'start' | 'cancel' | 'watch' | 'onRun'>;
 
-interface UnlockParameters {
-  readonly email: string;
-  readonly password: string;
-}
+const PARAMETERS = Type.Object(
+  {
+    email: Type.String({ description: 'Of the user whose key fragment is used.', examples: ['operator@example.com'] }),
+    password: Type.String({ writeOnly: true, description: 'Neither stored nor shown.', examples: ['secret'] }),
+  },
+  { additionalProperties: false },
+);
+
+const RESULT = Type.Object({
+  state: textEnum(['ready']),
+  images: nullable(Type.Integer({ description: 'Images of the archive; null when all of them were there.' })),
+  bytes: nullable(Type.Integer({ description: 'Bytes of layers that the engine took.' })),
+});
+
+type UnlockResult = Static<typeof RESULT>;
 
 /** The unlock of the device's image archive. POST /unlock begins the same run, which is then a task as well. */
 export function createUnlockProvider(unlocks: Unlocks): Provider {
   let runEmail: string | undefined;
-  return defineProvider<UnlockParameters>({
+  return defineProvider({
     name: 'unlock',
-    schema: {
-      type: 'object',
-      required: ['email', 'password'],
-      additionalProperties: false,
-      properties: { email: { type: 'string' }, password: { type: 'string', writeOnly: true } },
-    },
+    parameters: PARAMETERS,
+    result: RESULT,
     isRepeatable: false, // The password is gone.
     run: ({ email, password }, context) =>
       follow(unlocks, context, async () => {
@@ -39,7 +47,7 @@ export function createUnlockProvider(unlocks: Unlocks): Provider {
 }
 
 /** Joins the run that `start` begins, or that is under way, and goes with it to its end. */
-async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promise<void>): Promise<JsonValue> {
+async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promise<void>): Promise<UnlockResult> {
   let cancelled: Promise<unknown> | undefined;
   const onAbort = () => {
     cancelled = unlocks.cancel();
@@ -61,7 +69,7 @@ async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promi
   }
 }
 
-async function watch(unlocks: Unlocks, context: TaskContext): Promise<JsonValue> {
+async function watch(unlocks: Unlocks, context: TaskContext): Promise<UnlockResult> {
   let state: string | undefined;
   // Its own end, not that of the task: a cancelled run is followed until nothing of it is left.
   for await (const status of unlocks.watch(NEVER)) {
@@ -71,7 +79,7 @@ async function watch(unlocks: Unlocks, context: TaskContext): Promise<JsonValue>
     ({ state } = status);
     if (status.state === 'error') throw new LoaderError(status.code ?? 'internal_error', status.error ?? '');
     if (status.state === 'ready') {
-      return { state, images: progress?.imagesTotal ?? null, bytes: progress?.bytesTotal ?? null };
+      return { state: status.state, images: progress?.imagesTotal ?? null, bytes: progress?.bytesTotal ?? null };
     }
   }
   throw new LoaderError('unlock_cancelled', 'The Loader stopped before the unlock had begun.');

@@ -1,5 +1,7 @@
+import { Type, type Static } from 'typebox';
 import type { BigPartCache, CacheEntry } from '../cache/big-part-cache.ts';
-import { asLoaderError, LoaderError, type ErrorCode } from '../errors.ts';
+import { asLoaderError, LoaderError } from '../errors.ts';
+import { ERROR_CODE, nullable } from '../json-schemas.ts';
 import type { ResourceName } from '../resource-name.ts';
 import type { Prefetch } from '../resources/prefetch.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
@@ -9,25 +11,38 @@ export interface VerifyProviderOptions {
   readonly downloads: { prefetch(resource: ResourceName, signal: AbortSignal): Promise<Pick<Prefetch, 'run'>> };
 }
 
+const BAD_COPY = Type.Object({
+  folder: Type.String(),
+  file: Type.String(),
+  mended: Type.Boolean({ description: 'Whether a good copy was fetched in its place; if not, the next load does it.' }),
+  error: nullable(Type.String({ description: 'Why it was not mended.' })),
+  code: nullable(ERROR_CODE),
+});
+
 /** A copy that did not match its digests, as the result tells it. */
-interface BadCopy {
-  readonly folder: string;
-  readonly file: string;
-  /** Whether a good copy was fetched in its place. If not, the next load fetches it. */
-  readonly mended: boolean;
-  /** Why it was not mended. */
-  readonly error: string | null;
-  readonly code: ErrorCode | null;
-}
+type BadCopy = Static<typeof BAD_COPY>;
+
+const PARAMETERS = Type.Object({}, { additionalProperties: false });
+
+const RESULT = Type.Object({
+  good: Type.Integer(),
+  recorded: Type.Integer({ description: 'Copies that had no digests; they have some now.' }),
+  bad: Type.Integer(),
+  absent: Type.Integer({ description: 'Copies that went away in the meantime.' }),
+  failed: Type.Integer({ description: 'Copies that could be neither verified nor set aside.' }),
+  bytes: Type.Integer({ description: 'Bytes that were read.' }),
+  bad_copies: Type.Array(BAD_COPY, { description: 'At most 1,000 of the bad ones.' }),
+});
 
 /** The result lists at most so many bad copies; it counts all. */
 const MAX_LISTED = 1_000;
 
 /** Reads every copy in the cache against its digests, sets bad ones aside, and fetches them again. */
 export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions): Provider {
-  return defineProvider<object>({
+  return defineProvider({
     name: 'verify',
-    schema: { type: 'object', additionalProperties: false, properties: {} },
+    parameters: PARAMETERS,
+    result: RESULT,
     isRepeatable: true,
     run: async (_parameters, context) => {
       const { signal } = context;
@@ -51,7 +66,7 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
         }
       }
       context.log('info', `${counts.good} good, ${counts.recorded} digested for the first time, ${counts.bad} bad`);
-      const result = { ...counts, bytes: bytesDone, bad_copies: bad.map((copy) => ({ ...copy })) };
+      const result = { ...counts, bytes: bytesDone, bad_copies: bad };
       if (counts.failed === 0) return result;
       throw new PartialResultError('cache_unusable', `${counts.failed} copies could not be verified.`, result);
     },

@@ -1,29 +1,32 @@
 import { Cron } from 'croner';
-import { ScheduleFieldError } from './schedule-field-error.ts';
+import { InputError } from '../errors.ts';
+
+const CRON_MESSAGE =
+  'cron must be a cron pattern of five fields, such as 30 3 * * 1-5, or of six, of which the first is the seconds';
 
 /**
- * The times of a schedule: a cron pattern of five fields, or six with seconds first, in an IANA time zone.
+ * The times of a schedule: a cron pattern of five fields, or of six of which the first is the seconds, in an IANA time zone.
  *
- * One fixed time of the day, such as `30 2 * * *`, comes once each day: where clocks go forward over it, at the end of the
- * gap; where they go back over it, the first time. Other patterns, with lists, ranges, steps or wildcards, go by the
- * clock on the wall: times that it skips are skipped, and those that it repeats are repeated.
+ * One fixed time of the day, such as `30 2 * * *`, comes once each day. When clocks go forward over it, it comes at the
+ * end of the gap; when they go back over it, it comes the first time. Other patterns, with lists, ranges, steps or
+ * wildcards, follow the clock on the wall: times that it skips are skipped, and times that it repeats are repeated.
  */
 export class CronExpression {
   readonly #cron: Cron;
 
-  /** @throws ScheduleFieldError */
+  /** @throws InputError, whose fault is at `cron` or `timezone` */
   constructor(pattern: string, timezone: string) {
     try {
       new Intl.DateTimeFormat('en', { timeZone: timezone });
     } catch {
-      throw new ScheduleFieldError('timezone', 'must be an IANA time zone, such as UTC or Europe/Berlin');
+      throw valueError('timezone', 'timezone must be an IANA time zone, such as UTC or Europe/Berlin');
     }
     try {
-      // The library takes dates and years as well.
-      if (![5, 6].includes(pattern.trim().split(/\s+/).length)) throw new Error('not so many fields');
+      // The library also takes dates, names such as @daily, and a seventh field for years.
+      if (![5, 6].includes(pattern.trim().split(/\s+/).length)) throw new Error('it has another number of fields');
       this.#cron = new Cron(pattern, { timezone, paused: true });
     } catch {
-      throw new ScheduleFieldError('cron', 'must be a cron pattern of five fields, such as 30 3 * * 1-5');
+      throw valueError('cron', CRON_MESSAGE);
     }
   }
 
@@ -31,4 +34,8 @@ export class CronExpression {
   next(timeMs: number): number | null {
     return this.#cron.nextRun(new Date(timeMs))?.getTime() ?? null;
   }
+}
+
+function valueError(field: 'cron' | 'timezone', message: string): InputError {
+  return new InputError([{ type: 'value_error', path: [field], message }]);
 }

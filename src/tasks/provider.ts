@@ -1,10 +1,11 @@
-import { Ajv, type ErrorObject, type SchemaObject } from 'ajv';
-import { LoaderError, type ErrorCode } from '../errors.ts';
-import { RESOURCE_FORMATS } from '../resource-name.ts';
-import type { TaskLogLevel } from './task.ts';
+import { Ajv, type SchemaObject } from 'ajv';
+import type { Static, TSchema } from 'typebox';
+import { InputError, LoaderError, type ErrorCode } from '../errors.ts';
 import type { JsonObject, JsonValue } from '../json.ts';
+import { toSchemaFaults, type TextFormats } from './schema-faults.ts';
+import type { TaskLogLevel } from './task.ts';
 
-/** What a run tells of itself. Bytes and percentage are never shown going back, whatever is reported. */
+/** What a run tells of itself. The bytes and the percentage that are shown never go back, whatever is reported. */
 export interface TaskProgress {
   readonly bytesDone: number;
   /** Null while it is not known. */
@@ -15,22 +16,22 @@ export interface TaskProgress {
 
 /** What a run is given beside its parameters. */
 export interface TaskContext {
-  /** Aborts when the task is cancelled or the Loader stops. The run ends, in whatever way, when its side effects have. */
+  /** Aborts when the task is cancelled or the Loader stops. The run then ends when its side effects have ended. */
   readonly signal: AbortSignal;
-  /** Nobody waits for an answer: a schedule began the task, or it repeats one that was interrupted. */
+  /** A schedule began the task, or it repeats one that was interrupted: no client waits for it. */
   readonly isUnattended: boolean;
-  /** May be called as often as one likes. */
+  /** May be called at any rate. */
   report(progress: TaskProgress): void;
-  /** Adds a line to the task's log, which operators read: no secrets. */
+  /** Adds a line to the task's log. Operators read it, so it holds no secrets. */
   log(level: TaskLogLevel, text: string): void;
 }
 
-/** Does the work, and answers the task's result. */
+/** Does the work, and returns the task's result. */
 export type TaskWork = (context: TaskContext) => Promise<JsonValue>;
 
 /** A run whose parameters have been checked. */
 export interface PreparedTask {
-  /** Without secrets: what is stored and shown. */
+  /** Without secrets: these are stored and shown. */
   readonly parameters: JsonObject;
   readonly hasSecrets: boolean;
   readonly run: TaskWork;
@@ -39,41 +40,36 @@ export interface PreparedTask {
 /** A kind of task. */
 export interface Provider {
   readonly name: string;
-  /** JSON Schema of the parameters. */
-  readonly schema: SchemaObject;
+  /** Schema of the parameters. */
+  readonly parameters: SchemaObject;
+  /** Schema of the result. */
+  readonly result: SchemaObject;
   /** Whether a task that was interrupted may begin anew by itself. */
   readonly isRepeatable: boolean;
-  /** @throws ParametersError */
+  /** @throws InputError, whose paths begin at the parameters */
   prepare(parameters: JsonObject): PreparedTask;
   /** For work that also begins elsewhere: calls `begin` each time, with a run that follows it. */
   readonly onOutsideRun?: (begin: (parameters: JsonObject, run: TaskWork) => void) => void;
 }
 
-export interface ProviderDefinition<Parameters> {
+/** JSON Schema of an object, made with TypeBox. */
+export type ParametersSchema = TSchema & { readonly properties: Readonly<Record<string, SchemaObject>> };
+
+export interface ProviderDefinition<Parameters extends ParametersSchema, Result extends TSchema> {
   readonly name: string;
   /**
-   * JSON Schema (draft-07) of the parameters, an object. Properties at its top marked `writeOnly` are secrets: they are
-   * given to the run, and to nothing else.
+   * Schema of the parameters. Properties at its top marked `writeOnly` are secrets: the run gets them, and they are
+   * neither stored nor shown.
    */
-  readonly schema: SchemaObject & {
-    readonly properties: Readonly<Record<string, SchemaObject>>;
-    readonly required?: readonly string[];
-  };
-  /** Only where a second run does no harm, and there are no secrets, which would be missing then. */
+  readonly parameters: Parameters;
+  /** Schema of the result of a task that is complete. */
+  readonly result: Result;
+  /** The formats that `parameters` uses. */
+  readonly formats?: TextFormats;
+  /** True only where a second run does no harm and there are no secrets, since these would be missing then. */
   readonly isRepeatable: boolean;
-  readonly run: (parameters: Parameters, context: TaskContext) => Promise<JsonValue>;
+  readonly run: (parameters: Static<Parameters>, context: TaskContext) => Promise<Static<Result> & JsonValue>;
   readonly onOutsideRun?: Provider['onOutsideRun'];
-}
-
-/** Parameters that do not match the provider's schema. */
-export class ParametersError extends LoaderError {
-  /** As Ajv tells them; paths begin at the parameters. */
-  readonly errors: readonly ErrorObject[];
-
-  constructor(errors: readonly ErrorObject[]) {
-    super('validation_failed', 'The parameters are not those of the provider.');
-    this.errors = errors;
-  }
 }
 
 /** A failure after which a part of the work is done; the task keeps `result`. */
@@ -87,21 +83,24 @@ export class PartialResultError extends LoaderError {
 }
 
 /** Makes a provider of its definition. */
-export function defineProvider<Parameters>(definition: ProviderDefinition<Parameters>): Provider {
-  const { name, schema, isRepeatable, run, onOutsideRun } = definition;
-  // The first fault only: to tell all of those of a large list would hold up everybody else.
-  const ajv = new Ajv({ formats: RESOURCE_FORMATS });
-  const isValid = ajv.compile<Parameters>(schema);
+export function defineProvider<Parameters extends ParametersSchema, Result extends TSchema>(
+  definition: ProviderDefinition<Parameters, Result>,
+): Provider {
+  const { name, parameters: schema, result, formats = {}, isRepeatable, run, onOutsideRun } = definition;
+  // It stops at the first fault: to find all of those of a long list would hold up all other requests.
+  const ajv = new Ajv({ formats, verbose: true });
+  const isValid = ajv.compile<Static<Parameters>>(schema);
   const secretNames = Object.keys(schema.properties).filter((key) => schema.properties[key]?.['writeOnly'] === true);
   if (isRepeatable && secretNames.length > 0) throw new Error(`${name} can't be repeated: its secrets are not kept`);
   return {
     name,
-    schema,
+    parameters: schema,
+    result,
     isRepeatable,
     ...(onOutsideRun === undefined ? {} : { onOutsideRun }),
     prepare: (parameters) => {
       const given: unknown = parameters;
-      if (!isValid(given)) throw new ParametersError(isValid.errors ?? []);
+      if (!isValid(given)) throw new InputError(toSchemaFaults(isValid.errors ?? [], formats));
       const isSecret = (key: string) => secretNames.includes(key);
       return {
         parameters: Object.fromEntries(Object.entries(parameters).filter(([key]) => !isSecret(key))),

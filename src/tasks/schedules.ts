@@ -1,8 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { asLoaderError, LoaderError } from '../errors.ts';
+import { asLoaderError, InputError, LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { CronExpression } from './cron-expression.ts';
-import { ScheduleFieldError } from './schedule-field-error.ts';
 import type { ScheduleStore } from './schedule-store.ts';
 import type { DueTime, Schedule } from './schedule.ts';
 import type { TaskRunner } from './task-runner.ts';
@@ -75,22 +74,20 @@ export class Schedules {
     return [...this.#entries.values()].map(({ schedule }) => schedule);
   }
 
-  /**
-   * @throws UnknownProviderError, ParametersError, ScheduleFieldError; LoaderError `too_many_schedules`,
-   * `task_store_unavailable`
-   */
+  /** @throws InputError; LoaderError `too_many_schedules`, `task_store_unavailable` */
   create({ provider, cron, timezone, catchUp, ...given }: NewSchedule): Schedule {
     const { runner, store } = this.#options;
     const { parameters, hasSecrets } = runner.check(provider, given.parameters);
-    if (hasSecrets)
-      throw new ScheduleFieldError('provider', "needs a secret, which is never kept: it can't be scheduled");
+    if (hasSecrets) {
+      throw valueError('provider', "provider needs a secret, which is never kept: it can't be scheduled");
+    }
     if (this.#entries.size >= MAX_SCHEDULES) {
       throw new LoaderError('too_many_schedules', `There are ${MAX_SCHEDULES} schedules already; delete one first.`);
     }
     const createdAtMs = this.#options.now();
     const times = new CronExpression(cron, timezone);
     const nextDueAtMs = times.next(createdAtMs);
-    if (nextDueAtMs === null) throw new ScheduleFieldError('cron', 'has no time that is still to come');
+    if (nextDueAtMs === null) throw valueError('cron', 'cron must have a time that is still to come');
     const origin = { id: randomUUID(), createdAtMs, nextDueAtMs, lastDue: null };
     const schedule: Schedule = { provider, parameters, cron, timezone, catchUp, ...origin };
     store.save(schedule);
@@ -197,4 +194,8 @@ export class Schedules {
     this.#timer = setTimeout(() => this.tick(), Math.min(MAX_SLEEP_MS, ...sleeps));
     this.#timer.unref();
   }
+}
+
+function valueError(field: 'cron' | 'provider', message: string): InputError {
+  return new InputError([{ type: 'value_error', path: [field], message }]);
 }

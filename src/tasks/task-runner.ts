@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { LoaderError } from '../errors.ts';
+import { InputError, LoaderError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import type { PreparedTask, Provider, TaskWork } from './provider.ts';
 import { RunningTask } from './running-task.ts';
+import { oneOf } from './schema-faults.ts';
 import { followTask, isPastEnd, type EventPosition, type FollowedTask, type TaskEvent } from './task-events.ts';
 import type { HistoryFilter, HistoryPage, TaskStore } from './task-store.ts';
 import type { Task, TaskLogLine } from './task.ts';
@@ -14,16 +15,6 @@ export interface TaskRunnerOptions {
   readonly logger: Logger;
   /** ms since 1970. */
   readonly now?: () => number;
-}
-
-/** The name of a provider that does not exist. */
-export class UnknownProviderError extends LoaderError {
-  readonly known: readonly string[];
-
-  constructor(known: readonly string[]) {
-    super('validation_failed', `The provider must be one of ${known.join(', ')}.`);
-    this.known = known;
-  }
 }
 
 /** How long an ended task stays in the list of running tasks, in ms, so that a client that polls the list sees its end. */
@@ -73,7 +64,7 @@ export class TaskRunner {
   /**
    * Begins a task, and returns it; undefined while a task of the same provider runs. Check and start are one step.
    *
-   * @throws UnknownProviderError, ParametersError; LoaderError `task_store_unavailable`, `shutting_down`
+   * @throws InputError; LoaderError `task_store_unavailable`, `shutting_down`
    */
   create(providerName: string, parameters: JsonObject, scheduleId: string | null = null): Task | undefined {
     const provider = this.#knownProvider(providerName);
@@ -87,9 +78,14 @@ export class TaskRunner {
     return task;
   }
 
-  /** Checks the parameters of a later task. @throws UnknownProviderError, ParametersError */
+  /** Checks the fields `provider` and `parameters` of a schedule, whose tasks come later. @throws InputError */
   check(providerName: string, parameters: JsonObject): PreparedTask {
-    return this.#knownProvider(providerName).prepare(parameters);
+    const provider = this.#knownProvider(providerName);
+    try {
+      return provider.prepare(parameters);
+    } catch (error) {
+      throw error instanceof InputError ? error.under('parameters') : error;
+    }
   }
 
   isBusy(providerName: string): boolean {
@@ -241,9 +237,9 @@ export class TaskRunner {
 
   #knownProvider(name: string): Provider {
     const provider = this.#provider(name);
-    if (provider === undefined)
-      throw new UnknownProviderError(this.#options.providers.map((known) => known.name).sort());
-    return provider;
+    if (provider !== undefined) return provider;
+    const message = oneOf(this.#options.providers.map((known) => known.name).sort());
+    throw new InputError([{ type: 'literal_error', path: ['provider'], message }]);
   }
 
   #now(): number {

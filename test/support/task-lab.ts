@@ -1,12 +1,14 @@
 import { DatabaseSync } from 'node:sqlite';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
+import { Type, type TObject } from 'typebox';
 import type { Logger } from '../../src/logger.ts';
 import { defineProvider, type Provider, type TaskContext, type TaskWork } from '../../src/tasks/provider.ts';
 import { migrate } from '../../src/tasks/migrations.ts';
 import { TaskRunner } from '../../src/tasks/task-runner.ts';
 import { TaskStore } from '../../src/tasks/task-store.ts';
 import type { Task, TaskLogLine } from '../../src/tasks/task.ts';
+import { JSON_VALUE } from '../../src/json-schemas.ts';
 import type { JsonObject, JsonValue } from '../../src/json.ts';
 
 export const HOUR_MS = 60 * 60 * 1000;
@@ -22,10 +24,10 @@ export interface ControlledRun {
 
 export interface ControlledOptions {
   readonly isRepeatable?: boolean;
-  readonly schema?: Parameters<typeof defineProvider>[0]['schema'];
+  readonly parameters?: TObject;
 }
 
-const ANY_PARAMETERS = { type: 'object', properties: {} } as const;
+const ANY_PARAMETERS = Type.Object({});
 
 /** A provider whose runs the test ends. */
 export class ControlledProvider {
@@ -34,12 +36,13 @@ export class ControlledProvider {
   readonly runs: ControlledRun[] = [];
   #begin: ((parameters: JsonObject, run: TaskWork) => void) | undefined;
 
-  constructor(name: string, { isRepeatable = false, schema = ANY_PARAMETERS }: ControlledOptions = {}) {
-    this.provider = defineProvider<JsonObject>({
+  constructor(name: string, { isRepeatable = false, parameters = ANY_PARAMETERS }: ControlledOptions = {}) {
+    this.provider = defineProvider({
       name,
-      schema,
+      parameters,
+      result: JSON_VALUE,
       isRepeatable,
-      run: (parameters, context) => this.#run(parameters, context),
+      run: (given, context) => this.#run(given as JsonObject, context),
       onOutsideRun: (begin) => {
         this.#begin = begin;
       },

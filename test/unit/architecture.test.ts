@@ -28,7 +28,8 @@ const FLOORS: readonly (readonly string[])[] = [
   ['net', 'files'],
   ['async'],
   ['logger'],
-  ['resource-name', 'json'],
+  ['resource-name', 'json-schemas'],
+  ['json'],
   ['errors'],
 ];
 
@@ -57,6 +58,7 @@ const NAMED_AFTER_THEIR_THEME: readonly string[] = [
   'src/config/kinds.ts',
   'src/http/bodies/client-abort.ts',
   'src/http/errors/request-faults.ts',
+  'src/json-schemas.ts',
   'src/resources/envelope-parts.ts',
   'src/security/envelope-cipher.ts',
   'src/security/key-derivation.ts',

@@ -1,11 +1,12 @@
 import type { Readable } from 'node:stream';
 import type { Multipart } from '@fastify/multipart';
 import type { FastifyRequest } from 'fastify';
-import { LoaderError, toError } from '../../errors.ts';
+import { InputError, LoaderError, toError } from '../../errors.ts';
 import type { UploadItem } from '../../resources/upload-service.ts';
 import { releaseChunk } from '../../files/release-chunk.ts';
 import { watchForStalls } from '../../async/stall-watchdog.ts';
-import { assertFolder, MISSING_MESSAGE, RequestValidationError } from '../errors/request-faults.ts';
+import { MISSING_MESSAGE } from '../../tasks/schema-faults.ts';
+import { assertFolder } from '../errors/request-faults.ts';
 
 export interface UploadFormOptions {
   /** How long the client may send nothing, in ms. The time in which we do not read does not count. */
@@ -21,7 +22,7 @@ const MIN_RELEASED_LENGTH = 16 * 1024;
  * The items of a multipart upload, as they arrive: one file `data`, and at most one field `folder`, in any order.
  * Other fields are passed over, as the original does.
  *
- * @throws RequestValidationError; LoaderError `client_closed` when the body breaks off, `client_stalled`
+ * @throws InputError; LoaderError `client_closed` when the body breaks off, `client_stalled`
  */
 export async function* readUploadForm(
   request: FastifyRequest,
@@ -36,15 +37,16 @@ export async function* readUploadForm(
     part = await nextPart(parts, request, options)
   ) {
     if (part.type === 'file') {
-      if (part.fieldname !== 'data') throw fault('data', 'value_error', `Value error, only one file, data, is taken`);
-      if (hasData) throw fault('data', 'value_error', 'Value error, there must be one file only');
+      if (part.fieldname !== 'data')
+        throw fault('data', 'value_error', 'there must be one file only, and its name must be data');
+      if (hasData) throw fault('data', 'value_error', 'there must be one file only, data');
       hasData = true;
       yield { kind: 'data', chunks: readFile(part.file, request, options) };
-      if (part.file.truncated) throw fault('data', 'value_error', 'Value error, the file is too large');
+      if (part.file.truncated) throw fault('data', 'value_error', 'data must be a smaller file');
     } else if (part.fieldname === 'folder') {
-      if (hasFolder) throw fault('folder', 'value_error', 'Value error, there must be one folder only');
+      if (hasFolder) throw fault('folder', 'value_error', 'there must be one folder only');
       hasFolder = true;
-      yield { kind: 'folder', folder: assertFolder(part.value, ['body', 'folder']) };
+      yield { kind: 'folder', folder: assertFolder(part.value) };
     }
   }
   if (!hasData) throw fault('data', 'missing', MISSING_MESSAGE);
@@ -96,13 +98,12 @@ function bodyError(error: unknown, request: FastifyRequest): Error {
   }
   const code = 'code' in toError(error) ? String((error as { code: unknown }).code) : '';
   if (code === 'FST_PARTS_LIMIT' || code === 'FST_FILES_LIMIT' || code === 'FST_FIELDS_LIMIT') {
-    return fault('data', 'value_error', 'Value error, the form has too many parts');
+    return fault('data', 'value_error', 'the form must have fewer parts');
   }
-  return new RequestValidationError([
-    { type: 'multipart_invalid', loc: ['body'], msg: 'The multipart body is damaged or ends too early' },
-  ]);
+  const message = 'The multipart body is damaged or ends too early';
+  return new InputError([{ type: 'multipart_invalid', path: [], message }]);
 }
 
-function fault(field: string, type: string, msg: string): RequestValidationError {
-  return new RequestValidationError([{ type, loc: ['body', field], msg }]);
+function fault(field: string, type: string, message: string): InputError {
+  return new InputError([{ type, path: [field], message }]);
 }

@@ -1,11 +1,11 @@
 import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { ERRORS, type ErrorCode } from '../../errors.ts';
-import type { ErrorBody } from './error-handler.ts';
+import type { ErrorBody } from '../schemas/error.ts';
 
-/** Answers what the HTTP parser refused, in the shape of all other errors; there is no request to go by. */
+/** Answers what the HTTP parser refused, in the shape of all other errors. There is no request object yet. */
 export function answerClientError(error: Error & { code?: string }, socket: Socket): void {
-  // The client left, or has had its answer's first byte already: nothing can be said any more.
+  // The client has left, or has received the first byte of an answer: nothing more can be sent.
   if (error.code === 'ECONNRESET' || !socket.writable || socket.bytesWritten > 0) {
     socket.destroy();
     return;

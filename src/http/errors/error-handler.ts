@@ -1,18 +1,14 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { asLoaderError, ERRORS, LoaderError, type ErrorCode } from '../../errors.ts';
-import { MISSING_MESSAGE, RequestValidationError, toValidationItems, type ValidationItem } from './request-faults.ts';
+import { asLoaderError, ERRORS, InputError, LoaderError, type ErrorCode } from '../../errors.ts';
+import { MISSING_MESSAGE } from '../../tasks/schema-faults.ts';
+import { toErrorBody, type ErrorBody } from '../schemas/error.ts';
+import { toInputError } from './request-faults.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
     /** The one status of this route's failures, where the contract gives it one. */
     failureStatus?: 401 | 500;
   }
-}
-
-export interface ErrorBody {
-  /** For people; in a 422, FastAPI's list of faults. */
-  readonly detail: string | readonly ValidationItem[];
-  readonly code: ErrorCode;
 }
 
 /** Answers every failure as `{"detail", "code"}` with its status from the table of errors.ts. */
@@ -31,7 +27,7 @@ export function answerError(error: FastifyError, request: FastifyRequest, reply:
   else request.log.info({ code: known.code, reason: known.message }, 'The request was refused');
   if (known.code === 'forbidden') void reply.header('www-authenticate', 'Bearer');
   if (!request.raw.complete) drainForAWhile(reply);
-  return reply.code(status).send(errorBody(known));
+  return reply.code(status).send(toErrorBody(known));
 }
 
 /** For a path that exists, but not with the method asked for. */
@@ -61,41 +57,33 @@ function drainForAWhile(reply: FastifyReply): void {
   });
 }
 
-function errorBody(error: LoaderError): ErrorBody {
-  return { detail: error instanceof RequestValidationError ? error.items : error.message, code: error.code };
-}
-
 function statusOf(code: ErrorCode, request: FastifyRequest): number {
   const { status } = ERRORS[code];
   return status === 'route' ? (request.routeOptions.config.failureStatus ?? 500) : status;
 }
 
+const NO_OBJECT_MESSAGE =
+  'Input should be a valid dictionary or object to extract fields from; send JSON with Content-Type: application/json';
+
 /** What Fastify and its plugins throw, in our codes. */
 function toLoaderError(error: FastifyError): LoaderError {
   if (error instanceof LoaderError) return error;
-  if (error.validation !== undefined) {
-    return new RequestValidationError(toValidationItems(error.validation, error.validationContext ?? 'body'));
-  }
+  if (error.validation !== undefined) return toInputError(error.validation, error.validationContext ?? 'body');
   switch (error.code) {
     case 'FST_ERR_CTP_EMPTY_JSON_BODY':
-      return new RequestValidationError([{ type: 'missing', loc: ['body'], msg: MISSING_MESSAGE }]);
+      return new InputError([{ type: 'missing', path: [], message: MISSING_MESSAGE }]);
     case 'FST_ERR_CTP_INVALID_JSON_BODY':
-      return new RequestValidationError([{ type: 'json_invalid', loc: ['body'], msg: 'JSON decode error' }]);
+      return new InputError([{ type: 'json_invalid', path: [], message: 'JSON decode error' }]);
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
-      return new RequestValidationError([
-        {
-          type: 'model_attributes_type',
-          loc: ['body'],
-          msg: 'Input should be a valid dictionary or object to extract fields from; send JSON with Content-Type: application/json',
-        },
-      ]);
+      return new InputError([{ type: 'model_attributes_type', path: [], message: NO_OBJECT_MESSAGE }]);
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return new LoaderError('body_too_large', 'The body is larger than 1 MiB.');
     case 'FST_ERR_BAD_URL':
-      return new RequestValidationError([
-        { type: 'value_error', loc: ['path'], msg: 'Value error, the path is not valid percent-encoding' },
-      ]);
+      return new InputError(
+        [{ type: 'value_error', path: [], message: 'the path is not valid percent-encoding' }],
+        'path',
+      );
     default:
       return asLoaderError(error);
   }

@@ -30,7 +30,7 @@ export function registerLoadRoutes(app: FastifyInstance, { apiClient, clientStal
     { schema: { body: LOAD_BODY }, config: { failureStatus: 500 } },
     async (request, reply) => {
       // The body's name counts, as in the original; the path's only where the body has none.
-      const name = request.body.filename ?? assertFileName(request.params.filename, ['path', 'filename']);
+      const name = request.body.filename ?? assertFileName(request.params.filename);
       const resource = { folder: request.body.folder, name };
       const abort = abortWhenClientLeaves(reply);
       await using body = await apiClient.load(resource, abort.signal);

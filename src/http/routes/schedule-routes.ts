@@ -1,7 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import type { Tasks } from '../../tasks/tasks.ts';
 import { toScheduleView } from '../schemas/task.ts';
-import { toRequestError } from '../errors/request-faults.ts';
 import type { JsonObject } from '../../json.ts';
 
 interface ScheduleBody {
@@ -32,11 +31,7 @@ const SCHEDULE_BODY = {
 export function registerScheduleRoutes(app: FastifyInstance, { tasks }: { readonly tasks: Tasks }): void {
   app.post<{ Body: ScheduleBody }>('/schedules', { schema: { body: SCHEDULE_BODY }, config: KEYED }, ({ body }) => {
     const { provider, parameters = {}, cron, timezone = 'UTC', catch_up: catchUp = false } = body;
-    try {
-      return toScheduleView(tasks.schedules.create({ provider, parameters, cron, timezone, catchUp }));
-    } catch (error) {
-      throw toRequestError(error, ['parameters']);
-    }
+    return toScheduleView(tasks.schedules.create({ provider, parameters, cron, timezone, catchUp }));
   });
 
   app.get('/schedules', { config: KEYED }, () => ({ schedules: tasks.schedules.list().map(toScheduleView) }));

@@ -5,7 +5,6 @@ import { TASK_STATUSES, type TaskStatus } from '../../tasks/task.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import { sendEvents, type ServerEvent } from '../bodies/send-events.ts';
 import { toLogLine, toServerEvent, toTaskView, toTaskSummary } from '../schemas/task.ts';
-import { toRequestError } from '../errors/request-faults.ts';
 import type { JsonObject } from '../../json.ts';
 
 export interface TaskRoutesOptions {
@@ -54,12 +53,8 @@ export function registerTaskRoutes(app: FastifyInstance, { tasks, clientStallTim
     { schema: { body: CREATE_BODY }, config: KEYED },
     ({ body }) => {
       const { provider, ...parameters } = body;
-      try {
-        const task = tasks.runner.create(provider, parameters);
-        return task === undefined ? { message: BUSY_MESSAGE } : toTaskSummary(task);
-      } catch (error) {
-        throw toRequestError(error);
-      }
+      const task = tasks.runner.create(provider, parameters);
+      return task === undefined ? { message: BUSY_MESSAGE } : toTaskSummary(task);
     },
   );
 

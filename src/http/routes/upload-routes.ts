@@ -2,7 +2,9 @@ import type { FastifyInstance } from 'fastify';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import type { ApiClient } from '../../api-client/api-client.ts';
 import { readUploadForm } from '../bodies/upload-form.ts';
-import { assertFileName, MISSING_MESSAGE, RequestValidationError } from '../errors/request-faults.ts';
+import { InputError } from '../../errors.ts';
+import { MISSING_MESSAGE } from '../../tasks/schema-faults.ts';
+import { assertFileName } from '../errors/request-faults.ts';
 
 export interface UploadRoutesOptions {
   readonly apiClient: Pick<ApiClient, 'upload'>;
@@ -21,11 +23,11 @@ export function registerUploadRoutes(
       // Before any other parser reads a body that is none of ours.
       onRequest: async (request) => {
         if (/^multipart\/form-data\s*;/i.test(request.headers['content-type'] ?? '')) return Promise.resolve();
-        throw new RequestValidationError([{ type: 'missing', loc: ['body', 'data'], msg: MISSING_MESSAGE }]);
+        throw new InputError([{ type: 'missing', path: ['data'], message: MISSING_MESSAGE }]);
       },
     },
     async (request, reply) => {
-      const name = assertFileName(request.params.filename, ['path', 'filename']);
+      const name = assertFileName(request.params.filename);
       const { signal } = abortWhenClientLeaves(reply);
       const items = readUploadForm(request, { stallTimeoutMs: clientStallTimeoutMs, signal });
       await apiClient.upload(name, items, signal);

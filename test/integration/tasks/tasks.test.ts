@@ -233,7 +233,7 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
     [
       'a parameter too many',
       { provider: 'verify', deep: true },
-      { type: 'extra_forbidden', loc: ['body'], msg: 'Extra inputs are not permitted' },
+      { type: 'extra_forbidden', loc: ['body', 'deep'], msg: 'Extra inputs are not permitted' },
     ],
     ['no limit of an evict', { provider: 'evict' }, { type: 'value_error', loc: ['body'] }],
     ['a negative age', { provider: 'evict', max_age_days: -1 }, { type: 'value_error', loc: ['body', 'max_age_days'] }],

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { CronExpression } from '../../../src/tasks/cron-expression.ts';
-import { ScheduleFieldError } from '../../../src/tasks/schedule-field-error.ts';
+import { InputError, type InputFault } from '../../../src/errors.ts';
 
 /** The next `count` times after `from`, in UTC, without what they end with. */
 function times(pattern: string, timezone: string, from: string, count: number): (string | null)[] {
@@ -15,13 +15,13 @@ function times(pattern: string, timezone: string, from: string, count: number): 
   return found;
 }
 
-function faultOf(pattern: string, timezone: string): ScheduleFieldError {
+function faultOf(pattern: string, timezone: string): InputFault | undefined {
   try {
     new CronExpression(pattern, timezone);
   } catch (error) {
-    assert.ok(error instanceof ScheduleFieldError);
-    assert.equal(error.code, 'validation_failed');
-    return error;
+    assert.ok(error instanceof InputError);
+    assert.equal(error.faults.length, 1);
+    return error.faults[0];
   }
   return assert.fail('it is good');
 }
@@ -104,17 +104,22 @@ describe('a cron pattern', () => {
     '0 0 0 1 1 * 2030',
   ]) {
     it(`is none, and its field named: ${JSON.stringify(pattern)}`, () => {
-      const { field, message } = faultOf(pattern, 'UTC');
-      assert.equal(field, 'cron');
-      assert.equal(message, 'cron must be a cron pattern of five fields, such as 30 3 * * 1-5');
+      assert.deepEqual(faultOf(pattern, 'UTC'), {
+        type: 'value_error',
+        path: ['cron'],
+        message:
+          'cron must be a cron pattern of five fields, such as 30 3 * * 1-5, or of six, of which the first is the seconds',
+      });
     });
   }
 
   for (const timezone of ['', 'Europe/Atlantis', 'Berlin', 'local', '../UTC', 'UTC+1']) {
     it(`has no such time zone: ${JSON.stringify(timezone)}`, () => {
-      const { field, message } = faultOf('nor a pattern', timezone);
-      assert.equal(field, 'timezone');
-      assert.equal(message, 'timezone must be an IANA time zone, such as UTC or Europe/Berlin');
+      assert.deepEqual(faultOf('nor a pattern', timezone), {
+        type: 'value_error',
+        path: ['timezone'],
+        message: 'timezone must be an IANA time zone, such as UTC or Europe/Berlin',
+      });
     });
   }
 });

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { defineProvider, ParametersError, PartialResultError, type TaskContext } from '../../../src/tasks/provider.ts';
+import { Type } from 'typebox';
+import { InputError, type InputFault } from '../../../src/errors.ts';
+import { defineProvider, PartialResultError, type TaskContext } from '../../../src/tasks/provider.ts';
 import type { JsonObject } from '../../../src/json.ts';
 
 const CONTEXT: TaskContext = {
@@ -10,24 +12,24 @@ const CONTEXT: TaskContext = {
   log: () => undefined,
 };
 
-const SCHEMA = {
-  type: 'object',
-  required: ['email', 'password'],
-  additionalProperties: false,
-  properties: {
-    email: { type: 'string' },
-    password: { type: 'string', writeOnly: true },
-    pin: { type: 'integer', writeOnly: true },
-    note: { type: 'string', writeOnly: false },
-    folder: { type: 'string', format: 'resource-folder' },
-    filename: { type: 'string', format: 'resource-filename' },
+const PARAMETERS = Type.Object(
+  {
+    email: Type.String(),
+    password: Type.String({ writeOnly: true }),
+    pin: Type.Optional(Type.Integer({ writeOnly: true })),
+    note: Type.Optional(Type.String({ writeOnly: false })),
+    folder: Type.Optional(Type.String({ format: 'short' })),
   },
-} as const;
+  { additionalProperties: false },
+);
+const FORMATS = { short: { validate: (text: string) => text.length < 4, meaning: 'must be short' } };
 
 function define(seen: unknown[] = []) {
-  return defineProvider<{ email: string; password: string }>({
+  return defineProvider({
     name: 'p',
-    schema: SCHEMA,
+    parameters: PARAMETERS,
+    result: Type.String(),
+    formats: FORMATS,
     isRepeatable: false,
     run: (parameters, context) => {
       seen.push(parameters, context);
@@ -36,26 +38,29 @@ function define(seen: unknown[] = []) {
   });
 }
 
-function faultsOf(parameters: unknown): ParametersError {
+function faultsOf(parameters: unknown): readonly InputFault[] {
   try {
     define().prepare(parameters as JsonObject);
   } catch (error) {
-    assert.ok(error instanceof ParametersError);
-    return error;
+    assert.ok(error instanceof InputError);
+    assert.doesNotMatch(error.message + JSON.stringify(error.faults), /hush/);
+    return error.faults;
   }
   return assert.fail('they are good');
 }
 
 describe('a provider', () => {
   it('is what its definition says', () => {
-    const { name, schema, isRepeatable, onOutsideRun } = define();
-    assert.deepEqual([name, schema, isRepeatable, onOutsideRun], ['p', SCHEMA, false, undefined]);
+    const { name, parameters, result, isRepeatable, onOutsideRun } = define();
+    assert.deepEqual([name, isRepeatable, onOutsideRun], ['p', false, undefined]);
+    assert.deepEqual([parameters, result], [PARAMETERS, Type.String()]);
     assert.ok(!('onOutsideRun' in define()));
     const listen = () => undefined;
     const run = () => Promise.resolve(null);
     const own = {
       name: 'q',
-      schema: { type: 'object', properties: {} },
+      parameters: Type.Object({}),
+      result: Type.Null(),
       isRepeatable: false,
       run,
       onOutsideRun: listen,
@@ -76,9 +81,10 @@ describe('a provider', () => {
   });
 
   it('has no secrets where none are given', () => {
-    const provider = defineProvider<object>({
+    const provider = defineProvider({
       name: 'p',
-      schema: { type: 'object', properties: { x: {}, password: { writeOnly: true } } },
+      parameters: Type.Object({ x: Type.Unknown(), password: Type.Unknown({ writeOnly: true }) }, { required: [] }),
+      result: Type.Null(),
       isRepeatable: false,
       run: () => Promise.resolve(null),
     });
@@ -88,47 +94,46 @@ describe('a provider', () => {
   });
 
   it('refuses parameters with their first fault, and quotes no value', () => {
-    for (const [parameters, fault] of [
-      [{ email: 'e', password: 'hush', pin: 'hush' }, 'type /pin'],
-      [{ email: 'hush' }, 'required '],
-      [{ email: 'hush', password: 'hush', extra: 'hush' }, 'additionalProperties '],
-      [{ email: 'hush', password: 'hush', folder: '../hush' }, 'format /folder'],
-      [{ email: 'hush', password: 'hush', filename: 'hush/hush' }, 'format /filename'],
+    const good = { email: 'hush', password: 'hush' };
+    for (const [parameters, type, path] of [
+      [{ ...good, pin: 'hush' }, 'int_type', ['pin']],
+      [{ email: 'hush' }, 'missing', ['password']],
+      [{ ...good, extra: 'hush' }, 'extra_forbidden', ['extra']],
+      [{ ...good, folder: 'hush' }, 'value_error', ['folder']],
+      [{ email: 7, pin: 'x' }, 'missing', ['password']],
     ] as const) {
-      const { code, errors, message } = faultsOf(parameters);
-      assert.equal(code, 'validation_failed');
       assert.deepEqual(
-        errors.map(({ keyword, instancePath }) => `${keyword} ${instancePath}`),
-        [fault],
+        faultsOf(parameters).map((fault) => [fault.type, fault.path]),
+        [[type, path]],
       );
-      assert.doesNotMatch(message + JSON.stringify(errors), /hush/);
     }
-    assert.equal(faultsOf({ email: 7, pin: 'x', extra: 1 }).errors.length, 1);
   });
 
-  it('takes the forms of resource names', () => {
-    define().prepare({ email: 'e', password: 'p', folder: 'models/a', filename: 'm.bin' });
+  it('knows the formats that it is defined with, and says what a text of one must be', () => {
+    define().prepare({ email: 'e', password: 'p', folder: 'a' });
+    assert.deepEqual(faultsOf({ email: 'e', password: 'p', folder: 'long' })[0]?.message, 'must be short');
   });
 
   it('with secrets can not be one that is repeated: they would be missing', () => {
-    const own = { name: 'p', isRepeatable: true, run: () => Promise.resolve(null) };
+    const own = { name: 'p', result: Type.Null(), isRepeatable: true, run: () => Promise.resolve(null) };
     assert.throws(
-      () => defineProvider({ ...own, schema: { type: 'object', properties: { pin: { writeOnly: true } } } }),
+      () => defineProvider({ ...own, parameters: Type.Object({ pin: Type.String({ writeOnly: true }) }) }),
       /p can't be repeated: its secrets are not kept/,
     );
-    defineProvider({ ...own, schema: { type: 'object', properties: { pin: { writeOnly: false } } } });
+    defineProvider({ ...own, parameters: Type.Object({ pin: Type.String({ writeOnly: false }) }) });
   });
 
   it('takes no number for a text, and fills in nothing', () => {
-    assert.equal(faultsOf({ email: 'e', password: 5 }).errors.length, 1);
-    for (const nothing of [null, [], 'text']) assert.ok(faultsOf(nothing).errors.length > 0);
+    assert.equal(faultsOf({ email: 'e', password: 5 })[0]?.type, 'string_type');
+    for (const nothing of [null, [], 'text']) assert.equal(faultsOf(nothing)[0]?.type, 'model_attributes_type');
   });
 
   it('that can not be understood is told when it is defined', () => {
     assert.throws(() =>
       defineProvider({
         name: 'p',
-        schema: { type: 'object', properties: { x: { type: 'sting' } } },
+        parameters: Type.Object({ x: Type.Unsafe({ type: 'sting' }) }),
+        result: Type.Null(),
         isRepeatable: true,
         run: () => Promise.resolve(null),
       }),

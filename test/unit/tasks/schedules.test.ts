@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { LoaderError } from '../../../src/errors.ts';
-import { ParametersError } from '../../../src/tasks/provider.ts';
-import { ScheduleFieldError } from '../../../src/tasks/schedule-field-error.ts';
+import { Type } from 'typebox';
+import { InputError } from '../../../src/errors.ts';
 import { ScheduleStore } from '../../../src/tasks/schedule-store.ts';
 import type { Schedule } from '../../../src/tasks/schedule.ts';
 import { Schedules, type NewSchedule } from '../../../src/tasks/schedules.ts';
-import { UnknownProviderError } from '../../../src/tasks/task-runner.ts';
 import { ControlledProvider, DAY_MS, HOUR_MS, settle, TaskLab } from '../../support/task-lab.ts';
 
 /** A Monday. */
@@ -29,10 +27,10 @@ let schedules = makeSchedules();
 beforeEach(() => {
   nowMs = START_MS;
   a = new ControlledProvider('a', {
-    schema: {
-      type: 'object',
-      properties: { x: { type: 'number' }, password: { type: 'string', writeOnly: true } },
-    },
+    parameters: Type.Object({
+      x: Type.Optional(Type.Number()),
+      password: Type.Optional(Type.String({ writeOnly: true })),
+    }),
   });
   lab = new TaskLab([a, new ControlledProvider('b')], { now: () => nowMs, historyAgeMs: 10_000 * DAY_MS });
   schedules = makeSchedules();
@@ -201,16 +199,14 @@ describe('a schedule', () => {
     schedules.create({ ...HOURLY, parameters: { x: 1 } });
     nowMs += 1;
     schedules.create({ ...HOURLY, provider: 'b' });
-    lab.providers = [
-      new ControlledProvider('a', { schema: { type: 'object', properties: { x: { type: 'string' } } } }),
-    ];
+    lab.providers = [new ControlledProvider('a', { parameters: Type.Object({ x: Type.Optional(Type.String()) }) })];
     restart();
     jump(FIRST_MS);
     assert.deepEqual(
       schedules.list().map(({ lastDue }) => [lastDue?.outcome, lastDue?.reason]),
       [
-        ['failed', 'The parameters are not those of the provider.'],
-        ['failed', 'The provider must be one of a.'],
+        ['failed', 'x: Input should be a valid string'],
+        ['failed', "provider: Input should be 'a'"],
       ],
     );
   });
@@ -251,22 +247,25 @@ describe('a schedule', () => {
 });
 
 describe('a new schedule', () => {
-  const refused: readonly (readonly [
-    what: string,
-    change: Partial<NewSchedule>,
-    kind: new (...none: never[]) => Error,
-  ])[] = [
-    ['a provider that there is not', { provider: 'c' }, UnknownProviderError],
-    ['parameters that its provider does not take', { parameters: { x: 'one' } }, ParametersError],
-    ['a pattern that is none', { cron: 'soon' }, ScheduleFieldError],
-    ['a pattern without a time', { cron: '0 0 30 2 *' }, ScheduleFieldError],
-    ['a time zone that there is not', { timezone: 'Mars/Olympus' }, ScheduleFieldError],
+  const refused: readonly (readonly [what: string, change: Partial<NewSchedule>, path: readonly string[]])[] = [
+    ['a provider that there is not', { provider: 'c' }, ['provider']],
+    ['parameters that its provider does not take', { parameters: { x: 'one' } }, ['parameters', 'x']],
+    ['a pattern that is none', { cron: 'soon' }, ['cron']],
+    ['a pattern without a time', { cron: '0 0 30 2 *' }, ['cron']],
+    ['a time zone that there is not', { timezone: 'Mars/Olympus' }, ['timezone']],
   ];
-  for (const [what, change, kind] of refused) {
+  for (const [what, change, path] of refused) {
     it(`is refused with ${what}`, () => {
       assert.throws(
         () => schedules.create({ ...HOURLY, ...change }),
-        (error) => error instanceof kind && error instanceof LoaderError && error.code === 'validation_failed',
+        (error) => {
+          assert.ok(error instanceof InputError);
+          assert.deepEqual(
+            error.faults.map((fault) => fault.path),
+            [path],
+          );
+          return true;
+        },
       );
       assert.deepEqual(schedules.list(), []);
     });
@@ -274,16 +273,14 @@ describe('a new schedule', () => {
 
   it('is told to have no time where it has none', () => {
     assert.throws(() => schedules.create({ ...HOURLY, cron: '0 0 30 2 *' }), {
-      field: 'cron',
-      message: 'cron has no time that is still to come',
+      message: 'cron: cron must have a time that is still to come',
     });
   });
 
   it('is refused with a secret, which is stored nowhere', () => {
     const password = 'correct-horse-battery-staple';
     assert.throws(() => schedules.create({ ...HOURLY, parameters: { password } }), {
-      field: 'provider',
-      message: "provider needs a secret, which is never kept: it can't be scheduled",
+      message: "provider: provider needs a secret, which is never kept: it can't be scheduled",
     });
     assert.deepEqual(schedules.list(), []);
     assert.deepEqual(new ScheduleStore(lab.database).list(), []);

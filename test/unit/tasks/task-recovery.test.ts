@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
+import { Type } from 'typebox';
 import { LoaderError } from '../../../src/errors.ts';
 import type { Task } from '../../../src/tasks/task.ts';
 import { ControlledProvider, settle, TaskLab } from '../../support/task-lab.ts';
@@ -228,8 +229,8 @@ describe('a task that was interrupted', () => {
     lab.begin('again', { x: 1 });
     await settle();
     await stop();
-    const schema = { type: 'object', properties: { x: { type: 'string' } } } as const;
-    const changed = new ControlledProvider('again', { isRepeatable: true, schema });
+    const parameters = Type.Object({ x: Type.Optional(Type.String()) });
+    const changed = new ControlledProvider('again', { isRepeatable: true, parameters });
     lab.restart([changed, once]);
     await settle();
     assert.deepEqual([running(), changed.runs, lab.store.pendingRetries()], [[], [], []]);

@@ -3,10 +3,10 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { beforeEach, describe, it } from 'node:test';
-import { LoaderError } from '../../../src/errors.ts';
-import { ParametersError, PartialResultError } from '../../../src/tasks/provider.ts';
+import { Type } from 'typebox';
+import { InputError, LoaderError } from '../../../src/errors.ts';
+import { PartialResultError } from '../../../src/tasks/provider.ts';
 import { openTaskDatabase } from '../../../src/tasks/task-database.ts';
-import { UnknownProviderError } from '../../../src/tasks/task-runner.ts';
 import type { Task } from '../../../src/tasks/task.ts';
 import { ControlledProvider, settle, TaskLab } from '../../support/task-lab.ts';
 
@@ -163,9 +163,10 @@ describe('a task', () => {
       assert.throws(
         () => lab.runner.create(name, {}),
         (error) => {
-          assert.ok(error instanceof UnknownProviderError);
-          assert.deepEqual([error.code, error.known], ['validation_failed', ['a', 'b']]);
-          assert.equal(error.message, 'The provider must be one of a, b.');
+          assert.ok(error instanceof InputError);
+          assert.deepEqual(error.faults, [
+            { type: 'literal_error', path: ['provider'], message: "Input should be 'a' or 'b'" },
+          ]);
           return true;
         },
       );
@@ -175,14 +176,14 @@ describe('a task', () => {
 
   it('is refused with parameters that its provider does not take, though one runs', () => {
     const strict = new ControlledProvider('strict', {
-      schema: { type: 'object', properties: { x: { type: 'number' } }, required: ['x'] },
+      parameters: Type.Object({ x: Type.Number() }),
     });
     lab = new TaskLab([strict]);
-    assert.throws(() => lab.runner.create('strict', {}), ParametersError);
+    assert.throws(() => lab.runner.create('strict', {}), isFaultAt('x'));
     lab.begin('strict', { x: 1 });
-    assert.throws(() => lab.runner.create('strict', { x: 'one' }), ParametersError);
-    assert.throws(() => lab.runner.check('strict', {}), ParametersError);
-    assert.throws(() => lab.runner.check('c', {}), UnknownProviderError);
+    assert.throws(() => lab.runner.create('strict', { x: 'one' }), isFaultAt('x'));
+    assert.throws(() => lab.runner.check('strict', {}), isFaultAt('parameters', 'x'));
+    assert.throws(() => lab.runner.check('c', {}), isFaultAt('provider'));
     assert.equal(lab.runner.check('strict', { x: 1 }).hasSecrets, false);
     assert.equal(lab.store.history({ limit: 5 }).tasks.length, 1);
   });
@@ -638,12 +639,10 @@ describe('a secret among the parameters', () => {
     const folder = await mkdtemp(path.join(tmpdir(), 'loader-runner-'));
     const secret = 'correct-horse-battery-staple';
     const keeper = new ControlledProvider('keeper', {
-      schema: {
-        type: 'object',
-        required: ['email', 'password'],
-        additionalProperties: false,
-        properties: { email: { type: 'string' }, password: { type: 'string', writeOnly: true } },
-      },
+      parameters: Type.Object(
+        { email: Type.String(), password: Type.String({ writeOnly: true }) },
+        { additionalProperties: false },
+      ),
     });
     try {
       const database = await openTaskDatabase(folder, lab.logger);
@@ -665,7 +664,7 @@ describe('a secret among the parameters', () => {
       assert.throws(
         () => own.runner.create('keeper', { password: secret, email: 7 }),
         (error) => {
-          shown.push(error instanceof ParametersError ? [error.message, error.errors] : assert.fail());
+          shown.push(error instanceof InputError ? [error.message, error.faults] : assert.fail());
           return true;
         },
       );
@@ -683,6 +682,10 @@ describe('a secret among the parameters', () => {
     }
   });
 });
+
+function isFaultAt(...path: string[]): (error: unknown) => boolean {
+  return (error) => error instanceof InputError && JSON.stringify(error.faults[0]?.path) === JSON.stringify(path);
+}
 
 async function readAll(folder: string): Promise<Buffer> {
   const names = await readdir(folder);
