@@ -187,10 +187,10 @@ describe('docs/tasks.md', () => {
 
   it('lists every provider with its parameters', () => {
     const unused = {} as Parameters<typeof createProviders>[0];
-    const expected = createProviders(unused).map(({ name, schema }) => {
-      const { properties } = schema as unknown as { readonly properties: Readonly<Record<string, unknown>> };
-      return [name, Object.keys(properties)];
-    });
+    const expected = createProviders(unused).map(({ name, parameters }) => [
+      name,
+      Object.keys(parameters['properties'] as object),
+    ]);
     const documented = page
       .section('Providers')
       .table.map(([name, parameters = '']) => [
