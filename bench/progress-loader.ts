@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Type, type Static } from 'typebox';
 import { buildApp } from '../src/http/app.ts';
 import { loadConfig } from '../src/config/config.ts';
+import { KnownSecrets } from '../src/known-secrets.ts';
 import { createLogger } from '../src/logger.ts';
 import { createServices } from '../src/services.ts';
 import { defineProvider, type TaskContext } from '../src/tasks/provider.ts';
@@ -46,7 +47,7 @@ const ticks = defineProvider({
   isRepeatable: false,
   run: tick,
 });
-const services = createServices(config, logger);
+const services = createServices(config, logger, new KnownSecrets());
 const tasks = new Tasks({ ...config, providers: [ticks], logger });
 const app = await buildApp({ ...services, tasks }, { ...config, logger });
 process.once('SIGTERM', () => {

@@ -11,6 +11,7 @@ import { DEFAULT_KEY_TEMPLATES } from '../src/config/variables.ts';
 import { HardwareFingerprint } from '../src/hardware/hardware-fingerprint.ts';
 import { S3CdnManager } from '../src/cdn/s3-cdn-manager.ts';
 import { SecurityKeys } from '../src/security/security-keys.ts';
+import { KnownSecrets } from '../src/known-secrets.ts';
 import { createLogger } from '../src/logger.ts';
 import { SERVICES_FOLDER, startRgw, stopRgw, type S3Service } from '../lab/services/services.ts';
 import { LoaderPlace, MODELS } from './loader-place.ts';
@@ -93,6 +94,7 @@ export class Stage {
       }),
       tokenKeys: { publicKeyPem: undefined, secret: undefined },
       openCdn: (config) => new S3CdnManager(config, { stallTimeoutMs: 30_000 }),
+      secrets: new KnownSecrets(),
       logger: createLogger({ level: 'error', file: undefined }),
     });
     await upstream.login(DEMO_USER.email, DEMO_USER.password, signal);

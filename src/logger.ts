@@ -1,5 +1,7 @@
 import { pino, type Logger } from 'pino';
 import { MAX_CAUSES } from './errors.ts';
+import { KnownSecrets } from './known-secrets.ts';
+import type { LogFile } from './log-file.ts';
 
 export type { Logger };
 
@@ -8,11 +10,13 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 export interface LoggerOptions {
   readonly level: LogLevel;
-  /** A file that gets the same lines as stdout; it is created with its folders, and appended to. */
-  readonly file?: string | undefined;
+  /** A file that gets the same lines as stdout. */
+  readonly file?: LogFile | undefined;
+  /** Replaced wherever they stand in a line. */
+  readonly secrets?: KnownSecrets;
 }
 
-/** Names under which a secret could reach a log line; their values are replaced, at the top and one level down. */
+/** Names under which a secret could reach a log line. Their values are replaced, at the top and one level down. */
 const SECRET_NAMES = ['password', 'token', 'authorization', 'email', 'apiKey', 'key', 'secret', 'hardware'] as const;
 
 /**
@@ -20,23 +24,19 @@ const SECRET_NAMES = ['password', 'token', 'authorization', 'email', 'apiKey', '
  *
  * It logs by allow-list. A request is its id, method and route pattern; an error is its type, code, message and stack,
  * and those of its causes. Headers, query strings, bodies and the other properties of errors (where the AWS SDK and
- * undici keep requests and responses) are never written.
+ * undici keep requests and responses) are never written. What is written is then searched for the known secrets.
  */
-export function createLogger(options: LoggerOptions): Logger {
-  const streams: { stream: ReturnType<typeof pino.destination>; level: 'trace' }[] = [
-    { stream: pino.destination({ dest: 1, sync: true }), level: 'trace' },
-  ];
-  if (options.file !== undefined) {
-    const file = pino.destination({ dest: options.file, mkdir: true, sync: true });
-    // A full disk must not end the process; stdout has the lines all the same.
-    file.on('error', (error: Error) => {
-      process.stderr.write(`LOG_FILE can't be written: ${error.message}\n`);
-    });
-    streams.push({ stream: file, level: 'trace' });
-  }
+export function createLogger({ level, file, secrets = new KnownSecrets() }: LoggerOptions): Logger {
+  const stdout = pino.destination({ dest: 1, sync: true });
+  // A full disk or a reader that left must not end the process.
+  stdout.on('error', () => undefined);
+  const streams = [stdout, ...(file === undefined ? [] : [file])].map((stream) => ({
+    stream,
+    level: 'trace' as const,
+  }));
   return pino(
     {
-      level: options.level,
+      level,
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
       // @fastify/multipart logs what it gives to its parser, headers included, at level trace.
@@ -45,6 +45,7 @@ export function createLogger(options: LoggerOptions): Logger {
         censor: '[redacted]',
       },
       serializers: { req: serializeRequest, res: serializeReply, err: serializeError },
+      hooks: { streamWrite: (line) => secrets.redactLine(line) },
     },
     pino.multistream(streams),
   );
@@ -54,7 +55,7 @@ function serializeRequest(request: { method?: string; routeOptions?: { url?: str
   return { method: request.method, route: request.routeOptions?.url ?? '(none)' };
 }
 
-/** Fastify hands its reply over, not Node's response. */
+/** Fastify passes its reply, not Node's response. */
 function serializeReply(reply: { statusCode?: number }) {
   return { statusCode: reply.statusCode };
 }
@@ -65,15 +66,21 @@ interface SerializedError {
   readonly code?: string | undefined;
   readonly stack?: string | undefined;
   readonly cause?: SerializedError | undefined;
+  /** What a failed disposal threw, and what it hid. */
+  readonly error?: SerializedError | undefined;
+  readonly suppressed?: SerializedError | undefined;
 }
 
 function serializeError(error: unknown, depth = 0): SerializedError {
   if (!(error instanceof Error)) return { type: typeof error, message: 'not an Error' };
+  const inner = (value: unknown) =>
+    value !== undefined && depth < MAX_CAUSES ? serializeError(value, depth + 1) : undefined;
   return {
     type: error.name,
     message: error.message,
     code: 'code' in error && typeof error.code === 'string' ? error.code : undefined,
     stack: error.stack,
-    cause: error.cause !== undefined && depth < MAX_CAUSES ? serializeError(error.cause, depth + 1) : undefined,
+    cause: inner(error.cause),
+    ...(error instanceof SuppressedError && { error: inner(error.error), suppressed: inner(error.suppressed) }),
   };
 }

@@ -3,6 +3,7 @@ import { BigPartCache } from './cache/big-part-cache.ts';
 import type { Config } from './config/config.ts';
 import { DockerEngine } from './docker/docker-engine.ts';
 import type { AppServices } from './http/app.ts';
+import type { KnownSecrets } from './known-secrets.ts';
 import type { Logger } from './logger.ts';
 import { createProviders } from './providers/providers.ts';
 import { Tasks } from './tasks/tasks.ts';
@@ -19,7 +20,7 @@ export interface Services extends AppServices {
  * Makes every object of the Loader, once, and gives each what it needs and no more: the configuration holds secrets, so
  * its fields are named one by one. It does no I/O.
  */
-export function createServices(config: Config, logger: Logger): Services {
+export function createServices(config: Config, logger: Logger, secrets: KnownSecrets): Services {
   const cache = new BigPartCache(config.modelCacheDir, logger);
   const engine = new DockerEngine({ host: config.dockerHost, timeoutMs: config.engineTimeoutMs });
   const receipt = new Receipt(config.stateDir);
@@ -47,6 +48,7 @@ export function createServices(config: Config, logger: Logger): Services {
       parallelism: config.unlockParallelism,
       stallTimeoutMs: config.engineStallTimeoutMs,
     },
+    secrets,
     logger,
   });
   const { upstream, downloads, unlocks } = apiClient;

@@ -4,6 +4,7 @@ import { UnlockWorker, type UnlockJob } from '../binary-split/unlock-worker.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
+import type { KnownSecrets } from '../known-secrets.ts';
 import type { Logger } from '../logger.ts';
 import type { ResourceName } from '../resource-name.ts';
 import { DownloadService, type OpenResource } from '../resources/download-service.ts';
@@ -31,6 +32,8 @@ export interface ApiClientOptions {
   readonly presence: Presence;
   readonly receipt: Receipt;
   readonly unlockJob: UnlockJob;
+  /** Gets the secrets of each login, so that the log leaves them out. */
+  readonly secrets: KnownSecrets;
   readonly logger: Logger;
 }
 
@@ -63,6 +66,7 @@ export class ApiClient {
       keys: new SecurityKeys(options.keys),
       tokenKeys: options.tokenKeys,
       openCdn: (config) => new S3CdnManager(config, { stallTimeoutMs }),
+      secrets: options.secrets,
       logger,
     });
     const shared = { upstream: this.upstream, cache, publicationLocks: new KeyedReadWriteLock(), logger };

@@ -3,6 +3,7 @@ import { parseCdnConfig, type CdnConfig } from '../cdn/cdn-config.ts';
 import type { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import type { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
+import type { KnownSecrets } from '../known-secrets.ts';
 import type { Logger } from '../logger.ts';
 import type { SecurityKeys } from '../security/security-keys.ts';
 import { ApiSession } from './api-session.ts';
@@ -17,6 +18,8 @@ export interface UpstreamOptions {
   readonly keys: SecurityKeys;
   readonly tokenKeys: TokenKeys;
   readonly openCdn: (config: CdnConfig) => S3CdnManager;
+  /** Gets the secrets of each login, so that the log leaves them out. */
+  readonly secrets: KnownSecrets;
   readonly logger: Logger;
 }
 
@@ -75,8 +78,10 @@ export class Upstream {
   }
 
   async #createSession(email: string, password: string, signal: AbortSignal): Promise<Session> {
-    const { api, fingerprint, keys, tokenKeys, openCdn } = this.#options;
+    const { api, fingerprint, keys, tokenKeys, openCdn, secrets } = this.#options;
+    secrets.add(password);
     const token = await api.login(email, password, signal);
+    secrets.add(token);
     const user = userFromClaims(readClaims(token, tokenKeys));
     const hardware = await fingerprint.hardwareString();
     const session = new ApiSession({
@@ -86,11 +91,16 @@ export class Upstream {
       hardware,
       apiAesKey: keys.apiAesKey({ email, password, hardware }),
       token,
-      checkToken: (fresh) => void readClaims(fresh, tokenKeys),
+      checkToken: (fresh) => {
+        secrets.add(fresh);
+        readClaims(fresh, tokenKeys);
+      },
     });
     const cdnConfig = await fetchCdnConfig(session, signal);
+    const { downloader, uploader, resourceKey } = cdnConfig;
+    secrets.add(downloader.secretAccessKey, uploader.secretAccessKey, resourceKey);
     // Derived once, for all loads and uploads of the session. A login needs no resource key.
-    const resourceAesKey = keys.resourceAesKey(cdnConfig.resourceKey);
+    const resourceAesKey = keys.resourceAesKey(resourceKey);
     return Object.freeze({
       user,
       api: session,

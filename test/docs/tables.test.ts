@@ -8,6 +8,7 @@ import { loadConfig } from '../../src/config/config.ts';
 import { ERRORS } from '../../src/errors.ts';
 import { buildApp } from '../../src/http/app.ts';
 import { toLogLine, toScheduleView, toTaskSummary, toTaskView } from '../../src/http/schemas/task.ts';
+import { KnownSecrets } from '../../src/known-secrets.ts';
 import { createLogger } from '../../src/logger.ts';
 import { createProviders } from '../../src/providers/providers.ts';
 import { createServices, type Services } from '../../src/services.ts';
@@ -245,7 +246,7 @@ async function createApp(): Promise<{ app: FastifyInstance; services: Services }
     STATE_DIR: '/no/state',
     DOCKER_HOST: 'unix:///no/engine.sock',
   });
-  const services = createServices(config, logger);
+  const services = createServices(config, logger, new KnownSecrets());
   return { app: await buildApp(services, { ...config, logger }), services };
 }
 

@@ -16,7 +16,9 @@ const MAX_MUTABLE_FIELDS = 8;
  * point downwards, or stay within a room.
  */
 const FLOORS: readonly (readonly string[])[] = [
-  ['main', 'cli'],
+  ['main'],
+  ['start', 'cli'],
+  ['run-loader'],
   ['services', 'shutdown'],
   ['config', 'http'],
   ['api-client', 'providers'],
@@ -28,9 +30,10 @@ const FLOORS: readonly (readonly string[])[] = [
   ['net', 'files'],
   ['async'],
   ['logger'],
+  ['known-secrets', 'log-file'],
   ['resource-name', 'json-schemas'],
   ['json'],
-  ['errors'],
+  ['errors', 'node-version'],
 ];
 
 /** Rooms that import these rooms only, beside themselves. */
@@ -48,6 +51,8 @@ const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
 
 /** Processes and threads begin in these files, and no file imports them. */
 const ENTRY_FILES: readonly string[] = ['src/cli/loader.ts', 'src/main.ts'];
+/** It is imported for what it does. */
+const EFFECT_FILES: readonly string[] = ['src/node-version.js'];
 const THREAD_FILES: readonly string[] = ['src/binary-split/unlock-thread.ts'];
 
 /** Files of several functions of equal rank, named after their common theme. */
@@ -75,7 +80,7 @@ interface SourceFile {
 
 function readSources(folder: string): SourceFile[] {
   return readdirSync(path.join(ROOT, folder), { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith('.ts'))
+    .filter((name) => /\.[jt]s$/.test(name))
     .map((name) => {
       const file = path.join(folder, name);
       const text = readFileSync(path.join(ROOT, file), 'utf8');
@@ -91,7 +96,7 @@ function readImports(text: string): string[] {
 
 function roomOf(file: string): string {
   const [, first = ''] = file.split('/');
-  return first.replace(/\.ts$/, '');
+  return first.replace(/\.[jt]s$/, '');
 }
 
 function floorOf(file: string): number {
@@ -185,7 +190,7 @@ describe('the house', () => {
     const readers = sources
       .filter((source) => source.imports.includes('src/config/config.ts'))
       .map((source) => source.name);
-    assert.deepEqual(readers.sort(), [...ENTRY_FILES, 'src/services.ts']);
+    assert.deepEqual(readers.sort(), ['src/cli/loader-command.ts', 'src/services.ts', 'src/start.ts']);
   });
 
   it('has entry files of processes and threads that no file imports', () => {
@@ -229,11 +234,11 @@ describe('a source file', () => {
 
   it('is named in kebab-case after one of its exports, or is a known exception', () => {
     assertNone(
-      sources.map(({ name }) => name).filter((name) => !/^[a-z0-9]+(-[a-z0-9]+)*\.ts$/.test(path.basename(name))),
+      sources.map(({ name }) => name).filter((name) => !/^[a-z0-9]+(-[a-z0-9]+)*\.[jt]s$/.test(path.basename(name))),
     );
     // Both ways, so that the list of exceptions gets no longer than it must be.
     const exceptions = sources
-      .filter(({ name }) => ![...ENTRY_FILES, ...THREAD_FILES].includes(name))
+      .filter(({ name }) => ![...ENTRY_FILES, ...EFFECT_FILES, ...THREAD_FILES].includes(name))
       .filter(({ name, text }) => !isNamedAfterAnExport(path.basename(name, '.ts'), exportsOf(text)))
       .map(({ name }) => name);
     assert.deepEqual(exceptions.sort(), NAMED_AFTER_THEIR_THEME);

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 
 const LOGGER = path.resolve(import.meta.dirname, '../../src/logger.ts');
+const LOG_FILE = path.resolve(import.meta.dirname, '../../src/log-file.ts');
+const SECRETS = path.resolve(import.meta.dirname, '../../src/known-secrets.ts');
 const ERRORS = path.resolve(import.meta.dirname, '../../src/errors.ts');
 
 let folder = '';
@@ -32,14 +34,20 @@ interface SerializedError {
   readonly code?: string;
   readonly stack?: string;
   readonly cause?: SerializedError;
+  readonly error?: SerializedError;
+  readonly suppressed?: SerializedError;
 }
 
-/** Runs `script` with a `logger` in a process of its own, and answers what it wrote on stdout. */
+/** Runs `script` with a `logger` and its `secrets` in a process of its own, and returns what it wrote on stdout. */
 function run(script: string, level = 'trace', file: string | null = logFile): string {
   const program = `
     import { createLogger } from ${JSON.stringify(LOGGER)};
     import { LoaderError } from ${JSON.stringify(ERRORS)};
-    const logger = createLogger(${JSON.stringify({ level, file: file ?? undefined })});
+    import { LogFile } from ${JSON.stringify(LOG_FILE)};
+    import { KnownSecrets } from ${JSON.stringify(SECRETS)};
+    const secrets = new KnownSecrets(['known-secret']);
+    const file = ${file === null ? 'undefined' : `new LogFile(${JSON.stringify(file)})`};
+    const logger = createLogger({ level: ${JSON.stringify(level)}, file, secrets });
     ${script}`;
   return execFileSync(process.execPath, ['--input-type=module', '--eval', program], { encoding: 'utf8' });
 }
@@ -163,6 +171,36 @@ describe('a name under which a secret could stand', () => {
   }
 });
 
+describe('a known secret', () => {
+  it('is in no text of a line, on stdout and in the file', () => {
+    const output = run(`
+      secrets.add('of a login');
+      const error = new Error('known-secret was wrong', { cause: new Error('and so was of a login') });
+      logger.error({ err: error, list: ['known-secret'], deep: { er: { text: 'x known-secret' } } }, 'known-secret!');
+      logger.error(error);
+      logger.child({ id: 'known-secret' }).info('x');`);
+    assert.equal(parse(output)[0]?.err?.message, '[redacted] was wrong');
+    assert.equal(parse(output)[0]?.err?.cause?.message, 'and so was [redacted]');
+    assert.equal(parse(output).length, 3);
+    for (const text of [output, readFileSync(logFile, 'utf8')]) assert.doesNotMatch(text, /known-secret|of a login/);
+  });
+});
+
+it('an error that a failed disposal threw is logged with the error that it hid', () => {
+  const [line] = parse(
+    run(`
+      try {
+        using _broken = { [Symbol.dispose]: () => { throw new Error('of the disposal'); } };
+        throw new LoaderError('cdn_error', 'of the work');
+      } catch (error) {
+        logger.error({ err: error }, 'x');
+      }`),
+  );
+  assert.equal(line?.err?.type, 'SuppressedError');
+  assert.equal(line.err.error?.message, 'of the disposal');
+  assert.deepEqual([line.err.suppressed?.code, line.err.suppressed?.message], ['cdn_error', 'of the work']);
+});
+
 describe('a request in the log', () => {
   it('is its method and the pattern of its route: no address, query, headers or body', () => {
     const output = run(`
@@ -180,10 +218,24 @@ describe('a request in the log', () => {
 
 it('a log file that can not be written does not end the process', () => {
   const script = `import { createLogger } from ${JSON.stringify(LOGGER)};
-    const logger = createLogger({ level: 'info', file: '/dev/full' });
+    import { LogFile } from ${JSON.stringify(LOG_FILE)};
+    const logger = createLogger({ level: 'info', file: new LogFile('/dev/full') });
     logger.info('first'); setTimeout(() => { logger.info('second'); }, 50);`;
   const run = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
   assert.equal(run.status, 0, run.stderr);
   assert.match(run.stdout, /second/);
   assert.match(run.stderr, /LOG_FILE can't be written/);
+});
+
+it('a stdout that can not be written does not end the process', () => {
+  const script = `import { createLogger } from ${JSON.stringify(LOGGER)};
+    const logger = createLogger({ level: 'info' });
+    logger.info('first'); logger.info('second'); setTimeout(() => process.stderr.write('alive'), 50);`;
+  const full = openSync('/dev/full', 'w');
+  const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+    encoding: 'utf8',
+    stdio: ['ignore', full, 'pipe'],
+  });
+  closeSync(full);
+  assert.deepEqual([status, stderr], [0, 'alive']);
 });

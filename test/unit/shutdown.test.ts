@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, it } from 'node:test';
+import { LoaderError } from '../../src/errors.ts';
 import { createLogger } from '../../src/logger.ts';
 import { Shutdown, type ShutdownPhase } from '../../src/shutdown.ts';
 
@@ -150,5 +151,95 @@ describe('stopping', () => {
     await shutdown.stop('SIGTERM');
     t.mock.timers.tick(60_000);
     assert.deepEqual(exitCodes, [0]);
+  });
+});
+
+describe('stopping after a fault', () => {
+  it('runs the phases and exits with 1', async () => {
+    const ran: string[] = [];
+    const { shutdown, exitCodes } = makeShutdown([
+      {
+        name: 'phase',
+        run: () => {
+          ran.push('phase');
+          return Promise.resolve();
+        },
+      },
+    ]);
+    await shutdown.stopAfterFault(new Error('x'), 'An exception was not caught');
+    assert.deepEqual(ran, ['phase']);
+    assert.deepEqual(exitCodes, [1]);
+  });
+
+  it('logs the fault once, as fatal, with its code', async (t) => {
+    const fatal = t.mock.method(logger, 'fatal', () => undefined);
+    const error = new LoaderError('cdn_error', 'x');
+    await makeShutdown([]).shutdown.stopAfterFault(error, 'not caught');
+    await makeShutdown([]).shutdown.stopAfterFault('text', 'not caught');
+    assert.deepEqual(
+      fatal.mock.calls.map((call) => call.arguments as unknown),
+      [
+        [{ err: error, code: 'cdn_error' }, 'not caught'],
+        [{ err: 'text', code: 'internal_error' }, 'not caught'],
+      ],
+    );
+  });
+
+  it('ends within its time, also when a phase does not hear the signal', async () => {
+    const aborted: number[] = [];
+    const begin = performance.now();
+    const deaf = (deadline: AbortSignal) => {
+      deadline.addEventListener('abort', () => aborted.push(performance.now() - begin));
+      return new Promise<void>(() => undefined);
+    };
+    const { shutdown, exited } = makeShutdown([{ name: 'deaf', run: deaf }], 200);
+    void shutdown.stopAfterFault(new Error('x'), 'not caught');
+    assert.equal(await exited, 1);
+    const elapsedMs = performance.now() - begin;
+    assert.ok(elapsedMs >= 199 && elapsedMs < 900, `${elapsedMs} ms`);
+    // The phase had been told before.
+    assert.ok((aborted[0] ?? Infinity) < elapsedMs);
+  });
+
+  it('runs no phase twice when faults follow on each other, and logs each', async (t) => {
+    const fatal = t.mock.method(logger, 'fatal', () => undefined);
+    let runs = 0;
+    const gate = Promise.withResolvers<undefined>();
+    const run = async () => {
+      runs++;
+      await gate.promise;
+    };
+    const { shutdown, exitCodes } = makeShutdown([{ name: 'slow', run }]);
+    const first = shutdown.stopAfterFault(new Error('x'), 'not caught');
+    await shutdown.stopAfterFault(new Error('y'), 'not caught');
+    assert.deepEqual(exitCodes, []);
+    gate.resolve(undefined);
+    await first;
+    assert.deepEqual([runs, exitCodes, fatal.mock.callCount()], [1, [1], 2]);
+  });
+
+  it('makes the exit code 1 when the fault comes while a signal stops the process', async () => {
+    const gate = Promise.withResolvers<undefined>();
+    const { shutdown, exitCodes } = makeShutdown([
+      {
+        name: 'slow',
+        run: async () => {
+          await gate.promise;
+        },
+      },
+    ]);
+    const stopped = shutdown.stop('SIGTERM');
+    await shutdown.stopAfterFault(new Error('x'), 'not caught');
+    gate.resolve(undefined);
+    await stopped;
+    assert.deepEqual(exitCodes, [1]);
+  });
+
+  it('is cut short by a signal', async () => {
+    const deaf = { name: 'deaf', run: () => new Promise<void>(() => undefined) };
+    const { shutdown, exitCodes } = makeShutdown([deaf], 1_000);
+    void shutdown.stopAfterFault(new Error('x'), 'not caught');
+    await shutdown.stop('SIGTERM');
+    assert.deepEqual(exitCodes, [1]);
   });
 });

@@ -5,6 +5,7 @@ import { after, describe, it } from 'node:test';
 import type { FastifyInstance } from 'fastify';
 import { buildApp } from '../../../src/http/app.ts';
 import { loadConfig } from '../../../src/config/config.ts';
+import { KnownSecrets } from '../../../src/known-secrets.ts';
 import { createLogger } from '../../../src/logger.ts';
 import { createServices } from '../../../src/services.ts';
 import { registeredRoutes } from '../../support/registered-routes.ts';
@@ -51,7 +52,7 @@ const BODIES: Readonly<Record<string, object>> = {
 async function buildTestApp(apiKeys: readonly string[]): Promise<FastifyInstance> {
   const logger = createLogger({ level: 'silent' });
   const config = loadConfig({ RESOURCE_API_URL: 'http://127.0.0.1:9' });
-  const app = await buildApp(createServices(config, logger), { ...config, logger, apiKeys });
+  const app = await buildApp(createServices(config, logger, new KnownSecrets()), { ...config, logger, apiKeys });
   await app.listen({ host: '127.0.0.1', port: 0 });
   return app;
 }

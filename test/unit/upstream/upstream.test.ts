@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
 import { S3CdnManager } from '../../../src/cdn/s3-cdn-manager.ts';
 import { DEFAULT_KEY_TEMPLATES } from '../../../src/config/variables.ts';
+import { KnownSecrets } from '../../../src/known-secrets.ts';
 import { createLogger } from '../../../src/logger.ts';
 import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { SecurityKeys } from '../../../src/security/security-keys.ts';
@@ -13,9 +14,9 @@ const HARDWARE = 'hardware';
 const CDN_YAML = `host: http://127.0.0.1:9
 bucket: b
 downloader_access_key: a
-downloader_access_secret: b
+downloader_access_secret: down-secret
 uploader_access_key: c
-uploader_access_secret: d
+uploader_access_secret: up-secret
 `;
 
 let api: ScriptedApi;
@@ -51,13 +52,14 @@ function keys(resourceSecret?: string): SecurityKeys {
   return new SecurityKeys({ templates: DEFAULT_KEY_TEMPLATES, resourceSecret });
 }
 
-function upstreamWith(resourceSecret?: string): Upstream {
+function upstreamWith(resourceSecret?: string, secrets = new KnownSecrets()): Upstream {
   return new Upstream({
     api: api.client(),
     fingerprint: { hardwareString: () => Promise.resolve(HARDWARE) },
     keys: keys(resourceSecret),
     tokenKeys: { publicKeyPem: undefined, secret: undefined },
     openCdn: (config) => new S3CdnManager(config, { stallTimeoutMs: 1_000 }),
+    secrets,
     logger: createLogger({ level: 'silent' }),
   });
 }
@@ -118,5 +120,24 @@ describe('the resource key of a session', () => {
     const session = await login(upstream, 'first');
     assert.throws(() => session.resourceAesKey(), { code: 'resource_key_missing', message: /set RESOURCE_KEY/ });
     upstream.close();
+  });
+});
+
+describe('the secrets of a login', () => {
+  it('are left out of the log from then on: password, token, and what cdn.yaml holds', async () => {
+    const secrets = new KnownSecrets();
+    const upstream = upstreamWith(undefined, secrets);
+    extraLine = 'resource_key: of-cdn-yaml';
+    await login(upstream, 'first-password');
+    const text = `first-password ${tokenOf('first-password@example.com')} of-cdn-yaml down-secret up-secret`;
+    assert.equal(secrets.redact(text), '[redacted] [redacted] [redacted] [redacted] [redacted]');
+    upstream.close();
+  });
+
+  it('include a password that was refused', async () => {
+    const secrets = new KnownSecrets();
+    api.answer = () => ({ status: 401, body: '{}' });
+    await assert.rejects(login(upstreamWith(undefined, secrets), 'almost-right'), { code: 'wrong_credentials' });
+    assert.equal(secrets.redact('almost-right'), '[redacted]');
   });
 });

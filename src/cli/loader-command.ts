@@ -1,0 +1,93 @@
+import { ConfigError, loadEngineConfig } from '../config/config.ts';
+import { DockerEngine } from '../docker/docker-engine.ts';
+import { LoaderError } from '../errors.ts';
+import { CliError, UsageError } from './cli-error.ts';
+import { EngineSource } from './engine-source.ts';
+import { describeArchive, packArchive } from './pack.ts';
+import { PACK_USAGE, parsePackArguments, type PackArguments } from './pack-arguments.ts';
+import { TarSource } from './tar-source.ts';
+
+/** The `loader` command: what is done with the Loader's formats where no Loader runs. */
+
+const USAGE = `Usage: loader COMMAND
+
+Commands:
+  pack    make the encrypted image archive of a release
+
+loader COMMAND --help tells more.
+`;
+
+/** With the exit codes that shells give to them. */
+const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+
+class Interrupted extends Error {
+  override readonly name = 'Interrupted';
+  readonly exitCode: number;
+
+  constructor(exitCode: number) {
+    super('interrupted');
+    this.exitCode = exitCode;
+  }
+}
+
+/** Runs the command, and returns its exit code. */
+export async function loaderCommand(args: readonly string[]): Promise<number> {
+  // The reader of the output may leave early. The work goes on.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
+  const interrupt = new AbortController();
+  for (const [signal, exitCode] of Object.entries(SIGNALS)) {
+    // The first counts. Further ones change nothing: cleaning up takes moments.
+    process.on(signal, () => interrupt.abort(new Interrupted(exitCode)));
+  }
+  const [command = '', ...rest] = args;
+  try {
+    if (['--help', '-h', 'help'].includes(command)) {
+      process.stdout.write(USAGE);
+    } else if (command === 'pack') {
+      await pack(rest, interrupt.signal);
+    } else {
+      throw new UsageError(command === '' ? 'A command is missing.' : `There is no command ${command}.`);
+    }
+    return 0;
+  } catch (error) {
+    return reportFailure(error, command === 'pack' ? PACK_USAGE : USAGE);
+  }
+}
+
+async function pack(args: readonly string[], signal: AbortSignal): Promise<void> {
+  const parsed = parsePackArguments(args);
+  if (parsed.kind === 'help') {
+    process.stdout.write(PACK_USAGE);
+    return;
+  }
+  const archive = await packArchive({
+    ...parsed,
+    openSource: () => openSource(parsed.source, signal),
+    output: process.stderr,
+    signal,
+  });
+  process.stdout.write(`${describeArchive(parsed.outputPath, archive).join('\n')}\n`);
+}
+
+async function openSource(source: PackArguments['source'], signal: AbortSignal): Promise<EngineSource | TarSource> {
+  if ('tarPath' in source) return await TarSource.at(source.tarPath, process.stdin);
+  const { dockerHost, engineTimeoutMs, engineStallTimeoutMs } = loadEngineConfig();
+  const engine = new DockerEngine({ host: dockerHost, timeoutMs: engineTimeoutMs });
+  return await EngineSource.find(source.images, { engine, stallTimeoutMs: engineStallTimeoutMs }, signal);
+}
+
+/** One sentence, and what to do. Answers the exit code. */
+function reportFailure(error: unknown, usage: string): number {
+  if (error instanceof Interrupted) {
+    process.stderr.write('Interrupted; nothing was written.\n');
+    return error.exitCode;
+  }
+  if (error instanceof UsageError) {
+    process.stderr.write(`${error.message}\n\n${usage}`);
+    return 2;
+  }
+  const isKnown = error instanceof CliError || error instanceof LoaderError || error instanceof ConfigError;
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`${isKnown ? message : `Internal error, a fault of this command: ${message}`}\n`);
+  return 1;
+}
