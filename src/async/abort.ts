@@ -1,4 +1,4 @@
-/** A signal that never aborts: for work that nothing may break off. */
+/** A signal that never aborts, for work that must not be broken off. */
 export const NEVER: AbortSignal = new AbortController().signal;
 
 /** The reason of an aborted signal as an Error. */
@@ -6,7 +6,12 @@ export function abortReason(signal: AbortSignal): Error {
   return signal.reason instanceof Error ? signal.reason : new Error('aborted', { cause: signal.reason });
 }
 
-/** Waits for `promise`, but no longer than until `signal` aborts. @throws the reason of `signal` */
+/**
+ * Waits for `promise`, but no longer than until `signal` aborts. It is ours since Node has no such wait that leaves no
+ * listener on a signal that lives long.
+ *
+ * @throws the reason of `signal`
+ */
 export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
   const { promise: aborted, reject } = Promise.withResolvers<never>();
@@ -25,7 +30,10 @@ export async function happens(change: Promise<unknown>, signal: AbortSignal): Pr
   }
 }
 
-/** Calls `listener` with the reason when `signal` aborts, at once if it has; no more after the disposal. */
+/**
+ * Calls `listener` with the reason when `signal` aborts, or at once when it has aborted already. The disposal ends it.
+ * It is ours since Node's `addAbortListener` calls a turn later for an aborted signal, and hands over no reason.
+ */
 export function onAbort(signal: AbortSignal, listener: (reason: Error) => void): Disposable {
   const listen = () => listener(abortReason(signal));
   if (signal.aborted) listen();

@@ -1,8 +1,11 @@
-/** Tells those who wait for it that something has changed. What has changed, they read from where it stands. */
+/**
+ * Tells its readers that a state has changed; they read from the state itself what is new. It is ours since an event
+ * emitter needs a listener, a queue and an end for each reader, and readers would wait for what they have seen already.
+ */
 export class Changes {
   #next = Promise.withResolvers<undefined>();
 
-  /** Resolves at the next change. Take it before you read the state, so that no change in between is missed. */
+  /** Resolves at the next change. Take it before you read the state: a change in between is then not missed. */
   get next(): Promise<undefined> {
     return this.#next.promise;
   }

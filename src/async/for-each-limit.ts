@@ -1,8 +1,8 @@
 import { toError } from '../errors.ts';
 
 /**
- * Calls `work` for each item, `limit` at a time. When one call fails, no further ones begin; the first failure is thrown
- * when the calls that were under way have ended.
+ * Calls `work` for each item, `limit` at a time. After a failure no further calls begin, and the first failure is thrown
+ * when the calls that were under way have ended. It is ours since `p-limit` and its kind throw while calls still run.
  */
 export async function forEachLimit<T>(
   items: Iterable<T>,

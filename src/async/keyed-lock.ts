@@ -1,6 +1,9 @@
-/** Lets one holder of each key in at a time; the others wait in the order in which they came. */
+/**
+ * Lets in one holder of each key at a time; the others wait in the order in which they came. It is ours since a lock of
+ * a library is released by a call that can be forgotten, and keeps its keys for ever.
+ */
 export class KeyedLock {
-  /** The last holder of each key that has one, present or waiting. */
+  /** For each key that has a holder: the release of the last one, present or waiting. */
   readonly #last = new Map<string, Promise<undefined>>();
 
   /** The lock is released by its disposal: `using _lock = await locks.acquire(key)`. */

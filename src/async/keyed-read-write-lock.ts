@@ -1,8 +1,8 @@
 import { NEVER, unlessAborted } from './abort.ts';
 
 /**
- * For each key, any number of shared holders or one exclusive holder. Nothing polls. The order is that of arrival, so
- * that a stream of shared holders does not keep an exclusive one waiting.
+ * For each key, any number of shared holders or one exclusive holder. The order is that of arrival, so that a stream of
+ * shared holders does not keep an exclusive one waiting. It is ours since the libraries' locks wait without a signal.
  *
  * A lock is released by its disposal: `using _lock = await locks.shared(key, signal)`.
  */
@@ -18,7 +18,7 @@ export class KeyedReadWriteLock {
     return await this.#acquire(key, 'exclusive', NEVER);
   }
 
-  /** The number of keys that somebody holds or waits for. */
+  /** The number of keys that have a holder, present or waiting. */
   get size(): number {
     return this.#queues.size;
   }
@@ -32,7 +32,7 @@ export class KeyedReadWriteLock {
       mode === 'exclusive' ? Promise.all([queue.lastExclusive, ...queue.shared]) : queue.lastExclusive;
     if (mode === 'exclusive') {
       queue.lastExclusive = released;
-      // Later holders wait for this one, and this one has taken note of the earlier ones.
+      // This holder waits for the earlier shared ones; the later ones wait for it.
       queue.shared.clear();
     } else {
       queue.shared.add(released);
@@ -54,9 +54,9 @@ export class KeyedReadWriteLock {
 }
 
 interface Queue {
-  /** Ends when the last exclusive lock that was asked for is released. */
+  /** Ends when the exclusive lock that was asked for last is released. */
   lastExclusive: Promise<unknown>;
-  /** The shared locks that were asked for after it. */
+  /** The shared locks that were asked for after that one. */
   readonly shared: Set<Promise<undefined>>;
   users: number;
 }

@@ -1,19 +1,22 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface RetryPolicy {
-  /** Calls in all, the first one included. */
+  /** Calls in all, with the first one. */
   readonly attempts: number;
   /** Upper bound of the first pause, in ms; it doubles with each further one. The pause is random below its bound. */
   readonly baseDelayMs: number;
   readonly isRetryable: (error: unknown) => boolean;
-  /** A pause that the failure asks for (Retry-After), in ms; counts where it is longer than ours. */
+  /** The pause that the failure asks for (Retry-After), in ms. It counts where it is longer than ours. */
   readonly requestedDelayMs?: (error: unknown) => number | undefined;
 }
 
-/** No server makes us wait longer than this between two attempts, in ms. */
+/** The longest pause between two attempts, in ms, whatever a server asks for. */
 const MAX_DELAY_MS = 10_000;
 
-/** Runs `work` until it succeeds, fails for good, or has used up its attempts; the counter is fresh for every call. */
+/**
+ * Runs `work` until it succeeds, fails for good, or has used up its attempts. It is ours since the libraries' retries wrap
+ * a function only: a stream that resumes counts its failures by RetryCounter.
+ */
 export async function retry<T>(work: () => Promise<T>, policy: RetryPolicy, signal: AbortSignal): Promise<T> {
   const attempts = new RetryCounter(policy);
   for (;;) {

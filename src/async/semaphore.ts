@@ -1,9 +1,12 @@
-import { abortReason } from './abort.ts';
+import { onAbort } from './abort.ts';
 
 /** A permit of a semaphore. Its disposal gives the permit back; a second one does nothing. */
 export type Permit = Disposable;
 
-/** Gives out a number of permits at a time; the others wait in the order in which they came. */
+/**
+ * Gives out a number of permits at a time; further holders wait in the order in which they came. It is ours since a
+ * library's permit is no Disposable, and its wait knows no signal.
+ */
 export class Semaphore {
   #free: number;
   readonly #waiting = new Set<() => void>();
@@ -31,17 +34,12 @@ export class Semaphore {
   async #wait(signal: AbortSignal): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     const enter = () => resolve(undefined);
-    const leave = () => {
-      this.#waiting.delete(enter);
-      reject(abortReason(signal));
-    };
     this.#waiting.add(enter);
-    signal.addEventListener('abort', leave, { once: true });
-    try {
-      await promise;
-    } finally {
-      signal.removeEventListener('abort', leave);
-    }
+    using _listener = onAbort(signal, (reason) => {
+      this.#waiting.delete(enter);
+      reject(reason);
+    });
+    await promise;
   }
 
   #release(): void {

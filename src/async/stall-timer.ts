@@ -1,8 +1,9 @@
 /**
- * Calls `onStall` when nothing has moved for `timeoutMs`.
+ * Calls `onStall` when nothing has moved for `timeoutMs`, from the construction to the disposal. `pat` says that something
+ * has moved; the time between `pause` and `resume` does not count.
  *
- * It runs from its construction. `pat` says that something moved; `pause` and `resume` enclose a time that does not count.
- * After the disposal it never calls.
+ * It is ours since the timeouts of sockets and of undici count the time in which the reader is busy, or do not end for a
+ * peer that takes nothing.
  */
 export class StallTimer implements Disposable {
   readonly #timeoutMs: number;

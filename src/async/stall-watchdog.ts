@@ -3,7 +3,7 @@ import { onAbort } from './abort.ts';
 import { StallTimer } from './stall-timer.ts';
 
 export interface StallWatchdogOptions {
-  /** How long a wait for the next byte may last, in ms. The time in which the consumer is busy does not count. */
+  /** The longest wait for the next byte, in ms. The time in which the consumer is busy does not count. */
   readonly timeoutMs: number;
   /** Makes the error of a stall. */
   readonly stalled: () => Error;
@@ -14,10 +14,10 @@ export interface StallWatchdogOptions {
 const MAX_QUEUED_LENGTH = 256 * 1024;
 
 /**
- * Yields the chunks of `source`, and fails when it goes silent or `signal` aborts.
+ * Yields the chunks of `source`, and fails when it goes silent or `signal` aborts. The source is destroyed whenever this
+ * generator ends, so that no socket stays open.
  *
- * The source is destroyed whenever this generator ends, so that no socket stays open behind it. Chunks come as the
- * source made them: its own async iterator would copy those that have piled up into a new one.
+ * It is ours since a Readable's own iterator knows no watchdog, and copies the chunks that have piled up into a new one.
  */
 export async function* watchForStalls(
   source: Readable,
@@ -46,7 +46,7 @@ export async function* watchForStalls(
     if (wake !== undefined) finish(options.stalled());
   });
   try {
-    // What was before our listeners is not told again.
+    // An event from before our listeners does not come again.
     if (source.readableEnded) finish();
     else if (source.destroyed) finish(source.errored ?? new Error('the stream was closed before its end'));
     for (;;) {

@@ -3,12 +3,14 @@ import path from 'node:path';
 import { systemErrorCode } from '../errors.ts';
 import { syncFolder } from './folders.ts';
 
-/** What file systems without hard links, such as FAT, answer to `link`. */
+/** The errors of `link` on file systems without hard links, such as FAT. */
 const NO_LINKS: readonly string[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'];
 
 /**
- * A file in the making. It has a name of its own until `publish` moves it, whole and synced, to its place. Its disposal
- * closes it, and removes it if it was not published; the handle stays readable until then, whatever became of the name.
+ * A file in the making. It has a name of its own until `publish` moves it, whole and synced, to its place. The handle
+ * stays readable until the disposal, which closes it and removes a file that was not published.
+ *
+ * It is ours since the libraries that write atomically take the whole content at once, and do not sync the folder.
  */
 export class DraftFile implements AsyncDisposable {
   readonly handle: FileHandle;
@@ -25,7 +27,7 @@ export class DraftFile implements AsyncDisposable {
     return new DraftFile(await open(filePath, 'wx+', mode), filePath);
   }
 
-  /** Writes all of `bytes` from byte `position` on. They must stay as they are until then. */
+  /** Writes all of `bytes` from byte `position` on. They must not change meanwhile. */
   async write(bytes: Buffer, position: number): Promise<void> {
     for (let written = 0; written < bytes.length;) {
       const { bytesWritten } = await this.handle.write(bytes, written, bytes.length - written, position + written);
@@ -46,13 +48,13 @@ export class DraftFile implements AsyncDisposable {
     await syncFolder(path.dirname(target));
   }
 
-  /** The same, but never in place of another file. @throws Error `EEXIST` when `target` is there; it stays as it is */
+  /** The same, but never in place of another file. @throws Error `EEXIST` when `target` is there; that file stays */
   async publishNew(target: string): Promise<void> {
     await this.sync();
     if (await tryLink(this.#path, target)) {
       await rm(this.#path);
     } else {
-      // An empty file that is ours holds the name until this one takes its place.
+      // An empty file of ours reserves the name until this one takes its place.
       await (await open(target, 'wx')).close();
       await rename(this.#path, target);
     }
@@ -71,7 +73,7 @@ export class DraftFile implements AsyncDisposable {
     await this.handle.close();
   }
 
-  /** Closes the file, and removes it unless it was published. It never fails: the next start removes what is left. */
+  /** Closes the file, and removes it unless it was published. It never throws: the next start removes what is left. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled([this.discard(), this.close()]);
   }

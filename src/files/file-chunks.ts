@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 
-/** A file ended before the position up to which it was to be read. Each room tells it in its own words. */
+/** A file ended before the position up to which it was to be read. Each room translates it into an error of its own. */
 export class EndOfFileError extends Error {
   override readonly name = 'EndOfFileError';
 
@@ -9,7 +9,7 @@ export class EndOfFileError extends Error {
   }
 }
 
-/** A good size for reading a file that is decrypted and sent on: larger ones bring no more speed. */
+/** A good length for reading a file that is decrypted and sent on: larger chunks are not faster. */
 export const FILE_CHUNK_LENGTH = 512 * 1024;
 
 /** A file that is still being written. */
@@ -22,7 +22,8 @@ export interface Growth {
  * Yields the bytes from `start` to `end` (exclusive) of an open file in chunks of `chunkLength`.
  *
  * The next chunk is read while the consumer works on the present one. Two buffers take turns: a chunk is valid until
- * the next one is asked for. Where the file is still being written, `growth` says so.
+ * the next one is asked for. Where the file is still being written, `growth` says so. It is ours since a read stream of
+ * Node allocates each chunk anew, and ends early without an error.
  *
  * @throws EndOfFileError when the file ends before `end`; the system's error, or that of `growth`
  */
@@ -47,13 +48,13 @@ export async function* readFileChunks(
     const nextStart = position + chunkLength;
     if (nextStart < end) {
       reading = read(next, nextStart);
-      // The consumer may leave before it asks for that chunk; its failure is then nobody's.
+      // A consumer that leaves before it asks for that chunk never gets this failure.
       reading.catch(ignore);
     }
     try {
       yield chunk;
     } finally {
-      // The file may be closed once we are through: not under a read.
+      // The caller may close the file after this generator has ended; no read may then be under way.
       await reading.catch(ignore);
     }
     [present, next] = [next, present];
@@ -77,5 +78,5 @@ export async function readFully<Memory extends ArrayBufferLike>(
 }
 
 function ignore(): void {
-  // The failure is reported where the promise is awaited for its value.
+  // The failure is thrown where the promise is awaited for its value.
 }

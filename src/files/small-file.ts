@@ -8,7 +8,8 @@ export class UnfitFileError extends Error {
 }
 
 /**
- * The text of a small file; undefined when there is none. A symbolic link is not followed.
+ * The text of a small file; undefined when there is none. A symbolic link is not followed. It is ours since `readFile` takes
+ * a file of any length, and waits at a FIFO.
  *
  * @throws UnfitFileError when it has more than `maxLength` bytes or is not a regular file; the system's error
  */

@@ -7,7 +7,7 @@ export interface BoundedCallOptions {
   readonly url: URL | string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: FormData | string | undefined;
-  /** From the connection to the last byte of the answer, in ms. */
+  /** For all from the connection to the last byte of the answer, in ms. */
   readonly timeoutMs: number;
   /** Bytes of the answer's body. */
   readonly maxLength: number;
@@ -31,7 +31,8 @@ export class AnswerTooLongError extends Error {
 }
 
 /**
- * One HTTP call whose answer is small: under a deadline for all of it, and with a limit for its length.
+ * One HTTP call whose answer is small, with a deadline for the whole of it and a limit for its length. It is ours since
+ * undici's timeouts start anew with each chunk, so that a slow answer never ends, and its bodies have no limit.
  *
  * @throws the reason of `signal`, DeadlineError, AnswerTooLongError; the system's or undici's error
  */

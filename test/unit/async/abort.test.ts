@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, it } from 'node:test';
-import { happens, unlessAborted } from '../../../src/async/abort.ts';
+import { happens, onAbort, unlessAborted } from '../../../src/async/abort.ts';
 
 describe('waiting unless aborted', () => {
   it('answers what is waited for, and listens no more', async () => {
@@ -70,5 +70,35 @@ describe('waiting for a change', () => {
   it('fails as that does', async () => {
     const failure = new Error('no');
     await assert.rejects(happens(Promise.reject(failure), new AbortController().signal), failure);
+  });
+});
+
+describe('listening to an abort', () => {
+  it('calls the listener once, with the reason as an Error', () => {
+    const abort = new AbortController();
+    const heard: Error[] = [];
+    using _listener = onAbort(abort.signal, (reason) => heard.push(reason));
+    assert.equal(heard.length, 0);
+    abort.abort('text');
+    abort.abort(new Error('again'));
+    assert.equal(heard.length, 1);
+    assert.equal(heard[0]?.cause, 'text');
+  });
+
+  it('calls the listener at once when the signal has aborted already', () => {
+    const reason = new Error('the reason');
+    const heard: Error[] = [];
+    using _listener = onAbort(AbortSignal.abort(reason), (error) => heard.push(error));
+    assert.deepEqual(heard, [reason]);
+  });
+
+  it('ends with the disposal, and leaves no listener', () => {
+    const abort = new AbortController();
+    {
+      using _listener = onAbort(abort.signal, () => assert.fail('it listens no more'));
+      assert.equal(getEventListeners(abort.signal, 'abort').length, 1);
+    }
+    assert.equal(getEventListeners(abort.signal, 'abort').length, 0);
+    abort.abort();
   });
 });

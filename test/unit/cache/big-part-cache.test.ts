@@ -58,6 +58,22 @@ describe('the copy of a big part', () => {
     assert.deepEqual(await readdir(path.join(root, '.parts')), []);
   });
 
+  it("can be read by the Loader's own user only, whatever the umask is", async () => {
+    const umask = process.umask(0);
+    try {
+      await publish({ folder: 'a/b', name: 'm' }, 'content');
+    } finally {
+      process.umask(umask);
+    }
+    const modes = new Set<string>();
+    for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {
+      const { mode } = await lstat(path.join(entry.parentPath, entry.name));
+      modes.add(`${entry.isDirectory() ? 'folder' : 'file'} ${(mode & 0o777).toString(8)}`);
+    }
+    assert.deepEqual([...modes].sort(), ['file 600', 'folder 700']);
+    assert.equal((await lstat(root)).mode & 0o777, 0o700);
+  });
+
   it('takes the place of an earlier one', async () => {
     await publish(PART, 'earlier content');
     await publish(PART, 'later', { ...RECORD, bigLength: 5 });

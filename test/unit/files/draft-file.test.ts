@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
@@ -129,6 +129,69 @@ describe('a file in the making', () => {
     await assert.rejects(file.publish(target));
     await file.discard();
     await file.close();
+    assert.deepEqual(await readdir(folder), ['model.big']);
+  });
+});
+
+describe('the disposal of a file in the making', () => {
+  it('closes and removes it', async () => {
+    let handle: FileHandle;
+    {
+      await using file = await DraftFile.create(partPath);
+      ({ handle } = file);
+    }
+    assert.equal(handle.fd, -1);
+    assert.deepEqual(await readdir(folder), []);
+  });
+
+  it('closes it and leaves what was published', async () => {
+    let handle: FileHandle;
+    {
+      await using file = await DraftFile.create(partPath);
+      ({ handle } = file);
+      await file.publish(target);
+    }
+    assert.equal(handle.fd, -1);
+    assert.deepEqual(await readdir(folder), ['model.big']);
+  });
+
+  it('never fails, so that it hides no other error', async (t) => {
+    const failing = async () => {
+      await using file = await DraftFile.create(partPath);
+      const close = file.handle.close.bind(file.handle);
+      t.mock.method(file.handle, 'close', async () => {
+        await close();
+        throw new Error('EIO');
+      });
+      throw new Error('the true error');
+    };
+    await assert.rejects(failing(), { message: 'the true error' });
+    assert.deepEqual(await readdir(folder), []);
+  });
+});
+
+describe('a publication of a new file', () => {
+  it('gives the file its name, and the mode that was asked for', async () => {
+    const umask = process.umask(0o022);
+    try {
+      await using file = await DraftFile.create(partPath, 0o666);
+      await file.write(Buffer.from('content'), 0);
+      await file.publishNew(target);
+    } finally {
+      process.umask(umask);
+    }
+    assert.deepEqual(await readdir(folder), ['model.big']);
+    assert.equal(await readFile(target, 'utf8'), 'content');
+    assert.equal((await stat(target)).mode & 0o777, 0o644);
+  });
+
+  it('never takes the place of another', async () => {
+    await writeFile(target, 'earlier');
+    {
+      await using file = await DraftFile.create(partPath);
+      await assert.rejects(file.publishNew(target), { code: 'EEXIST' });
+    }
+    assert.equal(await readFile(target, 'utf8'), 'earlier');
     assert.deepEqual(await readdir(folder), ['model.big']);
   });
 });

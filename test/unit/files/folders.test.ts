@@ -26,6 +26,22 @@ describe('making a folder', () => {
     assert.ok(await isFolder(folder));
   });
 
+  it("makes them for the Loader's own user only, whatever the umask is", async () => {
+    const umask = process.umask(0);
+    try {
+      await makeFolder(path.join(root, 'a/b'));
+    } finally {
+      process.umask(umask);
+    }
+    for (const folder of ['a', 'a/b']) assert.equal((await stat(path.join(root, folder))).mode & 0o777, 0o700);
+  });
+
+  it('leaves the mode of one that is there', async () => {
+    await mkdir(path.join(root, 'a'), { mode: 0o750 });
+    await makeFolder(path.join(root, 'a'));
+    assert.equal((await stat(path.join(root, 'a'))).mode & 0o777, 0o750);
+  });
+
   it('leaves one that is there as it is', async () => {
     const folder = path.join(root, 'a');
     await mkdir(folder);
