@@ -20,6 +20,7 @@ import { codeOf, Document, readProjectFile, ROOT } from './documents.ts';
 
 /** The tables of the documents are those of the code. */
 
+const JOURNEYS = ['Warm load', 'Cold load with two callers', 'Upload'];
 const API = new Document('docs/http-api.md');
 
 describe('docs/operating.md', () => {
@@ -65,6 +66,21 @@ describe('docs/architecture.md', () => {
       documented.split('\n').map((line) => line.split('  ')),
       floors,
     );
+  });
+
+  it('counts files and callbacks of each journey as its table shows them', () => {
+    for (const title of JOURNEYS) {
+      const section = page.section(title);
+      const [, files, callbacks] = /^(\d+) files, (\d+) callbacks\./m.exec(section.text) ?? [];
+      const first = title === 'Cold load with two callers' ? page.section('Warm load').tables.flat() : [];
+      const rows = [...first, ...section.tables.flat()];
+      const names = new Set(rows.map(([file]) => codeOf(file)));
+      assert.ok(names.size > 15, title);
+      assert.equal(Number(files), names.size, title);
+      // The words of one row are parted by semicolons.
+      const told = rows.flatMap(([, what = '']) => /\(callbacks?: ([^)]*)\)/.exec(what)?.[1]?.split('; ') ?? []);
+      assert.equal(Number(callbacks), told.length, title);
+    }
   });
 
   it('names files that exist', () => {
