@@ -217,11 +217,25 @@ describe('docs/tasks.md', () => {
     assert.deepEqual(documented, expected);
   });
 
+  it('lists every field of the result of each provider', () => {
+    for (const { name, result } of createProviders({} as Parameters<typeof createProviders>[0])) {
+      const { properties } = result as unknown as ObjectSchema;
+      const nested = Object.values(properties).flatMap(({ items }) => items ?? []);
+      const documented = page.section(name).tables.map((rows) => rows.map(([field]) => codeOf(field)));
+      const expected = [properties, ...nested.map((item) => item.properties)].map((fields) => Object.keys(fields));
+      assert.deepEqual(documented, expected, name);
+    }
+  });
+
   it('lists every status', () => {
     const listed = page.section('How a task ends').table.map(([status]) => codeOf(status));
     assert.deepEqual(listed, [...TASK_STATUSES]);
   });
 });
+
+interface ObjectSchema {
+  readonly properties: Readonly<Record<string, { readonly items?: ObjectSchema }>>;
+}
 
 const TASK: Task = {
   uid: '',
