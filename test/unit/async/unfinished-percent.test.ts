@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { unfinishedPercent } from '../../../src/tasks/unfinished-percent.ts';
+import { unfinishedPercent } from '../../../src/async/unfinished-percent.ts';
 
 describe('the percentage of unfinished work', () => {
   it('is a whole number that never goes back and stays below 100, whatever is reported', () => {
