@@ -1,43 +1,27 @@
-import { createHash } from 'node:crypto';
 import type { EnvelopeReader } from '../security/envelope-reader.ts';
 import { archiveError } from './archive-error.ts';
-import {
-  digestInPath,
-  MAX_CONFIG_LENGTH,
-  MAX_MANIFEST_LENGTH,
-  parseImageConfig,
-  parseManifest,
-  type ImageConfig,
-} from './manifest.ts';
+import { nameImages, tooManyImages, type NamedImage, type NamedLayer } from './archive-images.ts';
 import { compressionOf, COMPRESSION_MAGIC_LENGTH, type Compression } from './compression.ts';
+import { MAX_CONFIG_LENGTH, MAX_MANIFEST_LENGTH, parseManifest, type ArchiveManifest } from './manifest.ts';
 import { listTar, type ArchiveFile, type TarListing } from './tar-listing.ts';
 
-export interface ArchiveLayer {
-  /** Digest of the uncompressed layer. */
-  readonly diffId: string;
-  /** Names this layer upon those below it, as the engine does: two layers are one only with the same below them. */
-  readonly chainId: string;
+/** A layer of an archive, and where its file lies in it. */
+export interface ArchiveLayer extends Omit<NamedLayer, 'path'> {
   readonly file: ArchiveFile;
   readonly compression: Compression;
-  /** SHA-256, hex, of the file as it is, where its path promises one. */
-  readonly sha256: string | undefined;
 }
 
-export interface ArchiveImage {
-  readonly config: ImageConfig;
-  readonly configJson: Buffer;
-  readonly tags: readonly string[];
+export interface ArchiveImage extends Omit<NamedImage, 'layers'> {
   /** From the lowest to the highest. */
   readonly layers: readonly ArchiveLayer[];
 }
 
-/** All configs and layers together, so that no archive exhausts the memory. */
+/** Of all images together, so that no archive exhausts the memory. */
 const MAX_CONFIGS_LENGTH = 32 * 1024 * 1024;
-const MAX_LAYERS = 20_000;
 
 /**
- * Reads what an archive holds, in the classic and the OCI layout of `docker save`: both have a manifest.json. An image
- * that is named twice is one with the tags of both.
+ * Reads what an archive holds that can be read at random, in the classic and the OCI layout of `docker save`: both have a
+ * manifest.json.
  *
  * @throws LoaderError `archive_invalid`
  */
@@ -46,42 +30,34 @@ export async function readArchiveIndex(archive: EnvelopeReader, signal: AbortSig
   const manifestFile = listing.find('manifest.json');
   if (manifestFile === undefined) throw archiveError('it has no manifest.json: docker save writes one');
   const manifest = parseManifest(await readWhole(archive, manifestFile, 'manifest.json', MAX_MANIFEST_LENGTH));
-  const layers = new LayerFiles(archive, listing);
-  const images = new Map<string, ArchiveImage>();
-  let configsLength = 0;
-  let layerCount = 0;
-  for (const { configPath, tags, layerPaths } of manifest) {
+  const layerFiles = new LayerFiles(archive, listing);
+  const images: ArchiveImage[] = [];
+  for (const image of nameImages(manifest, await readConfigs(archive, listing, manifest, signal))) {
     signal.throwIfAborted();
-    const configJson = await readWhole(archive, listing.file(configPath), configPath, MAX_CONFIG_LENGTH);
-    const config = parseImageConfig(configJson, configPath);
-    configsLength += configJson.length;
-    layerCount += layerPaths.length;
-    if (configsLength > MAX_CONFIGS_LENGTH || layerCount > MAX_LAYERS) throw archiveError('its images are too many');
-    if (layerPaths.length !== config.diffIds.length) {
-      throw archiveError(`its manifest.json and ${configPath} disagree about the number of layers`);
-    }
-    images.set(config.id, {
-      config,
-      configJson,
-      tags: [...new Set([...(images.get(config.id)?.tags ?? []), ...tags])],
-      layers: await layers.stack(config.diffIds, layerPaths),
-    });
+    images.push({ ...image, layers: await layerFiles.find(image.layers) });
   }
-  return [...images.values()];
+  return images;
 }
 
-/** Chain IDs of a stack of layers, from the lowest to the highest (OCI image-spec, config.md, Layer ChainID). */
-export function chainIds(diffIds: readonly string[]): string[] {
-  const chain: string[] = [];
-  for (const diffId of diffIds) {
-    const below = chain.at(-1);
-    const digest = () => createHash('sha256').update(`${below} ${diffId}`).digest('hex');
-    chain.push(below === undefined ? diffId : `sha256:${digest()}`);
+async function readConfigs(
+  archive: EnvelopeReader,
+  listing: TarListing,
+  manifest: ArchiveManifest,
+  signal: AbortSignal,
+): Promise<Buffer[]> {
+  const configs: Buffer[] = [];
+  let allLength = 0;
+  for (const { configPath } of manifest) {
+    signal.throwIfAborted();
+    const config = await readWhole(archive, listing.file(configPath), configPath, MAX_CONFIG_LENGTH);
+    allLength += config.length;
+    if (allLength > MAX_CONFIGS_LENGTH) throw tooManyImages();
+    configs.push(config);
   }
-  return chain;
+  return configs;
 }
 
-/** Finds the files of layers; how each is compressed is read from its first bytes, once. */
+/** Finds the files of layers. It reads once, from the first bytes of each, how it is compressed. */
 class LayerFiles {
   readonly #archive: EnvelopeReader;
   readonly #listing: TarListing;
@@ -92,18 +68,11 @@ class LayerFiles {
     this.#listing = listing;
   }
 
-  async stack(diffIds: readonly string[], paths: readonly string[]): Promise<ArchiveLayer[]> {
-    const chain = chainIds(diffIds);
+  async find(named: readonly NamedLayer[]): Promise<ArchiveLayer[]> {
     const layers: ArchiveLayer[] = [];
-    for (const [index, path] of paths.entries()) {
+    for (const { path, ...layer } of named) {
       const file = this.#listing.file(path);
-      layers.push({
-        diffId: diffIds[index] ?? '',
-        chainId: chain[index] ?? '',
-        file,
-        compression: await this.#compression(file),
-        sha256: digestInPath(path),
-      });
+      layers.push({ ...layer, file, compression: await this.#compression(file) });
     }
     return layers;
   }

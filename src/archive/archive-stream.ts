@@ -3,69 +3,65 @@ import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { LoaderError } from '../errors.ts';
 import { EndOfFileError } from '../files/file-chunks.ts';
 import { archiveError } from './archive-error.ts';
-import type { OpenArchive } from './open-archive.ts';
-import { TarObserver } from './tar-observer.ts';
 import type { WantedImage } from './archive-images.ts';
-
-export interface ArchiveStreamOptions {
-  /** Bytes of the compressed archive that were read. */
-  readonly onBytes: (length: number) => void;
-  /** Called before the end of the tar is given away: from then on, it can't be taken back. */
-  readonly onEnd: () => void;
-  readonly signal: AbortSignal;
-}
+import type { OpenArchive } from './open-archive.ts';
+import { StreamedTar } from './streamed-tar.ts';
 
 const CHUNK_LENGTH = 128 * 1024;
+/** What follows the end mark is padding; of that, no more chunks than these are sent on. */
+const MAX_END_CHUNKS = 4;
 
 /**
  * The tar of an archive that is compressed as a whole. It can't be read at random: all of it streams into the engine,
- * but for its end, which follows when every layer was found to match its digest.
+ * first `body`, which ends before the tar does, and then, when `body` has found every layer right, `end`.
  */
 export class ArchiveStream {
   readonly #archive: OpenArchive;
   #images: readonly WantedImage[] = [];
+  #end: readonly Buffer[] = [];
+  #bytesRead = 0;
 
   constructor(archive: OpenArchive) {
     this.#archive = archive;
   }
 
-  /** What it holds; known when all of it was streamed. */
+  /** Bytes of the compressed archive that were read until now. */
+  get bytesRead(): number {
+    return this.#bytesRead;
+  }
+
+  /** What the archive holds. Empty until `body` has ended well. */
   get images(): readonly WantedImage[] {
     return this.#images;
   }
 
-  /** The tar, decompressed. @throws LoaderError `archive_invalid`, or the reason of the signal */
-  async *chunks({ onBytes, onEnd, signal }: ArchiveStreamOptions): AsyncGenerator<Buffer, void, undefined> {
-    const observer = new TarObserver();
+  /** The end of the tar: an engine that has got it takes the tar for whole. Empty until `body` has ended well. */
+  get end(): readonly Buffer[] {
+    return this.#end;
+  }
+
+  /** The tar but for its end, decompressed. @throws LoaderError `archive_invalid`, EndOfFileError, the signal's reason */
+  async *body(signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
+    const tar = new StreamedTar();
     const held: Buffer[] = [];
-    for await (const chunk of this.#decompress(onBytes, signal)) {
-      const wasEnding = observer.isEnding;
-      observer.take(chunk);
-      if (!observer.isEnding) {
+    for await (const chunk of this.#decompress(signal)) {
+      const wasEnding = tar.isEnding;
+      tar.take(chunk);
+      if (!tar.isEnding) {
         yield* held.splice(0);
         yield chunk;
-      } else if (!wasEnding || held.length < MAX_HELD_CHUNKS) {
-        // What follows the end mark is padding; of that, no more than this is sent on.
+      } else if (!wasEnding || held.length < MAX_END_CHUNKS) {
         held.push(chunk);
       }
     }
-    this.#images = observer.end();
-    signal.throwIfAborted();
-    onEnd();
-    yield* held;
+    this.#images = tar.images();
+    this.#end = held;
   }
 
-  async *#decompress(onBytes: (length: number) => void, signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
-    const { reader, compression } = this.#archive;
+  async *#decompress(signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
     const options = { chunkSize: CHUNK_LENGTH };
-    const decompressor = compression === 'zstd' ? createZstdDecompress(options) : createGunzip(options);
-    const encrypted = async function* () {
-      for await (const chunk of reader.stream(0, reader.plaintextLength)) {
-        onBytes(chunk.length);
-        yield chunk;
-      }
-    };
-    const pumping = pipeline(encrypted(), decompressor, { signal });
+    const decompressor = this.#archive.compression === 'zstd' ? createZstdDecompress(options) : createGunzip(options);
+    const pumping = pipeline(this.#compressed(), decompressor, { signal });
     pumping.catch(() => undefined); // Awaited below.
     try {
       yield* decompressor as AsyncIterable<Buffer>;
@@ -79,6 +75,12 @@ export class ArchiveStream {
       await pumping.catch(() => undefined);
     }
   }
-}
 
-const MAX_HELD_CHUNKS = 4;
+  async *#compressed(): AsyncGenerator<Buffer, void, undefined> {
+    const { reader } = this.#archive;
+    for await (const chunk of reader.stream(0, reader.plaintextLength)) {
+      this.#bytesRead += chunk.length;
+      yield chunk;
+    }
+  }
+}

@@ -1,19 +1,16 @@
 import { readArchiveIndex, type ArchiveImage, type ArchiveLayer } from './archive-index.ts';
 import { ArchiveStream } from './archive-stream.ts';
 import type { Compression } from './compression.ts';
-import { LayerVerifier } from './layer-verifier.ts';
+import { readLayer } from './layer-verifier.ts';
+import type { ImageConfig } from './manifest.ts';
 import { openArchive, type OpenArchive } from './open-archive.ts';
+import type { WantedImage } from './archive-images.ts';
 
-/** An image of an archive, whose layers are all right. */
-export interface CheckedImage {
-  /** `sha256:` and the digest of the config. */
-  readonly id: string;
-  readonly tags: readonly string[];
-  /** Digests of the uncompressed layers. */
-  readonly diffIds: readonly string[];
-  /** These two are known where the archive can be read at random. */
+/** An image of an archive, all of whose layers are right. */
+export interface CheckedImage extends WantedImage {
+  /** Undefined, as are the bytes, where the archive can't be read at random. */
   readonly platform: string | undefined;
-  /** Of its layers, those that it shares with others included. */
+  /** Of its layers, those included that it shares with other images. */
   readonly bytes: number | undefined;
 }
 
@@ -36,52 +33,49 @@ export interface CheckOptions {
  * @throws LoaderError `archive_...`, or the reason of the signal
  */
 export async function checkArchive(path: string, aesKey: Buffer, options: CheckOptions): Promise<CheckedArchive> {
-  const archive = await openArchive(path, aesKey);
+  await using archive = await openArchive(path, aesKey);
+  const { compression, identity } = archive;
   try {
-    const { compression, identity } = archive;
-    const images = compression === 'none' ? await verifyTar(archive, options) : await verifyWhole(archive, options);
+    const images = compression === 'none' ? await checkTar(archive, options) : await checkStream(archive, options);
     return { compression, length: identity.length, images };
-  } finally {
-    await archive.close();
+  } catch (error) {
+    throw await archive.explain(error);
   }
 }
 
-async function verifyTar(archive: OpenArchive, options: CheckOptions): Promise<CheckedImage[]> {
-  const images = await readArchiveIndex(archive.reader, options.signal);
+async function checkTar({ reader }: OpenArchive, { onBytes, signal }: CheckOptions): Promise<CheckedImage[]> {
+  const images = await readArchiveIndex(reader, signal);
   const layers = new Map<string, ArchiveLayer>();
   for (const layer of images.flatMap((image) => image.layers)) layers.set(`${layer.file.start} ${layer.diffId}`, layer);
-  for (const layer of layers.values()) await verifyLayer(archive, layer, options);
-  return images.map(({ config, tags, layers }) => ({
+  for (const layer of layers.values()) {
+    for await (const chunk of readLayer(reader, layer)) {
+      signal.throwIfAborted();
+      onBytes(chunk.length);
+    }
+  }
+  return images.map(toCheckedImage);
+}
+
+async function checkStream(archive: OpenArchive, { onBytes, signal }: CheckOptions): Promise<CheckedImage[]> {
+  const stream = new ArchiveStream(archive);
+  const chunks = stream.body(signal);
+  for (let told = 0, isEnded = false; !isEnded; told = stream.bytesRead) {
+    isEnded = (await chunks.next()).done === true;
+    onBytes(stream.bytesRead - told);
+  }
+  return stream.images.map((image) => ({ ...image, platform: undefined, bytes: undefined }));
+}
+
+function toCheckedImage({ config, tags, layers }: ArchiveImage): CheckedImage {
+  return {
     id: config.id,
     tags,
     diffIds: config.diffIds,
     platform: platformOf(config),
     bytes: layers.reduce((total, { file }) => total + file.length, 0),
-  }));
+  };
 }
 
-async function verifyLayer(archive: OpenArchive, layer: ArchiveLayer, { onBytes, signal }: CheckOptions) {
-  const { start, length } = layer.file;
-  const verifier = new LayerVerifier(layer);
-  try {
-    for await (const chunk of archive.reader.stream(start, start + length)) {
-      signal.throwIfAborted();
-      await verifier.take(chunk);
-      onBytes(chunk.length);
-    }
-    await verifier.end();
-  } finally {
-    verifier.close();
-  }
-}
-
-async function verifyWhole(archive: OpenArchive, options: CheckOptions): Promise<CheckedImage[]> {
-  const whole = new ArchiveStream(archive);
-  const chunks = whole.chunks({ ...options, onEnd: () => undefined });
-  while ((await chunks.next()).done !== true);
-  return whole.images.map(({ id, tags, diffIds }) => ({ id, tags, diffIds, platform: undefined, bytes: undefined }));
-}
-
-function platformOf({ os, architecture, variant }: ArchiveImage['config']): string {
+function platformOf({ os, architecture, variant }: ImageConfig): string {
   return [os, architecture, ...(variant === undefined ? [] : [variant])].join('/');
 }

@@ -1,4 +1,4 @@
-/** How a layer or a whole archive is compressed. Others than these pass as they are: the engine may know them. */
+/** How a layer or a whole archive is compressed. What is compressed otherwise passes as `none`: the engine may know it. */
 export type Compression = 'none' | 'gzip' | 'zstd';
 
 export const COMPRESSION_MAGIC_LENGTH = 4;
@@ -9,7 +9,7 @@ const MAGIC = {
   zstd: Buffer.from([0x28, 0xb5, 0x2f, 0xfd]),
 } as const;
 
-/** Tells from the first bytes how what follows is compressed. */
+/** Tells from its first bytes how a file is compressed. */
 export function compressionOf(firstBytes: Buffer): Compression {
   for (const name of ['gzip', 'zstd'] as const) {
     if (firstBytes.subarray(0, MAGIC[name].length).equals(MAGIC[name])) return name;

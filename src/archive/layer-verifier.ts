@@ -2,34 +2,57 @@ import { createHash, type Hash } from 'node:crypto';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
+import type { EnvelopeReader } from '../security/envelope-reader.ts';
 import { archiveError } from './archive-error.ts';
+import { layerDigest, type LayerDigest } from './archive-images.ts';
 import type { ArchiveLayer } from './archive-index.ts';
 
 /**
- * Checks a layer's file while it streams by: a blob against the digest that its path promises, a plain tar against its
- * diff ID. A compressed file without a digest of its own is decompressed for it.
+ * Yields a layer's file as it is. It fails at the end when the layer does not match its digest. What it yields is the
+ * consumer's, who may release it before the next chunk.
+ *
+ * @throws LoaderError `archive_invalid`; EndOfFileError when the archive's file ends early
  */
-export class LayerVerifier {
-  readonly #layer: ArchiveLayer;
+export async function* readLayer(
+  archive: EnvelopeReader,
+  layer: ArchiveLayer,
+): AsyncGenerator<Buffer, void, undefined> {
+  const { start, length } = layer.file;
+  using verifier = new LayerVerifier(layer);
+  for await (const chunk of archive.stream(start, start + length)) {
+    await verifier.take(chunk);
+    yield chunk;
+  }
+  await verifier.end();
+}
+
+/**
+ * Checks a layer's file while it streams by. Where the digest that counts is that of the uncompressed layer, it
+ * decompresses the file for it. Its disposal lets go of everything.
+ */
+export class LayerVerifier implements Disposable {
+  readonly #diffId: string;
+  readonly #digest: LayerDigest;
   readonly #hash: Hash = createHash('sha256');
   readonly #decompressor: Writable | undefined;
   readonly #decompressed: Promise<void> | undefined;
-  /** Ends the wait for a decompressor that has failed: it takes nothing more, and says nothing more. */
+  /** Ends the wait for a decompressor that has failed: it takes nothing more and calls nothing back. */
   #stopWaiting: () => void = () => undefined;
 
   constructor(layer: ArchiveLayer) {
-    this.#layer = layer;
-    if (layer.sha256 !== undefined || layer.compression === 'none') return;
+    this.#diffId = layer.diffId;
+    this.#digest = layerDigest(layer, layer.compression);
+    if (this.#digest.of === 'file') return;
     const decompressor = layer.compression === 'gzip' ? createGunzip() : createZstdDecompress();
     this.#decompressor = decompressor;
     decompressor.once('close', () => this.#stopWaiting());
     this.#decompressed = pipeline(decompressor, async (plain: AsyncIterable<Buffer>) => {
       for await (const chunk of plain) this.#hash.update(chunk);
     });
-    this.#decompressed.catch(() => undefined); // `end` tells.
+    this.#decompressed.catch(() => undefined); // `end` throws it.
   }
 
-  /** Takes the next bytes of the file. They may be released afterwards. */
+  /** Takes the next bytes of the file. The caller may release them afterwards. */
   async take(bytes: Buffer): Promise<void> {
     if (this.#decompressor === undefined) {
       this.#hash.update(bytes);
@@ -43,23 +66,20 @@ export class LayerVerifier {
     await taken;
   }
 
-  /** To be called after the last byte. @throws LoaderError `archive_invalid` */
+  /** Call it after the last byte. @throws LoaderError `archive_invalid` */
   async end(): Promise<void> {
-    const { diffId, sha256 } = this.#layer;
     try {
       this.#decompressor?.end();
       await this.#decompressed;
     } catch (error) {
-      throw archiveError(`the layer ${diffId} can't be decompressed`, { cause: error });
+      throw archiveError(`the layer ${this.#diffId} can't be decompressed`, { cause: error });
     }
-    const expected = sha256 ?? diffId.slice('sha256:'.length);
-    if (this.#hash.digest('hex') !== expected) {
-      throw archiveError(`the layer ${diffId} does not match its digest; nothing of its image was loaded`);
+    if (this.#hash.digest('hex') !== this.#digest.hex) {
+      throw archiveError(`the layer ${this.#diffId} does not match its digest; nothing of its image was loaded`);
     }
   }
 
-  /** Lets go of everything; to be called at the end, whatever it was. */
-  close(): void {
+  [Symbol.dispose](): void {
     this.#decompressor?.destroy();
   }
 }

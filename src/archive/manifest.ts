@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { LoaderError } from '../errors.ts';
+import { asRecord, parseJson } from '../json.ts';
 import { archiveError } from './archive-error.ts';
 
 /** One image as manifest.json of a `docker save` archive names it, by paths within the archive. */
@@ -13,7 +14,7 @@ export interface ManifestImage {
 /** The images of an archive, in the order of its manifest.json. */
 export type ArchiveManifest = readonly ManifestImage[];
 
-/** What an image's config tells: the config is the image, and its digest the image's ID. */
+/** What an image's config says. The config's digest is the image's ID. */
 export interface ImageConfig {
   /** `sha256:` and the digest of the config's bytes. */
   readonly id: string;
@@ -31,23 +32,23 @@ export const MAX_IMAGES = 1000;
 const MAX_LAYERS = 512;
 const MAX_TAGS = 100;
 const MAX_TEXT_LENGTH = 4096;
-/** A repository, with a registry before it or not, and a version (distribution/reference, the grammar of references). */
+/** A repository, with or without a registry before it, and a version (distribution/reference, the grammar of references). */
 const TAG = /^(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?\/)?[a-z0-9]+(?:(?:[._]|__|-+|\/)[a-z0-9]+)*:\w[\w.-]{0,127}$/;
 
 /** Reads manifest.json. @throws LoaderError `archive_invalid` */
 export function parseManifest(json: Buffer): ArchiveManifest {
-  const items = parseJson(json, 'manifest.json');
+  const items = readJson(json, 'manifest.json');
   if (!Array.isArray(items) || items.length === 0) throw archiveError('its manifest.json names no images');
   if (items.length > MAX_IMAGES) {
     throw archiveError(`its manifest.json names ${items.length} images; at most ${MAX_IMAGES} are taken`);
   }
   const known = new Map<string, string>();
   return items.map((item: unknown) => {
-    const { Config: config, RepoTags: tags, Layers: layers } = asRecord(item, 'manifest.json');
+    const { Config: config, RepoTags: tags, Layers: layers } = readRecord(item, 'manifest.json');
     const isSound = isText(config) && isTextList(layers ?? [], MAX_LAYERS) && isTextList(tags ?? [], MAX_TAGS);
     if (!isSound) throw archiveError('its manifest.json has an image without a sound Config, RepoTags and Layers');
     for (const tag of (tags ?? []) as string[]) {
-      if (!TAG.test(tag)) throw archiveError('its manifest.json has a tag that is none of Docker');
+      if (!TAG.test(tag)) throw archiveError('its manifest.json has a tag that Docker does not allow');
       if ((known.get(tag) ?? config) !== config) throw archiveError(`its manifest.json gives ${tag} to two images`);
       known.set(tag, config);
     }
@@ -59,14 +60,14 @@ export function parseManifest(json: Buffer): ArchiveManifest {
   });
 }
 
-/** Reads an image's config, whose path may tell its digest. @throws LoaderError `archive_invalid` */
+/** Reads an image's config. Its path may promise its digest. @throws LoaderError `archive_invalid` */
 export function parseImageConfig(json: Buffer, configPath: string): ImageConfig {
   const hex = createHash('sha256').update(json).digest('hex');
   const expected = digestInPath(configPath);
   if (expected !== undefined && expected !== hex)
     throw archiveError(`the image config ${configPath} does not match its digest`);
-  const config = asRecord(parseJson(json, configPath), configPath);
-  const rootfs = asRecord(config['rootfs'] ?? {}, configPath);
+  const config = readRecord(readJson(json, configPath), configPath);
+  const rootfs = readRecord(config['rootfs'] ?? {}, configPath);
   const diffIds = rootfs['diff_ids'] ?? [];
   const isSound =
     isTextList(diffIds, MAX_LAYERS) &&
@@ -108,19 +109,28 @@ function leadsOut(): LoaderError {
   return archiveError('a path in it leads out of the archive');
 }
 
-/** Strict in its UTF-8, too: a damaged block must not become a name. */
-function parseJson(json: Buffer, name: string): unknown {
+/** Strict in its UTF-8, too, since a damaged block must not become a name. */
+function readJson(json: Buffer, name: string): unknown {
+  let text: string;
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(json));
+    text = new TextDecoder('utf-8', { fatal: true }).decode(json);
   } catch {
-    // JSON.parse quotes what it could not read: no cause.
-    throw archiveError(`${name} in it is no JSON`);
+    throw noJson(name);
   }
+  const value = parseJson(text);
+  if (value === undefined) throw noJson(name);
+  return value;
 }
 
-function asRecord(value: unknown, name: string): Readonly<Record<string, unknown>> {
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw archiveError(`${name} in it has not the form of docker save`);
+/** Without a cause, which would quote the text. */
+function noJson(name: string): LoaderError {
+  return archiveError(`${name} in it is not JSON`);
+}
+
+function readRecord(value: unknown, name: string): Readonly<Record<string, unknown>> {
+  const record = asRecord(value);
+  if (record === undefined) throw archiveError(`${name} in it does not have the form that docker save writes`);
+  return record;
 }
 
 function isText(value: unknown): value is string {

@@ -1,35 +1,64 @@
-import { constants } from 'node:fs';
-import { open, stat, type FileHandle } from 'node:fs/promises';
-import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
+import type { FileHandle } from 'node:fs/promises';
+import { hasErrorCode, LoaderError, toError } from '../errors.ts';
+import { EndOfFileError } from '../files/file-chunks.ts';
 import {
+  assertEnvelopeLength,
+  MIN_ENVELOPE_LENGTH,
   PREFLIGHT_LENGTH,
   preflightEnvelope,
-  assertEnvelopeLength,
-  BLOCK_LENGTH,
-  MIN_ENVELOPE_LENGTH,
 } from '../security/envelope.ts';
 import { EnvelopeReader } from '../security/envelope-reader.ts';
 import { archiveError } from './archive-error.ts';
+import {
+  assertUnchanged,
+  identifyArchive,
+  openArchiveFile,
+  unreadableArchive,
+  type ArchiveIdentity,
+} from './archive-identity.ts';
 import { compressionOf, type Compression } from './compression.ts';
 import { isTarHeader, TAR_BLOCK_LENGTH } from './tar-header.ts';
 
-/** Tells one archive from another that lies, or lay, under the same path. */
-export interface ArchiveIdentity {
-  /** Bytes of the envelope. */
-  readonly length: number;
-  /** ns since 1970, as text: a number is too small for it. */
-  readonly modifiedNs: string;
-  /** Hex. Random, so of another archive it is another. */
-  readonly iv: string;
-}
-
-/** An open archive whose key is known to be right. */
-export interface OpenArchive {
+/** An open archive whose key is known to be right. Its disposal closes its file: not while something is read. */
+export class OpenArchive implements AsyncDisposable {
   readonly reader: EnvelopeReader;
   readonly identity: ArchiveIdentity;
   /** Of the tar as a whole. */
   readonly compression: Compression;
-  readonly close: () => Promise<void>;
+  readonly #path: string;
+  readonly #file: FileHandle;
+
+  constructor(path: string, file: FileHandle, facts: Pick<OpenArchive, 'compression' | 'identity' | 'reader'>) {
+    this.#path = path;
+    this.#file = file;
+    this.reader = facts.reader;
+    this.identity = facts.identity;
+    this.compression = facts.compression;
+  }
+
+  /** @throws LoaderError `archive_changed` when another archive has taken its place */
+  async assertUnchanged(): Promise<void> {
+    await assertUnchanged(this.#path, this.identity);
+  }
+
+  /**
+   * The error that tells why this archive could not be read. An archive that was replaced or overwritten while it was read
+   * looks broken, and one that was cut ends early.
+   */
+  async explain(error: unknown): Promise<Error> {
+    const isCut = error instanceof EndOfFileError;
+    if (!isCut && !hasErrorCode(error, 'archive_invalid')) return toError(error);
+    try {
+      await this.assertUnchanged();
+    } catch (change) {
+      return toError(change);
+    }
+    return isCut ? cutArchive(error) : error;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close().catch(() => undefined); // Nothing was written.
+  }
 }
 
 /**
@@ -39,91 +68,33 @@ export interface OpenArchive {
  * @throws LoaderError `archive_not_found`, `archive_unreadable`, `archive_invalid`, `archive_key_wrong`
  */
 export async function openArchive(path: string, aesKey: Buffer): Promise<OpenArchive> {
-  const file = await openFile(path);
+  const file = await openArchiveFile(path);
   try {
-    const identity = await identify(file);
+    const identity = await identifyArchive(file);
     const plaintextLength = await plaintextLengthOf(file, identity.length, aesKey);
-    // With a padding that is wrong the length is not known, but the first block can be read all the same.
+    // With a wrong padding the length is not known, but the first block can be read all the same.
     const reader = new EnvelopeReader(file, plaintextLength ?? identity.length - MIN_ENVELOPE_LENGTH, aesKey);
     const first = await reader.read(0, Math.min(TAR_BLOCK_LENGTH, reader.plaintextLength));
     const compression = compressionOf(first);
     const isWhole = plaintextLength !== undefined;
     const begins = compression !== 'none' || isTarHeader(first);
-    if (isWhole && begins) return { reader, identity, compression, close: () => file.close() };
+    if (isWhole && begins) return new OpenArchive(path, file, { reader, identity, compression });
     if (isWhole && first.length < TAR_BLOCK_LENGTH) throw archiveError('it is too short to hold an image');
-    // One wrong key in 256 gives a good padding; this mark of a tar, none does.
+    // One wrong key in 256 gives a good padding, but none gives this mark of a tar.
     const isKeyRight = begins || first.toString('latin1', 257, 262) === 'ustar';
     if (!isKeyRight) {
       throw new LoaderError(
         'archive_key_wrong',
-        "The image archive can't be decrypted with the key fragment of the Resource API: it was made for another one, or is no image archive.",
+        "The image archive can't be decrypted with the key fragment of the Resource API: it was made for another one, or is not an image archive.",
       );
     }
     throw archiveError(isWhole ? 'its first header is damaged' : 'its end is damaged or missing');
   } catch (error) {
     await file.close();
     if (error instanceof LoaderError) throw error;
-    throw unreadable(path, error);
+    if (error instanceof EndOfFileError) throw cutArchive(error);
+    throw unreadableArchive(path, error);
   }
-}
-
-/** The identity of the archive that lies under `path` now. @throws LoaderError `archive_not_found`, `archive_unreadable` */
-export async function readArchiveIdentity(path: string): Promise<ArchiveIdentity> {
-  const file = await openFile(path);
-  try {
-    return await identify(file);
-  } catch (error) {
-    throw unreadable(path, error);
-  } finally {
-    await file.close();
-  }
-}
-
-export function isSameArchive(a: ArchiveIdentity, b: ArchiveIdentity): boolean {
-  return a.length === b.length && a.modifiedNs === b.modifiedNs && a.iv === b.iv;
-}
-
-/** @throws LoaderError `archive_changed` when another archive lies under `path` than the one that was opened there. */
-export async function assertUnchanged(path: string, opened: ArchiveIdentity): Promise<void> {
-  let present: ArchiveIdentity | undefined;
-  try {
-    present = await readArchiveIdentity(path);
-  } catch (error) {
-    if (!hasErrorCode(error, 'archive_not_found')) throw error;
-  }
-  if (present !== undefined && isSameArchive(present, opened)) return;
-  throw new LoaderError(
-    'archive_changed',
-    'The image archive was replaced or removed while it was unlocked: unlock again when it has its final form.',
-  );
-}
-
-/** Tells whether there is an archive at all. @throws LoaderError `archive_unreadable` when that can't be told */
-export async function archiveExists(path: string): Promise<boolean> {
-  try {
-    if ((await stat(path)).isFile()) return true;
-  } catch (error) {
-    if (isMissing(error)) return false;
-    throw unreadable(path, error);
-  }
-  throw new LoaderError('archive_unreadable', `${path} is no file: put the image archive there, or set IMAGES_PATH.`);
-}
-
-async function openFile(path: string): Promise<FileHandle> {
-  try {
-    // Or it would wait for ever at a pipe with a name.
-    return await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  } catch (error) {
-    if (isMissing(error)) throw new LoaderError('archive_not_found', 'Encrypted archive not found', { cause: error });
-    throw unreadable(path, error);
-  }
-}
-
-async function identify(file: FileHandle): Promise<ArchiveIdentity> {
-  const { size, mtimeNs } = await file.stat({ bigint: true });
-  const iv = Buffer.alloc(BLOCK_LENGTH);
-  const { bytesRead } = await file.read(iv, 0, BLOCK_LENGTH, 0);
-  return { length: Number(size), modifiedNs: String(mtimeNs), iv: iv.toString('hex', 0, bytesRead) };
 }
 
 /** Undefined when the padding is wrong. @throws LoaderError `archive_invalid` for a length that no envelope has */
@@ -145,11 +116,6 @@ async function plaintextLengthOf(file: FileHandle, length: number, aesKey: Buffe
   }
 }
 
-function isMissing(error: unknown): boolean {
-  return ['ENOENT', 'ENOTDIR'].includes(systemErrorCode(error) ?? '');
-}
-
-function unreadable(path: string, error: unknown): LoaderError {
-  const code = systemErrorCode(error) ?? 'unknown reason';
-  return new LoaderError('archive_unreadable', `The image archive ${path} can't be read (${code}).`, { cause: error });
+function cutArchive(error: EndOfFileError): LoaderError {
+  return archiveError('its file was cut while it was read', { cause: error });
 }

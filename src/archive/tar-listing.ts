@@ -1,7 +1,7 @@
 import type { EnvelopeReader } from '../security/envelope-reader.ts';
 import { archiveError } from './archive-error.ts';
 import { archivePath } from './manifest.ts';
-import { paddedLength, TAR_BLOCK_LENGTH, TarHeaderReader, type TarEntry } from './tar-header.ts';
+import { tarGrammar, type TarEntry } from './tar-grammar.ts';
 
 /** Where a file's data lies in the plaintext of an archive. */
 export interface ArchiveFile {
@@ -14,17 +14,18 @@ export interface ArchiveFile {
 const MAX_ENTRIES = 100_000;
 /** Of all names together, so that no archive exhausts the memory. */
 const MAX_NAMES_LENGTH = 16 * 1024 * 1024;
-/** Longer chains of links are circles. */
+/** A longer chain of links is a circle. */
 const MAX_LINKS = 16;
-/** Headers of small files lie near each other: one read finds several. */
+/** Headers of small files lie near each other, so one read finds several. */
 const WINDOW_LENGTH = 16 * 1024;
+const NOTHING = Buffer.alloc(0);
 
-/** The names in a tar and where their data lies, links followed. */
+/** The names in a tar and where their data lies. It follows links. */
 export class TarListing {
   readonly #entries = new Map<string, ArchiveFile & Pick<TarEntry, 'type' | 'linkName'>>();
   #namesLength = 0;
 
-  /** Of several entries of one name the last counts, as when they are unpacked. @throws LoaderError `archive_invalid` */
+  /** The last of several entries of one name counts, as when they are unpacked. @throws LoaderError `archive_invalid` */
   add(entry: TarEntry, start: number): void {
     if (this.#entries.size >= MAX_ENTRIES) throw archiveError(`it has more than ${MAX_ENTRIES} entries`);
     const { type, linkName, length } = entry;
@@ -54,27 +55,22 @@ export class TarListing {
 }
 
 /**
- * Lists a tar at random: header by header, without the data in between.
+ * Lists a tar that can be read at random: header by header, without the data in between.
  *
  * @throws LoaderError `archive_invalid` for one that is broken or cut
  */
 export async function listTar(archive: EnvelopeReader, signal: AbortSignal): Promise<TarListing> {
   const listing = new TarListing();
-  const headers = new TarHeaderReader();
   const window = new ReadWindow(archive);
+  const grammar = tarGrammar();
   let position = 0;
-  for (let zeros = 0; zeros < 2;) {
+  for (let step = grammar.next(); step.done !== true;) {
     signal.throwIfAborted();
-    const step = headers.take(await window.read(position, TAR_BLOCK_LENGTH));
-    position += TAR_BLOCK_LENGTH;
-    zeros = step.kind === 'zeros' ? zeros + 1 : 0;
-    if (step.kind === 'metadata') {
-      headers.takeMetadata(await window.read(position, step.length));
-      position += paddedLength(step.length);
-    } else if (step.kind === 'entry') {
-      listing.add(step.entry, position);
-      position += paddedLength(step.entry.length);
-    }
+    const request = step.value;
+    if (request.kind === 'data') listing.add(request.entry, position);
+    const bytes = request.kind === 'read' ? await window.read(position, request.length) : NOTHING;
+    position += request.length;
+    step = grammar.next(bytes);
   }
   return listing;
 }
@@ -83,7 +79,7 @@ export async function listTar(archive: EnvelopeReader, signal: AbortSignal): Pro
 class ReadWindow {
   readonly #archive: EnvelopeReader;
   #start = 0;
-  #bytes: Buffer = Buffer.alloc(0);
+  #bytes: Buffer = NOTHING;
 
   constructor(archive: EnvelopeReader) {
     this.#archive = archive;

@@ -1,113 +1,101 @@
+import { onAbort } from '../async/abort.ts';
+import { StallTimer } from '../async/stall-timer.ts';
 import type { DockerEngine, LoadBody } from '../docker/docker-engine.ts';
 import { LoaderError } from '../errors.ts';
-import { abortReason } from '../async/abort.ts';
 
 export interface EngineFeedOptions {
-  /** How long the engine may neither take a byte nor say one, in ms. */
+  readonly engine: Pick<DockerEngine, 'load'>;
+  /** How long the engine may neither take a byte nor send one, in ms. */
   readonly stallTimeoutMs: number;
-  /** Bytes of a layer's file that the engine has registered so far. */
-  readonly onLayerProgress: (layerId: string, current: number) => void;
-  /** Breaks the load off while it is sent. One that was sent whole can't be taken back: its reply is awaited. */
+  /** Breaks the load off while it is sent. One that was sent whole can't be taken back: the feed waits for its reply. */
   readonly signal: AbortSignal;
-}
-
-/** What the body's maker tells its feed while the body is taken. */
-export interface EngineFeedControl {
-  /** Aborts when the load has failed, whoever failed: nobody waits for it any more. */
-  readonly signal: AbortSignal;
-  /** Waits for what is not the engine's business; that time is not counted against it. `wait` heeds `signal` itself. */
-  readonly pause: <T>(wait: Promise<T>) => Promise<T>;
-  /** To be called before the end is given away. From then on the load can't be taken back, and its reply is awaited. */
-  readonly commit: () => void;
 }
 
 /**
- * Feeds a tar of images to the engine under a watchdog, since an engine may stop reading for ever: one that is loaded
- * again after an interrupted load has been seen to (moby issue 51623).
+ * Feeds one tar of images to the engine under a watchdog, since an engine may stop reading for ever: this has been seen
+ * when an interrupted load was repeated (moby issue 51623).
  *
- * @throws LoaderError of DockerEngine.load, `engine_stalled`; or what the body threw, or the reason of the signal
+ * The body uses `signal`, `pause` and `commit` while it is taken. After the disposal, `signal` is aborted.
  */
-export async function feedEngine(
-  engine: DockerEngine,
-  createBody: (control: EngineFeedControl) => LoadBody,
-  { stallTimeoutMs, onLayerProgress, signal }: EngineFeedOptions,
-): Promise<void> {
-  signal.throwIfAborted();
-  const abort = new AbortController();
-  let isSent = false;
-  const onAbort = () => {
-    if (!isSent) abort.abort(abortReason(signal));
-  };
-  signal.addEventListener('abort', onAbort, { once: true });
-  const watchdog = new Watchdog(stallTimeoutMs, () => {
-    abort.abort(
-      new LoaderError(
-        'engine_stalled',
-        `The Docker engine ${isSent ? 'said' : 'took'} nothing for ${stallTimeoutMs} ms: it hangs, as it may after an interrupted load. Restart it and unlock again.`,
-      ),
-    );
-  });
-  const control: EngineFeedControl = {
-    signal: abort.signal,
-    pause: async (wait) => {
-      watchdog.sleep();
-      const value = await wait;
-      // Its load may have failed meanwhile; then nobody would stop it any more.
-      if (!abort.signal.aborted) watchdog.wake();
-      return value;
-    },
-    commit: () => {
-      isSent = true;
-    },
-  };
-  const body = createBody(control);
-  const watchedChunks = async function* () {
-    for await (const chunk of body.chunks) {
-      watchdog.pat();
-      yield chunk;
-    }
-    isSent = true;
-    watchdog.pat();
-  };
-  try {
+export class EngineFeed implements Disposable {
+  readonly #engine: Pick<DockerEngine, 'load'>;
+  readonly #stallTimeoutMs: number;
+  readonly #abort = new AbortController();
+  readonly #timer: StallTimer;
+  readonly #cancel: Disposable;
+  #isSent = false;
+
+  constructor({ engine, stallTimeoutMs, signal }: EngineFeedOptions) {
+    this.#engine = engine;
+    this.#stallTimeoutMs = stallTimeoutMs;
+    this.#timer = new StallTimer(stallTimeoutMs, () => this.#abort.abort(this.#stalled()));
+    this.#cancel = onAbort(signal, (reason) => {
+      if (!this.#isSent) this.#abort.abort(reason);
+    });
+  }
+
+  /** Aborts when the load is over, in whatever way: nothing reads its body then. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /**
+   * Sends the load and waits for the engine's reply. `onLayerProgress` is told the bytes of a layer's file that the engine
+   * has registered.
+   *
+   * @throws LoaderError of DockerEngine.load, `engine_stalled`; what the body threw, or the reason of the signal
+   */
+  async send(body: LoadBody, onLayerProgress: (layerId: string, current: number) => void): Promise<void> {
+    this.signal.throwIfAborted();
     const listener = {
       onLayerProgress: (layerId: string, current: number) => {
-        watchdog.pat();
+        this.#timer.pat();
         onLayerProgress(layerId, current);
       },
     };
-    await engine.load({ length: body.length, chunks: watchedChunks() }, listener, abort.signal);
-  } finally {
-    watchdog.sleep();
-    signal.removeEventListener('abort', onAbort);
-    // The body may still wait for something; nobody reads it now.
-    abort.abort(new Error('the load is over'));
-  }
-}
-
-/** Barks when it was not patted for a time, unless it sleeps. */
-class Watchdog {
-  readonly #timeoutMs: number;
-  readonly #onStall: () => void;
-  #timer: NodeJS.Timeout | undefined;
-
-  constructor(timeoutMs: number, onStall: () => void) {
-    this.#timeoutMs = timeoutMs;
-    this.#onStall = onStall;
-    this.wake();
+    await this.#engine.load({ length: body.length, chunks: this.#watch(body.chunks) }, listener, this.signal);
   }
 
-  wake(): void {
-    this.#timer ??= setTimeout(this.#onStall, this.#timeoutMs);
+  /** Until its disposal, the body waits for what is not the engine's business: that time is not counted against it. */
+  pause(): Disposable {
+    this.#timer.pause();
+    return {
+      [Symbol.dispose]: () => {
+        // The load may have failed meanwhile; then nothing would stop the timer any more.
+        if (!this.signal.aborted) this.#timer.resume();
+      },
+    };
   }
 
-  /** Gives the engine its whole time again. */
-  pat(): void {
-    this.#timer?.refresh();
+  /**
+   * The body calls it before it gives its end away. From then on the load can't be taken back.
+   *
+   * @throws the reason of `signal`
+   */
+  commit(): void {
+    this.signal.throwIfAborted();
+    this.#isSent = true;
   }
 
-  sleep(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+  [Symbol.dispose](): void {
+    this.#timer[Symbol.dispose]();
+    this.#cancel[Symbol.dispose]();
+    this.#abort.abort(new Error('the load is over'));
+  }
+
+  async *#watch(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
+    for await (const chunk of chunks) {
+      this.#timer.pat();
+      yield chunk;
+    }
+    this.#isSent = true;
+    this.#timer.pat();
+  }
+
+  #stalled(): LoaderError {
+    return new LoaderError(
+      'engine_stalled',
+      `The Docker engine ${this.#isSent ? 'said' : 'took'} nothing for ${this.#stallTimeoutMs} ms: it hangs, as it may after an interrupted load. Restart it and unlock again.`,
+    );
   }
 }

@@ -1,13 +1,14 @@
-import type { WantedImage } from '../archive/archive-images.ts';
-import type { DockerEngine, EngineImage, EngineTraits } from '../docker/docker-engine.ts';
-import { chainIds } from '../archive/archive-index.ts';
+import { chainIds, type WantedImage } from '../archive/archive-images.ts';
 import { Semaphore } from '../async/semaphore.ts';
+import type { DockerEngine, EngineImage, EngineTraits } from '../docker/docker-engine.ts';
 
-/** Questions that wait for the engine's answer at the same time. */
+type Inspections = Pick<DockerEngine, 'inspectImage' | 'listImages'>;
+
+/** Inspections that wait for the engine's answer at the same time. */
 const MAX_INSPECTIONS = 8;
 
 /** All images of the engine, by ID. */
-export async function readEngineImages(engine: DockerEngine, signal: AbortSignal): Promise<Map<string, EngineImage>> {
+export async function readEngineImages(engine: Inspections, signal: AbortSignal): Promise<Map<string, EngineImage>> {
   const slots = new Semaphore(MAX_INSPECTIONS);
   const images = await Promise.all(
     (await engine.listImages(signal)).map(async (id) => {
@@ -15,23 +16,23 @@ export async function readEngineImages(engine: DockerEngine, signal: AbortSignal
       return await engine.inspectImage(id, signal);
     }),
   );
-  // One that was removed meanwhile is not there.
+  // An image that was removed meanwhile is undefined.
   return new Map(images.filter((image) => image !== undefined).map((image) => [image.id, image]));
 }
 
-/** Chain IDs of all layers that images begin with. */
+/** Chain IDs of all layers of these images. */
 export function chainIdsOf(images: Iterable<EngineImage>): Set<string> {
   return new Set([...images].flatMap(({ diffIds }) => chainIds(diffIds)));
 }
 
 /**
- * Looks whether the engine has an image, under each of its tags; answers the ID under which the engine has it.
+ * Returns the ID under which the engine has an image, if it has it under each of its tags.
  *
- * A containerd image store names images by their manifest, which it makes itself of what `docker load` gives: there, the
- * same layers under the tag, or without one anywhere, must do.
+ * A containerd image store identifies images by a manifest that it makes itself of what `docker load` gives. There, an
+ * image counts that has the same layers under the tag or, where there is no tag, anywhere.
  */
 export async function findImage(
-  engine: DockerEngine,
+  engine: Inspections,
   wanted: WantedImage,
   traits: EngineTraits,
   signal: AbortSignal,

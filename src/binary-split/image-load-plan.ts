@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto';
 import type { ArchiveImage, ArchiveLayer } from '../archive/archive-index.ts';
 import type { ImageConfig } from '../archive/manifest.ts';
 
-/** What an engine holds already, as far as a plan depends on it. */
+/** What an engine holds already, as far as the plan depends on it. */
 export interface EngineInventory {
-  /** Chain IDs of all layers: each image there begins with some of them. */
+  /** Chain IDs of all layers of its images. */
   readonly chainIds: ReadonlySet<string>;
-  /** The engine takes no image of which a layer is left out (containerd image store, Podman). */
+  /** The engine refuses an image of which a layer is left out (containerd image store, Podman). */
   readonly needsEveryLayer: boolean;
 }
 
@@ -18,11 +18,11 @@ export interface ImageLoad {
   readonly tags: readonly string[];
   /** All of them, from the lowest to the highest. */
   readonly layers: readonly ArchiveLayer[];
-  /** Those of them whose files are sent; of several with one diff ID, one. */
+  /** Those of them whose files are sent; one of several with the same diff ID. */
   readonly sentLayers: readonly ArchiveLayer[];
-  /** Must be loaded before this one ends: it brings the layers below. */
+  /** Brings the layers below, so it must be loaded before this one ends. */
   readonly after: ImageLoad | undefined;
-  /** Not an image of the archive: to be removed when all images are there. */
+  /** It holds shared layers and is not an image of the archive. It is removed when all images are loaded. */
   readonly isShared: boolean;
 }
 
@@ -33,18 +33,18 @@ export type ImageLoadPlan = readonly ImageLoad[];
 export const SHARED_LAYERS_LABEL = 'com.azaion.loader.shared-layers';
 
 /**
- * Plans the loads that bring `images`, which the engine lacks, so that no layer is sent twice and none that is there.
+ * Plans the loads that bring `images`, which the engine lacks. No layer is sent twice, and none that the engine has.
  *
- * Missing layers that several images stand on go first, as a load of their own: an image of nothing but them, unless one
- * of the images is just that. All that stand on it may be sent beside it, and end after it. The order is that in which
- * they are to begin: what others wait for, then the largest.
+ * Missing layers that several images stand on are a load of their own: an image of nothing but these layers, unless one of
+ * the images is just that. The loads that stand on it may be sent beside it, but end after it. Loads that others wait for
+ * begin first, then the largest.
  */
 export function planImageLoads(images: readonly ArchiveImage[], engine: EngineInventory): ImageLoadPlan {
   if (engine.needsEveryLayer) return images.map(wholeLoad).toSorted(largestFirst);
   const planned = new Map<string, ImageLoad>();
   const users = countUsers(images);
   const loads: ImageLoad[] = [];
-  // Short ones first, so that an image that is the base of another is there when that one is planned.
+  // Images with few layers first, so that the base of another image is planned before that image.
   for (const image of images.toSorted((a, b) => a.layers.length - b.layers.length)) {
     let base: ImageLoad | undefined;
     let missing: ArchiveLayer[] = [];
@@ -71,19 +71,18 @@ export function planImageLoads(images: readonly ArchiveImage[], engine: EngineIn
   }
   const awaited = new Set(loads.map((load) => load.after));
   return [
-    // As they were planned: none stands before one that it waits for.
+    // In the order of their planning, in which no load stands before one that it waits for.
     ...loads.filter((load) => awaited.has(load)),
     ...loads.filter((load) => !awaited.has(load)).toSorted(largestFirst),
   ];
 }
 
-/** The load of an image with every layer that it has. */
-export function wholeLoad(image: Pick<ArchiveImage, 'config' | 'configJson' | 'tags' | 'layers'>): ImageLoad {
-  const { config, configJson, tags, layers } = image;
+/** The load of an image with all of its layers. */
+export function wholeLoad({ config, configJson, tags, layers }: ArchiveImage): ImageLoad {
   return { configJson, id: config.id, tags, layers, sentLayers: distinct(layers), after: undefined, isShared: false };
 }
 
-/** The same load with every layer that it has, which stands on nothing. */
+/** The same load with all of its layers, so that it stands on no other load. */
 export function withEveryLayer(load: ImageLoad): ImageLoad {
   return { ...load, sentLayers: distinct(load.layers), after: undefined };
 }
@@ -104,7 +103,7 @@ function sharedLoad(
   return { configJson, id, tags: [], layers, sentLayers: distinct(missing), after, isShared: true };
 }
 
-/** The same layers always give the same image, so that an unlock that is repeated finds it. */
+/** The same layers always give the same image, so that a repeated unlock finds it. */
 function sharedConfig({ architecture, os, variant }: ImageConfig, layers: readonly ArchiveLayer[]): Buffer {
   return Buffer.from(
     JSON.stringify({
@@ -118,7 +117,7 @@ function sharedConfig({ architecture, os, variant }: ImageConfig, layers: readon
   );
 }
 
-/** How many images have each layer. */
+/** The number of images that have each layer, by its chain ID. */
 function countUsers(images: readonly ArchiveImage[]): Map<string, number> {
   const users = new Map<string, number>();
   for (const { layers } of images) {

@@ -1,17 +1,8 @@
-import { sentLength, type ImageLoad } from './image-load-plan.ts';
+import type { ArchiveStream } from '../archive/archive-stream.ts';
+import { sentLength, type ImageLoadPlan, type ImageLoad } from './image-load-plan.ts';
+import { ProgressMeter, type UnlockProgress } from './unlock-progress.ts';
 
-/** How far the loading of an archive is. */
-export interface UnlockSnapshot {
-  /** Of layers, that the engine has taken, and that it is to take in all. */
-  readonly bytesDone: number;
-  readonly bytesTotal: number;
-  readonly imagesDone: number;
-  readonly imagesTotal: number;
-  /** Tags, or IDs where there are none, of what is being sent or registered. */
-  readonly currentImages: readonly string[];
-  /** 0 to 1. What the engine takes is half of the work; it registers it afterwards. */
-  readonly fraction: number;
-}
+type StreamedArchive = Pick<ArchiveStream, 'bytesRead' | 'images'>;
 
 interface LoadState {
   sent: number;
@@ -21,20 +12,41 @@ interface LoadState {
   isDone: boolean;
 }
 
-/** Adds up the progress of loads that run side by side. */
+/** Adds up the progress of the loads of one unlock, which run side by side. */
 export class ImageLoadProgress {
-  readonly #imagesTotal: number;
+  readonly #meter: ProgressMeter;
+  readonly #planned = Promise.withResolvers<undefined>();
   readonly #states = new Map<ImageLoad, LoadState>();
   readonly #current = new Set<ImageLoad>();
-  #imagesDone: number;
+  #stream: StreamedArchive | undefined;
+  #streamTotal = 0;
+  #imagesTotal: number | undefined;
+  #imagesDone = 0;
 
-  /** @param imagesDone of the images of the archive, those that are there already */
-  constructor(loads: readonly ImageLoad[], imagesTotal: number, imagesDone: number) {
-    this.#imagesTotal = imagesTotal;
-    this.#imagesDone = imagesDone;
+  constructor(meter = new ProgressMeter()) {
+    this.#meter = meter;
+  }
+
+  /** Resolves when it is known what is to be loaded, and loading begins. */
+  get planned(): Promise<undefined> {
+    return this.#planned.promise;
+  }
+
+  /** @param images of the archive: in all, and those that are there already */
+  plan(loads: ImageLoadPlan, images: { readonly total: number; readonly present: number }): void {
     for (const load of loads) {
       this.#states.set(load, { sent: 0, registered: new Map(), total: sentLength(load), isDone: false });
     }
+    this.#imagesTotal = images.total;
+    this.#imagesDone = images.present;
+    this.#planned.resolve(undefined);
+  }
+
+  /** In place of `plan`: all of a compressed archive is loaded in one piece. `bytesTotal` are those of its tar, compressed. */
+  planStream(archive: StreamedArchive, bytesTotal: number): void {
+    this.#stream = archive;
+    this.#streamTotal = bytesTotal;
+    this.#planned.resolve(undefined);
   }
 
   begin(load: ImageLoad): void {
@@ -63,7 +75,10 @@ export class ImageLoadProgress {
     if (!load.isShared) this.#imagesDone++;
   }
 
-  snapshot(): UnlockSnapshot {
+  /** Undefined until it is known what is to be loaded. */
+  read(): UnlockProgress | undefined {
+    if (this.#stream !== undefined) return this.#readStream(this.#stream);
+    if (this.#imagesTotal === undefined) return undefined;
     let bytesDone = 0;
     let bytesTotal = 0;
     let registered = 0;
@@ -73,14 +88,26 @@ export class ImageLoadProgress {
       const told = layers.values().reduce((sum, current) => sum + current, 0);
       registered += isDone ? total : Math.min(told, total);
     }
-    return {
+    const counts = {
       bytesDone,
       bytesTotal,
       imagesDone: this.#imagesDone,
       imagesTotal: this.#imagesTotal,
       currentImages: [...this.#current].map(nameOf),
-      fraction: bytesTotal === 0 ? 1 : (bytesDone + registered) / (2 * bytesTotal),
     };
+    // What the engine takes is half of the work: it registers it afterwards.
+    return this.#meter.measure(counts, bytesTotal === 0 ? 1 : (bytesDone + registered) / (2 * bytesTotal));
+  }
+
+  #readStream({ bytesRead, images }: StreamedArchive): UnlockProgress {
+    const counts = {
+      bytesDone: bytesRead,
+      bytesTotal: this.#streamTotal,
+      imagesDone: 0,
+      imagesTotal: images.length,
+      currentImages: ['all images of the compressed archive'],
+    };
+    return this.#meter.measure(counts, bytesRead / this.#streamTotal / 2);
   }
 }
 

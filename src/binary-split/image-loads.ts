@@ -1,18 +1,21 @@
+import { readLayer } from '../archive/layer-verifier.ts';
+import { onAbort, unlessAborted } from '../async/abort.ts';
+import { Semaphore, type Permit } from '../async/semaphore.ts';
 import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import { hasErrorCode, LoaderError, toError } from '../errors.ts';
+import { releaseChunk } from '../files/release-chunk.ts';
 import type { EnvelopeReader } from '../security/envelope-reader.ts';
+import { EngineFeed } from './engine-feed.ts';
 import { findImage } from './engine-images.ts';
-import { feedEngine, type EngineFeedControl } from './engine-feed.ts';
-import { ImageTar } from './image-tar.ts';
-import { sentLength, withEveryLayer, type ImageLoadPlan, type ImageLoad } from './image-load-plan.ts';
+import { sentLength, withEveryLayer, type ImageLoad, type ImageLoadPlan } from './image-load-plan.ts';
 import type { ImageLoadProgress } from './image-load-progress.ts';
-import { Semaphore, type Permit } from '../async/semaphore.ts';
+import { ImageTar } from './image-tar.ts';
 
 export interface ImageLoadsOptions {
   readonly archive: EnvelopeReader;
-  readonly engine: DockerEngine;
+  readonly engine: Pick<DockerEngine, 'inspectImage' | 'listImages' | 'load'>;
   readonly traits: EngineTraits;
-  /** Loads that are sent to, or registered by, the engine at once. */
+  /** Loads that the engine takes or registers at once. */
   readonly parallelism: number;
   readonly stallTimeoutMs: number;
   readonly progress: ImageLoadProgress;
@@ -22,6 +25,8 @@ export interface ImageLoadsOptions {
 
 /** Loads that were sent but for their end, and wait for one that they stand on, as multiples of the parallelism. */
 const MAX_WAITING_LOADS = 4;
+/** undici writes a chunk of at least this many bytes through before it asks for the next one. */
+const MIN_RELEASED_LENGTH = 128 * 1024;
 
 /**
  * Runs planned loads side by side.
@@ -33,10 +38,10 @@ export class ImageLoads {
   readonly #options: ImageLoadsOptions;
   readonly #slots: Semaphore;
   readonly #openLoads: Semaphore;
-  /** Held while layers are sent, one load at a time: what others wait for would come later beside them. */
+  /** Only the load that holds it sends layers: beside others, what some loads wait for would come later. */
   readonly #lane = new Semaphore(1);
   readonly #outcomes = new Map<ImageLoad, Promise<void>>();
-  /** Aborts at the first failure: nothing new begins then, and what is under way comes to its end. */
+  /** Aborts at the first failure: no load begins then, and those under way come to their end. */
   readonly #stop = new AbortController();
 
   constructor(options: ImageLoadsOptions) {
@@ -45,12 +50,9 @@ export class ImageLoads {
     this.#openLoads = new Semaphore(options.parallelism * (1 + MAX_WAITING_LOADS));
   }
 
-  /** Returns, or throws the first failure, when nothing is under way any more. `loads` are in the order of the plan. */
+  /** Returns, or throws the first failure, when no load is under way any more. `loads` are in the order of the plan. */
   async run(loads: ImageLoadPlan): Promise<void> {
-    const { signal } = this.#options;
-    const onAbort = () => this.#stop.abort(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-    if (signal.aborted) onAbort();
+    using _abort = onAbort(this.#options.signal, (reason) => this.#stop.abort(reason));
     for (const load of loads) {
       const outcome = this.#runLoad(load).catch((error: unknown) => {
         this.#stop.abort(error);
@@ -59,65 +61,36 @@ export class ImageLoads {
       this.#outcomes.set(load, outcome);
     }
     await Promise.allSettled(this.#outcomes.values());
-    signal.removeEventListener('abort', onAbort);
-    // The reason of the stop is the first failure, whatever it led to elsewhere.
+    // The reason of the stop is the first failure, whatever other failures it led to.
     if (this.#stop.signal.aborted) throw toError(this.#stop.signal.reason);
   }
 
   async #runLoad(load: ImageLoad): Promise<void> {
-    const { progress } = this.#options;
     using _open = await this.#openLoads.acquire(this.#stop.signal);
-    const places = { slot: new Place(this.#slots), lane: new Place(this.#lane) };
     try {
-      await places.slot.take(this.#stop.signal);
-      await places.lane.take(this.#stop.signal);
-      progress.begin(load);
-      try {
-        await this.#feed(load, load, places);
-      } catch (error) {
-        const isPartial = load.sentLayers.length < withEveryLayer(load).sentLayers.length;
-        const isRefused = hasErrorCode(error, 'engine_error', 'engine_image_missing');
-        // After a stop, it may be the failure of the load that this one waited for.
-        if (!isPartial || !isRefused || this.#stop.signal.aborted) throw error;
-        // A layer that was left out is not there after all: somebody removed it, or the engine wants every layer.
-        const whole = withEveryLayer(load);
-        places.lane.leave();
-        places.slot.leave();
-        await places.slot.take(this.#stop.signal);
-        await places.lane.take(this.#stop.signal);
-        progress.repeat(load, sentLength(whole));
-        await this.#feed(load, whole, places);
-      }
-      progress.end(load);
-    } finally {
-      places.lane.leave();
-      places.slot.leave();
+      await this.#send(load, load);
+    } catch (error) {
+      const whole = withEveryLayer(load);
+      const isPartial = load.sentLayers.length < whole.sentLayers.length;
+      const isRefused = hasErrorCode(error, 'engine_error', 'engine_image_missing');
+      // After a stop, it may be the failure of the load that this one waited for.
+      if (!isPartial || !isRefused || this.#stop.signal.aborted) throw error;
+      // A layer that was left out is not there after all: it was removed, or the engine wants every layer.
+      this.#options.progress.repeat(load, sentLength(whole));
+      await this.#send(load, whole);
     }
+    this.#options.progress.end(load);
   }
 
-  /** Sends `sent`, which is `load` or more of it, and looks whether the image is there then. */
-  async #feed(load: ImageLoad, sent: ImageLoad, { slot, lane }: Places): Promise<void> {
-    const { archive, engine, progress, stallTimeoutMs, signal, traits } = this.#options;
+  /** Sends `sent`, which is `load` or more of it, and looks whether the engine has the image then. */
+  async #send(load: ImageLoad, sent: ImageLoad): Promise<void> {
+    const { engine, progress, signal, traits } = this.#options;
+    using turn = await Turn.take(this.#slots, this.#lane, this.#stop.signal);
+    progress.begin(load);
+    using feed = new EngineFeed(this.#options);
     const tar = new ImageTar(sent);
-    const createBody = (control: EngineFeedControl) => ({
-      length: tar.length,
-      chunks: tar.chunks({
-        archive,
-        signal: control.signal,
-        onBytes: (length) => progress.sent(load, length),
-        beforeEnd: async () => {
-          lane.leave();
-          if (sent.after !== undefined) await control.pause(this.#waitFor(sent.after, slot, control.signal));
-          control.signal.throwIfAborted();
-          control.commit();
-        },
-      }),
-    });
-    await feedEngine(engine, createBody, {
-      stallTimeoutMs,
-      signal,
-      onLayerProgress: (layerId, current) => progress.registered(load, layerId, current),
-    });
+    const body = { length: tar.length, chunks: this.#body(load, sent, tar, feed, turn) };
+    await feed.send(body, (layerId, current) => progress.registered(load, layerId, current));
     const wanted = { id: sent.id, tags: sent.tags, diffIds: sent.layers.map(({ diffId }) => diffId) };
     if ((await findImage(engine, wanted, traits, signal)) !== undefined) return;
     throw new LoaderError(
@@ -126,34 +99,82 @@ export class ImageLoads {
     );
   }
 
-  /** Gives the slot to others until the load that is to come first has ended. */
-  async #waitFor(first: ImageLoad, slot: Place, signal: AbortSignal): Promise<void> {
-    slot.leave();
-    await this.#outcomes.get(first);
-    await slot.take(signal);
+  /**
+   * The body of one load. Every layer is verified, and the load that this one stands on has ended, before the tail makes
+   * an image of what the engine has got.
+   */
+  async *#body(
+    load: ImageLoad,
+    { after }: ImageLoad,
+    tar: ImageTar,
+    feed: EngineFeed,
+    turn: Turn,
+  ): AsyncGenerator<Buffer, void, undefined> {
+    for (const layer of tar.layers) {
+      yield tar.header(layer);
+      for await (const chunk of readLayer(this.#options.archive, layer)) {
+        feed.signal.throwIfAborted();
+        this.#options.progress.sent(load, chunk.length);
+        yield chunk;
+        if (chunk.length >= MIN_RELEASED_LENGTH) releaseChunk(chunk);
+      }
+      yield tar.padding(layer);
+    }
+    turn.leaveLane();
+    if (after !== undefined) {
+      using _pause = feed.pause();
+      turn.leaveSlot();
+      await unlessAborted(this.#outcomeOf(after), feed.signal);
+      await turn.retakeSlot(feed.signal);
+    }
+    feed.commit();
+    yield tar.tail;
+  }
+
+  async #outcomeOf(load: ImageLoad): Promise<void> {
+    await this.#outcomes.get(load);
   }
 }
 
-interface Places {
-  readonly slot: Place;
-  readonly lane: Place;
-}
+/** What one load holds: the lane while it sends layers, and a slot of the engine. Its disposal gives both back. */
+class Turn implements Disposable {
+  readonly #slots: Semaphore;
+  readonly #slot: Permit;
+  readonly #lane: Permit;
+  readonly #held: DisposableStack;
 
-/** One place of a semaphore, which is taken or not. */
-class Place {
-  readonly #semaphore: Semaphore;
-  #permit: Permit | undefined;
-
-  constructor(semaphore: Semaphore) {
-    this.#semaphore = semaphore;
+  private constructor(slots: Semaphore, slot: Permit, lane: Permit, held: DisposableStack) {
+    this.#slots = slots;
+    this.#slot = slot;
+    this.#lane = lane;
+    this.#held = held;
   }
 
-  async take(signal: AbortSignal): Promise<void> {
-    this.#permit = await this.#semaphore.acquire(signal);
+  /** @throws the reason of `signal` */
+  static async take(slots: Semaphore, lanes: Semaphore, signal: AbortSignal): Promise<Turn> {
+    using held = new DisposableStack();
+    const slot = held.use(await slots.acquire(signal));
+    const lane = held.use(await lanes.acquire(signal));
+    return new Turn(slots, slot, lane, held.move());
   }
 
-  leave(): void {
-    this.#permit?.[Symbol.dispose]();
-    this.#permit = undefined;
+  leaveLane(): void {
+    this.#lane[Symbol.dispose]();
+  }
+
+  leaveSlot(): void {
+    this.#slot[Symbol.dispose]();
+  }
+
+  /** @throws the reason of `signal` */
+  async retakeSlot(signal: AbortSignal): Promise<void> {
+    const slot = await this.#slots.acquire(signal);
+    // The load may have failed meanwhile; then nothing would give this slot back any more.
+    if (this.#held.disposed) slot[Symbol.dispose]();
+    else this.#held.use(slot);
+  }
+
+  [Symbol.dispose](): void {
+    this.#held.dispose();
   }
 }

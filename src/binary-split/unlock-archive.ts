@@ -1,16 +1,15 @@
+import { readArchiveIndex, type ArchiveImage } from '../archive/archive-index.ts';
+import type { ArchiveIdentity } from '../archive/archive-identity.ts';
+import { toWantedImage, type WantedImage } from '../archive/archive-images.ts';
+import { ArchiveStream } from '../archive/archive-stream.ts';
+import { openArchive, type OpenArchive } from '../archive/open-archive.ts';
 import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
-import { EndOfFileError } from '../files/file-chunks.ts';
-import { archiveError } from '../archive/archive-error.ts';
-import { readArchiveIndex, type ArchiveImage } from '../archive/archive-index.ts';
-import { ArchiveStream } from '../archive/archive-stream.ts';
-import { feedEngine } from './engine-feed.ts';
+import { EngineFeed } from './engine-feed.ts';
 import { chainIdsOf, findImage, readEngineImages } from './engine-images.ts';
 import { planImageLoads, SHARED_LAYERS_LABEL } from './image-load-plan.ts';
-import { ImageLoadProgress, type UnlockSnapshot } from './image-load-progress.ts';
+import type { ImageLoadProgress } from './image-load-progress.ts';
 import { ImageLoads } from './image-loads.ts';
-import { assertUnchanged, openArchive, type ArchiveIdentity, type OpenArchive } from '../archive/open-archive.ts';
-import type { WantedImage } from '../archive/archive-images.ts';
 
 export interface UnlockArchiveOptions {
   readonly path: string;
@@ -18,10 +17,8 @@ export interface UnlockArchiveOptions {
   readonly engine: DockerEngine;
   readonly parallelism: number;
   readonly stallTimeoutMs: number;
-  /** The archive is sound as far as can be told, and the engine begins to get images. */
-  readonly onLoading: () => void;
-  /** Told once when loading begins; the function gives the present state whenever it is called. */
-  readonly onProgress: (read: () => UnlockSnapshot) => void;
+  /** Planned here, when the archive is sound as far as can be told and the engine begins to get images. */
+  readonly progress: ImageLoadProgress;
   readonly signal: AbortSignal;
 }
 
@@ -37,109 +34,80 @@ export interface UnlockedImage {
 }
 
 /**
- * Brings every image of an archive into the engine. What is there already is not sent.
+ * Brings every image of an archive into the engine. What the engine has already is not sent.
  *
  * @throws LoaderError `archive_...` before the engine hears anything of an archive that is broken at its ends, in its
  * headers or in its JSON; of a layer, before its image is complete; and `engine_...`
  */
 export async function unlockArchive(options: UnlockArchiveOptions): Promise<UnlockedArchive> {
-  const { path, aesKey } = options;
-  const archive = await openArchive(path, aesKey);
+  await using archive = await openArchive(options.path, options.aesKey);
   try {
     const images = await loadImages(archive, options);
-    await assertUnchanged(path, archive.identity);
+    await archive.assertUnchanged();
     return { identity: archive.identity, images };
   } catch (error) {
-    // What looks broken may have been overwritten under our hands.
-    const isCut = error instanceof EndOfFileError;
-    if (isCut || hasErrorCode(error, 'archive_invalid')) await assertUnchanged(path, archive.identity);
-    if (isCut) throw archiveError('its file was cut while it was read', { cause: error });
-    throw error;
-  } finally {
-    await archive.close();
+    throw await archive.explain(error);
   }
 }
 
 async function loadImages(archive: OpenArchive, options: UnlockArchiveOptions): Promise<UnlockedImage[]> {
   const { engine, signal } = options;
-  // The index first: the engine hears nothing of an archive that can't be read.
+  // The index comes first: the engine hears nothing of an archive that can't be read.
   const images = archive.compression === 'none' ? await readArchiveIndex(archive.reader, signal) : undefined;
   await engine.connect(signal);
   const traits = await engine.traits(signal);
-  if (images === undefined) return await loadWhole(archive, traits, options);
+  if (images === undefined) return await assertPresent(await loadStream(archive, options), traits, options);
 
-  const missing: ArchiveImage[] = [];
-  for (const image of images) {
-    // By manifest, one can't tell whether an image that is there is of this release.
-    const isThere =
-      !traits.identifiesByManifest && (await findImage(engine, wantedImage(image), traits, signal)) !== undefined;
-    if (!isThere) missing.push(image);
-  }
+  const missing = await findMissing(images, traits, options);
   if (missing.length > 0) {
-    options.onLoading();
-    await loadMissing(missing, images.length, archive, traits, options);
+    const chainIds = chainIdsOf((await readEngineImages(engine, signal)).values());
+    const loads = planImageLoads(missing, { chainIds, needsEveryLayer: traits.needsEveryLayer });
+    options.progress.plan(loads, { total: images.length, present: images.length - missing.length });
+    await new ImageLoads({ ...options, archive: archive.reader, traits }).run(loads);
   }
   await removeSharedLayers(engine, signal);
-  return await assertPresent(images.map(wantedImage), traits, options);
+  return await assertPresent(images.map(toWantedImage), traits, options);
 }
 
-async function loadMissing(
-  missing: readonly ArchiveImage[],
-  imagesTotal: number,
-  archive: OpenArchive,
+async function findMissing(
+  images: readonly ArchiveImage[],
   traits: EngineTraits,
-  options: UnlockArchiveOptions,
-): Promise<void> {
-  const { engine, signal } = options;
-  const chainIds = chainIdsOf((await readEngineImages(engine, signal)).values());
-  const loads = planImageLoads(missing, { chainIds, needsEveryLayer: traits.needsEveryLayer });
-  const progress = new ImageLoadProgress(loads, imagesTotal, imagesTotal - missing.length);
-  options.onProgress(() => progress.snapshot());
-  await new ImageLoads({ ...options, archive: archive.reader, traits, progress }).run(loads);
+  { engine, signal }: UnlockArchiveOptions,
+): Promise<readonly ArchiveImage[]> {
+  // A manifest does not tell whether an image that is there is of this release.
+  if (traits.identifiesByManifest) return images;
+  const missing: ArchiveImage[] = [];
+  for (const image of images) {
+    if ((await findImage(engine, toWantedImage(image), traits, signal)) === undefined) missing.push(image);
+  }
+  return missing;
 }
 
-/** Images of ours that held layers for others have done their work, and so have those of runs that did not end. */
+/** Removes the Loader's own images that held layers for others, also those of an unlock that did not end. */
 async function removeSharedLayers(engine: DockerEngine, signal: AbortSignal): Promise<void> {
   for (const id of await engine.listImages(signal, SHARED_LAYERS_LABEL)) {
     try {
       await engine.removeImage(id, signal);
     } catch (error) {
-      // Somebody has made a container of it, or so: the layers are kept then, which harms nobody.
+      // A container probably uses it. The layers then stay, which does no harm.
       if (!hasErrorCode(error, 'engine_error')) throw error;
     }
   }
 }
 
-async function loadWhole(
-  archive: OpenArchive,
-  traits: EngineTraits,
-  options: UnlockArchiveOptions,
-): Promise<UnlockedImage[]> {
-  const { engine, stallTimeoutMs, signal } = options;
-  const whole = new ArchiveStream(archive);
-  const bytesTotal = archive.reader.plaintextLength;
-  let bytesDone = 0;
-  options.onLoading();
-  options.onProgress(() => ({
-    bytesDone,
-    bytesTotal,
-    imagesDone: 0,
-    imagesTotal: whole.images.length,
-    currentImages: ['all images of the compressed archive'],
-    fraction: bytesDone / bytesTotal / 2,
-  }));
-  const onBytes = (length: number) => {
-    bytesDone += length;
-  };
-  await feedEngine(
-    engine,
-    (control) => ({
-      length: undefined,
-      chunks: whole.chunks({ onBytes, onEnd: control.commit, signal: control.signal }),
-    }),
-    { stallTimeoutMs, signal, onLayerProgress: () => undefined },
-  );
-  return await assertPresent(whole.images, traits, options);
+/** Sends the tar of a compressed archive in one piece, and returns the images that it holds. */
+async function loadStream(archive: OpenArchive, options: UnlockArchiveOptions): Promise<readonly WantedImage[]> {
+  const stream = new ArchiveStream(archive);
+  options.progress.planStream(stream, archive.reader.plaintextLength);
+  using feed = new EngineFeed(options);
+  await feed.send({ length: undefined, chunks: streamBody(stream, feed) }, () => undefined);
+  return stream.images;
+}
+
+async function* streamBody(stream: ArchiveStream, feed: EngineFeed): AsyncGenerator<Buffer, void, undefined> {
+  yield* stream.body(feed.signal);
+  feed.commit();
+  yield* stream.end;
 }
 
 async function assertPresent(
@@ -159,8 +127,4 @@ async function assertPresent(
     loaded.push({ id, tags: image.tags });
   }
   return loaded;
-}
-
-function wantedImage({ config, tags }: ArchiveImage): WantedImage {
-  return { id: config.id, tags, diffIds: config.diffIds };
 }

@@ -1,9 +1,11 @@
 import { setPriority } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
+import { happens } from '../async/abort.ts';
 import { DockerEngine } from '../docker/docker-engine.ts';
 import { asLoaderError, LoaderError, toError } from '../errors.ts';
+import { ImageLoadProgress } from './image-load-progress.ts';
 import { unlockArchive } from './unlock-archive.ts';
-import type { UnlockSnapshot } from './image-load-progress.ts';
 import type { UnlockJob, ThreadMessage, ThreadOrder } from './unlock-worker.ts';
 
 /**
@@ -13,7 +15,7 @@ import type { UnlockJob, ThreadMessage, ThreadOrder } from './unlock-worker.ts';
 
 /** Between two reports of progress, in ms. */
 const REPORT_EVERY_MS = 100;
-/** Of this thread alone, on Linux: the engine, the containers and our own event loop come first. */
+/** Of this thread alone, on Linux: the engine, the containers and the Loader's own event loop come first. */
 const NICENESS = 15;
 
 async function main(port: MessagePort, job: UnlockJob): Promise<void> {
@@ -22,56 +24,55 @@ async function main(port: MessagePort, job: UnlockJob): Promise<void> {
   const key = Promise.withResolvers<Buffer>();
   port.on('message', (order: ThreadOrder) => {
     if (order.kind === 'begin') key.resolve(Buffer.from(order.aesKey));
-    else cancel.abort(toLoaderError(order));
+    else cancel.abort(new LoaderError(order.code, order.message));
   });
-  const report = (message: ThreadMessage) => port.postMessage(message);
   const engine = new DockerEngine({ host: job.dockerHost, timeoutMs: job.engineTimeoutMs });
-  let readProgress: (() => UnlockSnapshot) | undefined;
-  const reportProgress = () => {
-    if (readProgress !== undefined) report({ kind: 'progress', snapshot: readProgress() });
-  };
-  const timer = setInterval(reportProgress, REPORT_EVERY_MS);
+  const progress = new ImageLoadProgress();
+  const over = new AbortController();
+  const reporting = reportRegularly(port, progress, over.signal);
   try {
-    const loaded = await unlockArchive({
-      ...job,
-      aesKey: await key.promise,
-      engine,
-      signal: cancel.signal,
-      onLoading: () => {
-        report({ kind: 'loading' });
-      },
-      onProgress: (read) => {
-        readProgress = read;
-        reportProgress();
-      },
-    });
-    reportProgress();
-    report({ kind: 'loaded', loaded });
+    const aesKey = await key.promise;
+    const loaded = await unlockArchive({ ...job, aesKey, engine, progress, signal: cancel.signal });
+    reportProgress(port, progress);
+    post(port, { kind: 'loaded', loaded });
   } catch (error) {
-    report({ kind: 'failed', ...describeFailure(error) });
+    post(port, { kind: 'failed', ...describeFailure(error) });
   } finally {
-    clearInterval(timer);
+    over.abort();
+    await reporting;
     await engine.close();
     port.close();
   }
+}
+
+/** Reports from the moment on at which it is known what is to be loaded, until `over` aborts. */
+async function reportRegularly(port: MessagePort, progress: ImageLoadProgress, over: AbortSignal): Promise<void> {
+  if (!(await happens(progress.planned, over))) return;
+  while (!over.aborted) {
+    reportProgress(port, progress);
+    await sleep(REPORT_EVERY_MS, undefined, { signal: over }).catch(() => undefined);
+  }
+}
+
+function reportProgress(port: MessagePort, progress: ImageLoadProgress): void {
+  const present = progress.read();
+  if (present !== undefined) post(port, { kind: 'progress', progress: present });
+}
+
+function post(port: MessagePort, message: ThreadMessage): void {
+  port.postMessage(message);
 }
 
 function stepBack(): void {
   try {
     setPriority(0, NICENESS);
   } catch {
-    // A system that forbids even that is one on which all are equal.
+    // Where the system forbids it, all threads are equal.
   }
 }
 
-function toLoaderError({ code, message }: Extract<ThreadOrder, { kind: 'cancel' }>): LoaderError {
-  return new LoaderError(code, message);
-}
-
-/** Errors lose their class and their cause on the way to the other thread; what is logged of them goes as text. */
-function describeFailure(
-  error: unknown,
-): Pick<Extract<ThreadMessage, { kind: 'failed' }>, 'code' | 'message' | 'reason'> {
+/** Errors lose their class and their cause on the way to the other thread. Their causes go as text, for the log. */
+function describeFailure(error: unknown): Omit<Extract<ThreadMessage, { kind: 'failed' }>, 'kind'> {
   const { code, message, cause, stack } = asLoaderError(error);
   return { code, message, reason: cause === undefined ? String(stack) : String(toError(cause).stack) };
 }

@@ -1,11 +1,12 @@
+import { on } from 'node:events';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { archiveError } from '../archive/archive-error.ts';
+import { onAbort } from '../async/abort.ts';
 import type { DockerHost } from '../docker/docker-host.ts';
 import { asLoaderError, LoaderError, systemErrorCode, type ErrorCode } from '../errors.ts';
-import { archiveError } from '../archive/archive-error.ts';
 import type { UnlockedArchive } from './unlock-archive.ts';
-import type { UnlockSnapshot } from './image-load-progress.ts';
-import { abortReason } from '../async/abort.ts';
+import type { UnlockProgress } from './unlock-progress.ts';
 
 /** What a worker thread needs from its start on. */
 export interface UnlockJob {
@@ -22,30 +23,22 @@ export type ThreadOrder =
   | { readonly kind: 'cancel'; readonly code: ErrorCode; readonly message: string };
 
 export type ThreadMessage =
-  | { readonly kind: 'loading' }
-  | { readonly kind: 'progress'; readonly snapshot: UnlockSnapshot }
+  | { readonly kind: 'progress'; readonly progress: UnlockProgress }
   | { readonly kind: 'loaded'; readonly loaded: UnlockedArchive }
   | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string; readonly reason: string };
 
-export interface UnlockWorkerListener {
-  /** The archive is sound as far as can be told, and the engine begins to get images. */
-  readonly onLoading: () => void;
-  readonly onProgress: (snapshot: UnlockSnapshot) => void;
-}
-
-/** The extension that this very file has: .ts as it stands in src, .js as it is built. */
+/** This file is .ts in src and .js where it was built; so is the thread's. */
 const THREAD = new URL(`./unlock-thread${path.extname(import.meta.url)}`, import.meta.url);
-/** No archive that keeps within its limits needs more; the process lives on when one does. */
+/** No archive that keeps within its limits needs more; the process survives one that does. */
 const MAX_HEAP_MIB = 256;
 
 /**
- * A thread that reads, decrypts, checks and sends the archive, so that the event loop stays free for everybody else. It
- * starts when it is made: make it early.
+ * The binary-split unlock worker: a thread that reads, decrypts, checks and sends the archive, so that the event loop
+ * stays free. The thread starts when this object is made: make it early. Its disposal terminates the thread.
  */
-export class UnlockWorker {
+export class UnlockWorker implements AsyncDisposable {
   readonly #worker: Worker;
-  /** Never fails. From the start on, since the thread may die before it is given anything to do. */
-  readonly #exited: Promise<void>;
+  #hasExited = false;
   #failure: LoaderError | undefined;
 
   constructor(job: UnlockJob) {
@@ -53,47 +46,51 @@ export class UnlockWorker {
       workerData: job,
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MIB },
     });
-    this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
-    this.#worker.once('error', (error) => {
-      this.#failure = toThreadError(error);
-    });
+    // From the start on, since the thread may die before it is given anything to do.
+    this.#worker.once('exit', () => (this.#hasExited = true));
+    this.#worker.once('error', (error) => (this.#failure = toThreadError(error)));
   }
 
   /**
-   * Loads the archive. When `signal` aborts, it returns as soon as nothing is sent any more.
+   * Loads the archive and returns what it has loaded. It yields its progress from the moment on at which the engine begins
+   * to get images. When `signal` aborts, it fails as soon as nothing is sent any more.
    *
    * @throws LoaderError of unlockArchive, or the reason of the signal
    */
-  async load(aesKey: Buffer, listener: UnlockWorkerListener, signal: AbortSignal): Promise<UnlockedArchive> {
+  async *unlock(aesKey: Buffer, signal: AbortSignal): AsyncGenerator<UnlockProgress, UnlockedArchive, undefined> {
     signal.throwIfAborted();
-    const worker = this.#worker;
-    const { promise, resolve, reject } = Promise.withResolvers<UnlockedArchive>();
-    worker.on('message', (message: ThreadMessage) => {
-      if (message.kind === 'loading') listener.onLoading();
-      else if (message.kind === 'progress') listener.onProgress(message.snapshot);
-      else if (message.kind === 'loaded') resolve(message.loaded);
-      else reject(new LoaderError(message.code, message.message, { cause: new Error(message.reason) }));
-    });
-    void this.#exited.then(() => reject(this.#failure ?? new Error('the worker thread of the unlock ended early')));
-    const onAbort = () => {
-      const reason = abortReason(signal);
+    if (this.#hasExited) throw this.#endedEarly();
+    const messages = on(this.#worker, 'message', { close: ['exit'] }) as AsyncIterable<[ThreadMessage]>;
+    using _cancel = onAbort(signal, (reason) => {
       const code = reason instanceof LoaderError ? reason.code : 'unlock_cancelled';
       this.#order({ kind: 'cancel', code, message: reason.message });
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
+    });
+    this.#order({ kind: 'begin', aesKey });
     try {
-      this.#order({ kind: 'begin', aesKey });
-      return await promise;
-    } finally {
-      // It has said its last word, when nothing was under way any more.
-      await this.terminate();
-      signal.removeEventListener('abort', onAbort);
+      for await (const [message] of messages) {
+        if (message.kind === 'loaded') return message.loaded;
+        if (message.kind === 'failed') {
+          throw new LoaderError(message.code, message.message, { cause: new Error(message.reason) });
+        }
+        yield message.progress;
+      }
+    } catch (error) {
+      throw this.#failure ?? error;
     }
+    throw this.#endedEarly();
   }
 
   /** Ends the thread at once, whatever it does. Connections to the engine break. */
   async terminate(): Promise<void> {
     await this.#worker.terminate();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.terminate();
+  }
+
+  #endedEarly(): Error {
+    return this.#failure ?? new Error('the worker thread of the unlock ended early');
   }
 
   #order(order: ThreadOrder): void {
@@ -102,7 +99,8 @@ export class UnlockWorker {
 }
 
 function toThreadError(error: unknown): LoaderError {
-  if (systemErrorCode(error) === 'ERR_WORKER_OUT_OF_MEMORY')
-    return archiveError('it needs more memory than any good one');
+  if (systemErrorCode(error) === 'ERR_WORKER_OUT_OF_MEMORY') {
+    return archiveError('it needs more memory than a good one does');
+  }
   return asLoaderError(error);
 }

@@ -1,23 +1,23 @@
+import { isSameArchive, readArchiveIdentity } from '../archive/archive-identity.ts';
 import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import { hasErrorCode } from '../errors.ts';
 import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
 import { findImage } from '../binary-split/engine-images.ts';
-import { isSameArchive, readArchiveIdentity } from '../archive/open-archive.ts';
 import type { Receipt } from './receipt.ts';
 
 export interface PresenceOptions {
-  readonly engine: DockerEngine;
-  readonly receipt: Receipt;
+  readonly engine: Pick<DockerEngine, 'inspectImage' | 'listImages'>;
+  readonly receipt: Pick<Receipt, 'read'>;
   readonly archivePath: string;
-  /** Repositories whose `:apiVersion` must be there; where there are none, the receipt tells. */
+  /** Repositories whose `:apiVersion` the engine must have. Where none are named, the receipt tells. */
   readonly serviceImages: readonly string[];
   readonly apiVersion: string;
 }
 
-/** A receipt has the engine's own IDs, of whatever kind these are. */
+/** A receipt has the engine's own IDs, whatever they are digests of. */
 const BY_ID: EngineTraits = { needsEveryLayer: false, identifiesByManifest: false };
 
-/** Tells whether the release is loaded already, without the archive's key. */
+/** Tells without the archive's key whether the release is loaded already. */
 export class Presence {
   readonly #options: PresenceOptions;
 
@@ -35,12 +35,12 @@ export class Presence {
     }
     const loaded = await receipt.read();
     if (loaded === undefined) return serviceImages.length > 0;
-    // Another release may have the same tags.
+    // The images of another release may have the same tags.
     if (!(await this.#isOfThisArchive(loaded))) return false;
     return serviceImages.length > 0 || (await this.#isWhole(loaded, signal));
   }
 
-  /** A receipt that no archive contradicts counts: many remove the archive when it is loaded. */
+  /** A receipt counts also where there is no archive: many users remove the archive when it is loaded. */
   async #isOfThisArchive({ identity }: UnlockedArchive): Promise<boolean> {
     try {
       return isSameArchive(identity, await readArchiveIdentity(this.#options.archivePath));

@@ -9,7 +9,7 @@ const FILE_NAME = 'unlock-receipt.json';
 const VERSION = 1;
 const MAX_LENGTH = 4 * 1024 * 1024;
 
-/** What the last unlock brought into the engine, on disk: so that the next start knows without the archive's key. */
+/** What the last unlock brought into the engine. It is on disk, so that the next start knows it without the archive's key. */
 export class Receipt {
   readonly #folder: string;
 
@@ -18,7 +18,7 @@ export class Receipt {
     this.#folder = folder;
   }
 
-  /** Undefined when there is none that can be read: then the unlock is done once more. */
+  /** Undefined when no receipt can be read: the unlock is then done once more. */
   async read(): Promise<UnlockedArchive | undefined> {
     try {
       const text = await readSmallFile(this.#path, MAX_LENGTH);
@@ -31,7 +31,7 @@ export class Receipt {
   /** Writes it whole or not at all. @throws Error of the file system */
   async write(loaded: UnlockedArchive): Promise<void> {
     await makeFolder(this.#folder);
-    // Of one name, so that what a killed Loader left behind is found.
+    // It always has the same name, so that the next write finds and removes what a killed Loader left.
     const partPath = path.join(this.#folder, `.${FILE_NAME}.part`);
     await rm(partPath, { force: true });
     await using file = await DraftFile.create(partPath);

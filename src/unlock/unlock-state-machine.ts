@@ -1,3 +1,4 @@
+import type { Changes } from '../async/changes.ts';
 import type { LoaderError } from '../errors.ts';
 
 /** From each state, those that may follow. The names are the original's: clients poll for them. */
@@ -13,57 +14,64 @@ const TRANSITIONS = {
 
 export type UnlockState = keyof typeof TRANSITIONS;
 
-/** One run of the unlock. When it has ended, what it still reports is ignored. */
-export interface UnlockClaim {
+/**
+ * The right to change the state, which one unlock at a time has. The claim ends when the unlock is ready or has failed, or
+ * by its disposal, which leaves the state as it is. What is called after its end is ignored.
+ */
+export interface UnlockClaim extends Disposable {
+  /** Of the machine. */
+  readonly state: UnlockState;
   /** @throws Error for a transition that is not in the table: a fault of the Loader */
-  advance(state: Exclude<UnlockState, 'idle' | 'authenticating' | 'error'>): void;
+  advance(state: Exclude<UnlockState, 'idle' | 'error'>): void;
+  /** @throws Error where an unlock can't fail, since it has not begun: a fault of the Loader */
   fail(error: LoaderError): void;
 }
 
-/** The state of the unlock. It changes in one synchronous step each, so that no two runs can begin. */
+/** The state of the unlock, locked by its claim. It changes in one synchronous step each. */
 export class UnlockStateMachine {
-  readonly #onChange: () => void;
+  readonly #changes: Pick<Changes, 'announce'>;
   #state: UnlockState = 'idle';
   #error: LoaderError | undefined;
-  #run: UnlockClaim | undefined;
+  #claim: UnlockClaim | undefined;
 
-  /** `onChange` is called after each change. */
-  constructor(onChange: () => void = () => undefined) {
-    this.#onChange = onChange;
+  /** `changes` is announced after each change. */
+  constructor(changes: Pick<Changes, 'announce'>) {
+    this.#changes = changes;
   }
 
   get state(): UnlockState {
     return this.#state;
   }
 
-  /** Of the last run, when it failed; it stands until the next one begins. */
+  /** Of the last unlock, when it failed. It stands until the next one begins or all images are found. */
   get error(): LoaderError | undefined {
     return this.#error;
   }
 
-  get isRunning(): boolean {
-    return this.#run !== undefined;
+  get isClaimed(): boolean {
+    return this.#claim !== undefined;
   }
 
-  /** Begins a run. Undefined while another one is under way. */
+  /** Undefined while another unlock has the claim. */
   claim(): UnlockClaim | undefined {
-    if (this.#run !== undefined) return undefined;
-    const run: UnlockClaim = {
+    if (this.#claim !== undefined) return undefined;
+    const state = () => this.#state;
+    const claim: UnlockClaim = {
+      get state() {
+        return state();
+      },
       advance: (state) => {
-        if (this.#run === run) this.#enter(state);
+        if (this.#claim === claim) this.#enter(state);
       },
       fail: (error) => {
-        if (this.#run === run) this.#enter('error', error);
+        if (this.#claim === claim) this.#enter('error', error);
+      },
+      [Symbol.dispose]: () => {
+        if (this.#claim === claim) this.#claim = undefined;
       },
     };
-    this.#run = run;
-    this.#enter('authenticating');
-    return run;
-  }
-
-  /** Everything is there already, without a run. */
-  becomeReady(): void {
-    if (this.#run === undefined && this.#state !== 'ready') this.#enter('ready');
+    this.#claim = claim;
+    return claim;
   }
 
   #enter(state: UnlockState, error?: LoaderError): void {
@@ -71,7 +79,7 @@ export class UnlockStateMachine {
     if (!allowed.includes(state)) throw new Error(`the unlock can't go from ${this.#state} to ${state}`);
     this.#state = state;
     this.#error = error;
-    if (state === 'ready' || state === 'error') this.#run = undefined;
-    this.#onChange();
+    if (state === 'ready' || state === 'error') this.#claim = undefined;
+    this.#changes.announce();
   }
 }

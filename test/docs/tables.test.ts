@@ -14,7 +14,7 @@ import { createProviders } from '../../src/providers/providers.ts';
 import { createServices, type Services } from '../../src/services.ts';
 import type { Schedule } from '../../src/tasks/schedule.ts';
 import { TASK_STATUSES, type Task } from '../../src/tasks/task.ts';
-import { ProgressMeter } from '../../src/unlock/unlock-progress.ts';
+import { ProgressMeter } from '../../src/binary-split/unlock-progress.ts';
 import { registeredRoutes } from '../support/registered-routes.ts';
 import { codeOf, Document, readProjectFile, ROOT } from './documents.ts';
 
@@ -168,9 +168,8 @@ describe('docs/http-api.md', () => {
   it('has the fields of the status of the unlock', async () => {
     const status = (await (await fetch(`${url}/unlock/status`)).json()) as object;
     assert.deepEqual(fieldsOf("The unlock's status", 0), Object.keys(status));
-    const meter = new ProgressMeter();
-    meter.take({ bytesDone: 1, bytesTotal: 2, imagesDone: 0, imagesTotal: 1, currentImages: [], fraction: 0.5 });
-    assert.deepEqual(fieldsOf("The unlock's status", 1), Object.keys(meter.read(false) ?? {}));
+    const counts = { bytesDone: 1, bytesTotal: 2, imagesDone: 0, imagesTotal: 1, currentImages: [] };
+    assert.deepEqual(fieldsOf("The unlock's status", 1), Object.keys(new ProgressMeter().measure(counts, 0.5)));
   });
 
   it('has the fields of tasks, lines and schedules', () => {

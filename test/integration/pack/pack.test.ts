@@ -136,7 +136,7 @@ async function readIndex() {
   try {
     return await readArchiveIndex(archive.reader, new AbortController().signal);
   } finally {
-    await archive.close();
+    await archive[Symbol.asyncDispose]();
   }
 }
 
@@ -271,7 +271,7 @@ describe('loader pack, of a tar', () => {
       saveImages([makeImage({ tags: ['evil\u001b[2J:1'], layers: [base] })]),
     );
     assert.equal(code, 1);
-    assert.match(stderr, /a tag that is none of Docker/);
+    assert.match(stderr, /a tag that Docker does not allow/);
     assert.ok(!`${stdout}${stderr}`.includes('\u001b'));
   });
 

@@ -7,7 +7,7 @@ import { after, before, describe, it } from 'node:test';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
 import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
-import { chainIds, readArchiveIndex, type ArchiveImage } from '../../../src/archive/archive-index.ts';
+import { readArchiveIndex, type ArchiveImage } from '../../../src/archive/archive-index.ts';
 import {
   archiveEntries,
   makeImage,
@@ -278,38 +278,6 @@ describe('an archive is refused', () => {
     await readArchiveIndex(reader, NEVER);
     assert.ok(reads > 2 * readsUntilThen, 'it read on');
   });
-});
-
-describe('chain IDs', () => {
-  const [a, b, c] = ['a', 'b', 'c'].map((letter) => `sha256:${letter.repeat(64)}`) as [string, string, string];
-
-  it('are as the image-spec says: the first is the diff ID, each other the digest of the one below, a space and it', () => {
-    // By: printf 'sha256:aaa... sha256:bbb...' | sha256sum, and so on.
-    assert.deepEqual(chainIds([a, b, c]), [
-      a,
-      'sha256:ccd722928bd92476ba1745586fed6e45a102504185ad88cd89e01ff116fd146c',
-      'sha256:c1377126441fb2f5ec2c21ae2a60255331d639e830f0ee1b40a36e52d4c40588',
-    ]);
-  });
-
-  it('are those of a known image', () => {
-    const layers = [
-      'sha256:8d3ac3489996423f53d6087c81180006263b79f206d3fdec9e66f0e27ceb8759',
-      'sha256:8d3ac3489996423f53d6087c81180006263b79f206d3fdec9e66f0e27ceb8759',
-    ];
-    assert.deepEqual(chainIds(layers), [
-      layers[0],
-      'sha256:131b91b19b47ec50df80c734e95ff6a6d99aded4f60ef6c016271b5ad0e601f8',
-    ]);
-  });
-
-  it('depend on all that is below, and on its order', () => {
-    assert.notEqual(chainIds([a, b]).at(-1), chainIds([b, a]).at(-1));
-    assert.notEqual(chainIds([a, a]).at(-1), chainIds([a]).at(-1));
-    assert.deepEqual(chainIds([a, b]), chainIds([a, b, c]).slice(0, 2));
-  });
-
-  it('of no layers are none', () => assert.deepEqual(chainIds([]), []));
 });
 
 function sha256(content: Buffer): string {

@@ -36,7 +36,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
-  await archive?.close();
+  await archive?.[Symbol.asyncDispose]();
   archive = undefined;
   await rm(folder, { recursive: true, force: true });
 });
@@ -44,7 +44,7 @@ afterEach(async () => {
 async function seal(compressed: Buffer): Promise<OpenArchive> {
   const name = path.join(folder, 'images.enc');
   await writeFile(name, encryptBuffer(compressed, KEY));
-  await archive?.close();
+  await archive?.[Symbol.asyncDispose]();
   archive = await openArchive(name, KEY);
   return archive;
 }
@@ -58,30 +58,25 @@ function alignedEntries(): Buffer {
 }
 
 interface Taken {
+  /** What the engine would get. */
   readonly tar: Buffer;
   readonly error: (Error & { code?: string }) | undefined;
-  /** Bytes of the compressed archive that were told. */
-  readonly told: number;
   readonly whole: ArchiveStream;
 }
 
 async function take(compressed: Buffer, signal = NEVER, onChunk: () => void = () => undefined): Promise<Taken> {
   const whole = new ArchiveStream(await seal(compressed));
   const chunks: Buffer[] = [];
-  let told = 0;
   let error: Error | undefined;
-  const onBytes = (length: number) => {
-    told += length;
-  };
   try {
-    for await (const chunk of whole.chunks({ onBytes, onEnd: () => undefined, signal })) {
+    for await (const chunk of whole.body(signal)) {
       chunks.push(Buffer.from(chunk));
       onChunk();
     }
   } catch (thrown) {
     error = thrown as Error;
   }
-  return { tar: Buffer.concat(chunks), error, told, whole };
+  return { tar: Buffer.concat([...chunks, ...whole.end]), error, whole };
 }
 
 /** It failed as a broken archive, and an engine that got this much knows that it is not whole. */
@@ -89,29 +84,33 @@ function assertWithheld({ tar: taken, error, whole }: Taken, original: Buffer, a
   assert.deepEqual([error?.name, error?.code], [INVALID.name, INVALID.code], `${about} ${String(error?.stack)}`);
   const end = original.length - TAR_END.length;
   assert.ok(taken.length <= end + 511, `${about}: a block of the end mark was sent`);
-  assert.deepEqual(whole.images, []);
+  assert.deepEqual([whole.images, whole.end], [[], []]);
 }
 
 describe('an archive that is compressed as a whole', () => {
   for (const [name, compress] of COMPRESSORS) {
     it(`streams by as the tar that it is, and then tells its images (${name})`, async () => {
       const compressed = compress(tar);
-      const { tar: taken, error, told, whole } = await take(compressed);
+      const { tar: taken, error, whole } = await take(compressed);
       assert.equal(error, undefined);
       assert.ok(taken.equals(tar));
-      assert.equal(told, compressed.length);
+      assert.equal(whole.bytesRead, compressed.length);
       assert.deepEqual(
         whole.images,
         images.map(({ id, tags, diffIds }) => ({ id, tags, diffIds })),
       );
     });
 
-    it(`tells no images before all of it has streamed by (${name})`, async () => {
+    it(`tells neither its images nor its end before all of it has streamed by (${name})`, async () => {
       const whole = new ArchiveStream(await seal(compress(tar)));
-      for await (const chunk of whole.chunks({ onBytes: () => undefined, onEnd: () => undefined, signal: NEVER })) {
-        if (chunk.length > 0) assert.deepEqual(whole.images, []);
-        break;
+      let length = 0;
+      for await (const chunk of whole.body(NEVER)) {
+        length += chunk.length;
+        assert.deepEqual([whole.images, whole.end], [[], []]);
       }
+      assert.ok(length > 0 && length <= tar.length - TAR_END.length);
+      assert.equal(whole.images.length, images.length);
+      assert.equal(length + whole.end.reduce((sum, chunk) => sum + chunk.length, 0), tar.length);
     });
 
     it(`may be padded behind its end mark, of which not more is sent on than a bit (${name})`, async () => {
@@ -201,14 +200,10 @@ describe('an archive that is compressed as a whole', () => {
 
     it(`may be left early, and its file can be closed then (${name})`, async () => {
       const open = await seal(compress(tar));
-      const chunks = new ArchiveStream(open).chunks({
-        onBytes: () => undefined,
-        onEnd: () => undefined,
-        signal: NEVER,
-      });
+      const chunks = new ArchiveStream(open).body(NEVER);
       await chunks.next();
       await chunks.return();
-      await open.close();
+      await open[Symbol.asyncDispose]();
       archive = undefined;
     });
   }
@@ -216,11 +211,7 @@ describe('an archive that is compressed as a whole', () => {
   it('fails with EndOfFileError when its file ends early', async () => {
     const open = await seal(gzipSync(tar));
     await writeFile(path.join(folder, 'images.enc'), '');
-    const chunks = new ArchiveStream(open).chunks({
-      onBytes: () => undefined,
-      onEnd: () => undefined,
-      signal: NEVER,
-    });
+    const chunks = new ArchiveStream(open).body(NEVER);
     await assert.rejects(Array.fromAsync(chunks), { name: 'EndOfFileError' });
   });
 });

@@ -1,13 +1,19 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { describe, it } from 'node:test';
+import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, describe, it } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { releaseChunk } from '../../../src/files/release-chunk.ts';
 import type { ArchiveLayer } from '../../../src/archive/archive-index.ts';
 import { compressionOf } from '../../../src/archive/compression.ts';
-import { LayerVerifier } from '../../../src/archive/layer-verifier.ts';
+import { LayerVerifier, readLayer } from '../../../src/archive/layer-verifier.ts';
+import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
+import { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
 import { makeLayer, seededBytes } from '../../../lab/images/image-maker.ts';
 
+const KEY = Buffer.alloc(32, 'k');
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
 const plain = makeLayer({ 'model.bin': seededBytes('model', 300_000), zeros: Buffer.alloc(200_000) });
 
@@ -34,17 +40,13 @@ function layerOf({ file, isBlob }: { readonly file: Buffer; readonly isBlob: boo
 
 /** Gives the verifier copies of these bytes and releases each once it was taken, as those who send them do. */
 async function verify(layer: ArchiveLayer, bytes: Buffer, chunkLength = 40_000): Promise<void> {
-  const verifier = new LayerVerifier(layer);
-  try {
-    for (let start = 0; start < bytes.length; start += chunkLength) {
-      const chunk = Buffer.from(new Uint8Array(bytes.subarray(start, start + chunkLength)).buffer);
-      await verifier.take(chunk);
-      releaseChunk(chunk);
-    }
-    await verifier.end();
-  } finally {
-    verifier.close();
+  using verifier = new LayerVerifier(layer);
+  for (let start = 0; start < bytes.length; start += chunkLength) {
+    const chunk = Buffer.from(new Uint8Array(bytes.subarray(start, start + chunkLength)).buffer);
+    await verifier.take(chunk);
+    releaseChunk(chunk);
   }
+  await verifier.end();
 }
 
 function flipped(bytes: Buffer, bit: number): Buffer {
@@ -116,21 +118,21 @@ describe('a layer', () => {
 
 describe('a verifier that decompresses', () => {
   for (const kind of DECOMPRESSED) {
-    it(`does not hang when it is closed early (${kind.name})`, async () => {
+    it(`does not hang when it is disposed of early (${kind.name})`, async () => {
       const layer = layerOf(kind);
-      new LayerVerifier(layer).close();
+      new LayerVerifier(layer)[Symbol.dispose]();
       const verifier = new LayerVerifier(layer);
       await verifier.take(kind.file.subarray(0, 50_000));
-      verifier.close();
+      verifier[Symbol.dispose]();
       await verifier.take(kind.file.subarray(50_000));
       await assert.rejects(verifier.end(), INVALID);
-      verifier.close();
+      verifier[Symbol.dispose]();
     });
 
-    it(`does not hang when it is closed while it takes bytes (${kind.name})`, async () => {
+    it(`does not hang when it is disposed of while it takes bytes (${kind.name})`, async () => {
       const verifier = new LayerVerifier(layerOf(kind));
       const taking = verifier.take(Buffer.from(kind.file));
-      verifier.close();
+      verifier[Symbol.dispose]();
       await taking;
     });
 
@@ -139,7 +141,7 @@ describe('a verifier that decompresses', () => {
       await verifier.take(flipped(kind.file.subarray(0, 1000), 8));
       for (let at = 0; at < 5; at++) await verifier.take(Buffer.from(kind.file.subarray(1000, 2000)));
       await assert.rejects(verifier.end(), { ...INVALID, message: /can't be decompressed/ });
-      verifier.close();
+      verifier[Symbol.dispose]();
     });
 
     it(`takes many chunks and warns of nothing (${kind.name})`, async () => {
@@ -150,6 +152,53 @@ describe('a verifier that decompresses', () => {
       await new Promise((resolve) => setTimeout(resolve, 10));
       process.off('warning', onWarning);
       assert.deepEqual(warnings, []);
+    });
+  }
+});
+
+describe('the file of a layer', () => {
+  let folder = '';
+  before(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), 'loader-layer-'));
+  });
+  after(async () => {
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  /** What is read of a layer until its end or failure, in an archive that holds `file` and `offset` bytes before it. */
+  async function read(layer: ArchiveLayer, file: Buffer): Promise<{ bytes: Buffer; error: unknown }> {
+    const offset = 1000;
+    const plaintext = Buffer.concat([Buffer.alloc(offset), file]);
+    await writeFile(path.join(folder, 'archive'), encryptBuffer(plaintext, KEY));
+    await using handle = await open(path.join(folder, 'archive'));
+    const chunks: Buffer[] = [];
+    try {
+      const placed = { ...layer, file: { start: offset, length: layer.file.length } };
+      for await (const chunk of readLayer(new EnvelopeReader(handle, offset + layer.file.length, KEY), placed)) {
+        chunks.push(Buffer.from(chunk));
+        releaseChunk(chunk);
+      }
+      return { bytes: Buffer.concat(chunks), error: undefined };
+    } catch (error) {
+      return { bytes: Buffer.concat(chunks), error };
+    }
+  }
+
+  for (const kind of KINDS) {
+    it(`is read as it is, and may be released chunk by chunk (${kind.name})`, async () => {
+      const { bytes, error } = await read(layerOf(kind), kind.file);
+      assert.equal(error, undefined);
+      assert.ok(bytes.equals(kind.file));
+    });
+
+    it(`ends with a failure when it is wrong (${kind.name})`, async () => {
+      const { error } = await read(layerOf(kind), flipped(kind.file, 8 * kind.file.length - 1));
+      assert.equal((error as { code?: string }).code, 'archive_invalid');
+    });
+
+    it(`ends with a failure when the archive's file ends early (${kind.name})`, async () => {
+      const { error } = await read(layerOf(kind), kind.file.subarray(0, -1000));
+      assert.equal((error as Error).name, 'EndOfFileError');
     });
   }
 });

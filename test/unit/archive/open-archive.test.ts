@@ -1,23 +1,17 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
-import { mkdir, mkdtemp, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
-import { LoaderError } from '../../../src/errors.ts';
+import { archiveError } from '../../../src/archive/archive-error.ts';
+import { hasErrorCode, LoaderError } from '../../../src/errors.ts';
+import { EndOfFileError } from '../../../src/files/file-chunks.ts';
 import { preflightEnvelope } from '../../../src/security/envelope.ts';
 import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
-import {
-  archiveExists,
-  assertUnchanged,
-  isSameArchive,
-  openArchive,
-  readArchiveIdentity,
-  type ArchiveIdentity,
-  type OpenArchive,
-} from '../../../src/archive/open-archive.ts';
+import { openArchive, type OpenArchive } from '../../../src/archive/open-archive.ts';
 import { makeImage, makeLayer, saveImages } from '../../../lab/images/image-maker.ts';
 import { tarArchive } from '../../../lab/images/tar-entry.ts';
 
@@ -27,7 +21,6 @@ const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
 const KEY_WRONG = { name: 'LoaderError', code: 'archive_key_wrong' };
 const NOT_FOUND = { name: 'LoaderError', code: 'archive_not_found' };
 const UNREADABLE = { name: 'LoaderError', code: 'archive_unreadable' };
-const CHANGED = { name: 'LoaderError', code: 'archive_changed' };
 
 const tar = saveImages([makeImage({ tags: ['azaion/api:1'], layers: [makeLayer({ a: 'A' })] })]);
 const envelope = encryptBuffer(tar, KEY, IV);
@@ -51,12 +44,8 @@ async function openBytes(bytes: Buffer, key: Buffer = KEY): Promise<OpenArchive>
 
 /** Opens the archive of this plaintext, hands it to `look`, and closes it. */
 async function withOpen(plaintext: Buffer, look: (open: OpenArchive) => Promise<void> | void): Promise<void> {
-  const open = await openBytes(encryptBuffer(plaintext, KEY));
-  try {
-    await look(open);
-  } finally {
-    await open.close();
-  }
+  await using open = await openBytes(encryptBuffer(plaintext, KEY));
+  await look(open);
 }
 
 function flipped(bytes: Buffer, index: number, bits = 1): Buffer {
@@ -98,7 +87,7 @@ describe('opening an archive', () => {
   it('follows a symbolic link', async () => {
     await writeFile(path.join(folder, 'real'), envelope);
     await symlink('real', archive);
-    await (await openArchive(archive, KEY)).close();
+    await (await openArchive(archive, KEY))[Symbol.asyncDispose]();
   });
 
   it('fails when there is none, or its folder is none', async () => {
@@ -219,77 +208,41 @@ describe('a broken archive', () => {
   });
 });
 
-describe('the identity of an archive', () => {
-  let identity: ArchiveIdentity;
+describe('a failure while an archive is read', () => {
+  let open: OpenArchive;
   beforeEach(async () => {
-    await writeFile(archive, envelope);
-    identity = await readArchiveIdentity(archive);
+    open = await openBytes(envelope);
+  });
+  afterEach(async () => {
+    await open[Symbol.asyncDispose]();
   });
 
-  it('is length, time and IV, without the key', async () => {
-    assert.deepEqual(identity, { length: envelope.length, modifiedNs: identity.modifiedNs, iv: IV.toString('hex') });
-    assert.match(identity.modifiedNs, /^\d{19}$/);
-    const open = await openArchive(archive, KEY);
-    assert.deepEqual(open.identity, identity);
-    await open.close();
+  const cut = new EndOfFileError();
+  const broken = archiveError('a layer in it is wrong');
+
+  it('is told as it is when the archive is what it was', async () => {
+    assert.equal(await open.explain(broken), broken);
   });
 
-  it('is that of a file that is shorter than an IV too', async () => {
-    await writeFile(archive, 'abc');
-    const { length, iv } = await readArchiveIdentity(archive);
-    assert.deepEqual([length, iv], [3, '616263']);
+  it('is a fault of the archive when its file ended early', async () => {
+    const told = async () => {
+      throw await open.explain(cut);
+    };
+    await assert.rejects(told, { ...INVALID, cause: cut, message: /its file was cut while it was read/ });
   });
 
-  it('is the same only when all of it is', () => {
-    assert.ok(isSameArchive(identity, { ...identity }));
-    assert.ok(!isSameArchive(identity, { ...identity, length: identity.length + 16 }));
-    assert.ok(!isSameArchive(identity, { ...identity, modifiedNs: `${identity.modifiedNs}0` }));
-    assert.ok(!isSameArchive(identity, { ...identity, iv: 'ff'.repeat(16) }));
-  });
-
-  it('stands while nothing happens to it, even when it is renamed and put back', async () => {
-    await assertUnchanged(archive, identity);
-    await rename(archive, `${archive}.old`);
-    await assert.rejects(assertUnchanged(archive, identity), CHANGED);
-    await rename(`${archive}.old`, archive);
-    await assertUnchanged(archive, identity);
-  });
-
-  it('does not stand when the archive is replaced, cut, touched or removed', async () => {
-    const modified = new Date(Number(identity.modifiedNs) / 1e6);
-    // Of the same length and, as far as that can be set, of the same time.
-    await writeFile(archive, encryptBuffer(tar, KEY));
-    await utimes(archive, modified, modified);
-    await assert.rejects(assertUnchanged(archive, identity), CHANGED);
-    await writeFile(archive, envelope.subarray(0, 1000));
-    await assert.rejects(assertUnchanged(archive, identity), CHANGED);
-    await writeFile(archive, envelope);
-    await utimes(archive, 1, 1);
-    await assert.rejects(assertUnchanged(archive, identity), CHANGED);
+  it('is told as a change when the archive was cut, replaced or removed meanwhile', async () => {
+    await truncate(archive, 1024);
+    for (const error of [cut, broken]) assert.ok(hasErrorCode(await open.explain(error), 'archive_changed'));
     await rm(archive);
-    await assert.rejects(assertUnchanged(archive, identity), CHANGED);
+    for (const error of [cut, broken]) assert.ok(hasErrorCode(await open.explain(error), 'archive_changed'));
   });
 
-  it('is not said to have changed when it can not be read', async () => {
+  it('of another kind stays what it is, whatever became of the archive', async () => {
     await rm(archive);
-    await mkdir(archive);
-    await assert.rejects(readArchiveIdentity(archive), UNREADABLE);
-    await assert.rejects(assertUnchanged(archive, identity), UNREADABLE);
-  });
-});
-
-describe('whether there is an archive', () => {
-  it('is so for a file, and for nothing else', async () => {
-    assert.equal(await archiveExists(archive), false);
-    await assert.rejects(archiveExists(folder), UNREADABLE);
-    await writeFile(archive, '');
-    assert.equal(await archiveExists(archive), true);
-    assert.equal(await archiveExists(path.join(archive, 'below')), false);
-  });
-
-  it('is an error when it can not be told', async () => {
-    await symlink('circle', path.join(folder, 'circle'));
-    await assert.rejects(archiveExists(path.join(folder, 'circle')), UNREADABLE);
+    for (const error of [new Error('x'), new LoaderError('engine_error', 'The Docker engine refused: x')]) {
+      assert.equal(await open.explain(error), error);
+    }
   });
 });
 

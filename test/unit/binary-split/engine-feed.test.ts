@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DockerEngine } from '../../../src/docker/docker-engine.ts';
 import { LoaderError } from '../../../src/errors.ts';
-import { feedEngine, type EngineFeedControl } from '../../../src/binary-split/engine-feed.ts';
+import { EngineFeed } from '../../../src/binary-split/engine-feed.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 
 const STALL_MS = 200;
@@ -50,23 +50,27 @@ async function startEngine(listener: RequestListener): Promise<DockerEngine> {
 
 interface FeedTest {
   readonly engine: DockerEngine;
-  readonly body: (control: EngineFeedControl) => AsyncIterable<Buffer>;
+  readonly body: (feed: EngineFeed) => AsyncIterable<Buffer>;
+  readonly length?: number;
   readonly signal?: AbortSignal;
   readonly stallTimeoutMs?: number;
   readonly onLayerProgress?: (layerId: string, current: number) => void;
 }
 
 async function feed({ engine, body, signal = NEVER, stallTimeoutMs = STALL_MS, ...rest }: FeedTest): Promise<void> {
-  const { onLayerProgress = () => undefined } = rest;
-  await feedEngine(engine, (control) => ({ length: undefined, chunks: body(control) }), {
-    stallTimeoutMs,
-    onLayerProgress,
-    signal,
-  });
+  const { length, onLayerProgress = () => undefined } = rest;
+  using feeding = new EngineFeed({ engine, stallTimeoutMs, signal });
+  await feeding.send({ length, chunks: body(feeding) }, onLayerProgress);
 }
 
 async function* pieces(count: number): AsyncGenerator<Buffer> {
   for (let at = 0; at < count; at++) yield await Promise.resolve(PIECE);
+}
+
+/** Waits as a body does for what is not the engine's business. */
+async function pausing(feeding: EngineFeed, wait: Promise<unknown>): Promise<void> {
+  using _pause = feeding.pause();
+  await wait;
 }
 
 /** Replies when all has come. */
@@ -90,8 +94,7 @@ describe('feeding an engine', () => {
       told = request.headers['content-length'];
       reply(request, response);
     });
-    const options = { stallTimeoutMs: STALL_MS, onLayerProgress: () => undefined, signal: NEVER };
-    await feedEngine(engine, () => ({ length: 2 * PIECE.length, chunks: pieces(2) }), options);
+    await feed({ engine, length: 2 * PIECE.length, body: () => pieces(2) });
     assert.equal(told, String(2 * PIECE.length));
   });
 
@@ -115,7 +118,7 @@ describe('feeding an engine', () => {
         if (!isRefused) reply(request, response);
         else request.once('data', () => response.writeHead(500, { connection: 'close' }).end('{}'));
       });
-      const body = async function* ({ signal }: EngineFeedControl) {
+      const body = async function* ({ signal }: EngineFeed) {
         told = signal;
         yield await Promise.resolve(PIECE);
         assert.equal(signal.aborted, false);
@@ -206,11 +209,11 @@ describe('an engine that stalls', () => {
 });
 
 describe('a pause of the body', () => {
-  it('is not counted against the engine, and gives what was waited for', async () => {
+  it('is not counted against the engine', async () => {
     const engine = await startEngine(reply);
-    const body = async function* ({ pause }: EngineFeedControl) {
+    const body = async function* (feeding: EngineFeed) {
       yield PIECE;
-      assert.equal(await pause(sleep(2 * STALL_MS, 'the base')), 'the base');
+      await pausing(feeding, sleep(2 * STALL_MS));
       yield PIECE;
     };
     await feed({ engine, body });
@@ -219,9 +222,9 @@ describe('a pause of the body', () => {
   it('gives the engine its whole time afterwards, and no more', async () => {
     const engine = await startEngine((request) => request.resume());
     let pausedUntil = 0;
-    const body = async function* ({ pause }: EngineFeedControl) {
+    const body = async function* (feeding: EngineFeed) {
       yield PIECE;
-      await pause(sleep(2 * STALL_MS));
+      await pausing(feeding, sleep(2 * STALL_MS));
       pausedUntil = performance.now();
     };
     await assert.rejects(feed({ engine, body }), STALLED);
@@ -231,9 +234,9 @@ describe('a pause of the body', () => {
   it('that fails is the failure of the load', async () => {
     const engine = await startEngine(reply);
     const failure = new LoaderError('engine_disk_full', 'The disk of the Docker engine is full.');
-    const body = async function* ({ pause }: EngineFeedControl) {
+    const body = async function* (feeding: EngineFeed) {
       yield PIECE;
-      await pause(Promise.reject(failure));
+      await pausing(feeding, Promise.reject(failure));
     };
     await assert.rejects(feed({ engine, body }), failure);
   });
@@ -243,9 +246,9 @@ describe('a pause of the body', () => {
       request.once('data', () => response.write('{"id":"a","progressDetail":{"current":5}}\n'));
       reply(request, response);
     });
-    const body = async function* ({ pause }: EngineFeedControl) {
+    const body = async function* (feeding: EngineFeed) {
       yield PIECE;
-      await pause(sleep(2 * STALL_MS));
+      await pausing(feeding, sleep(2 * STALL_MS));
       yield PIECE;
     };
     await feed({ engine, body });
@@ -256,20 +259,47 @@ describe('a load that is cancelled', () => {
   it('before it begins does not begin', async () => {
     let loads = 0;
     const engine = await startEngine(() => loads++);
-    let isMade = false;
-    const body = () => {
-      isMade = true;
-      return pieces(1);
+    let isTaken = false;
+    const body = async function* () {
+      isTaken = true;
+      yield* pieces(1);
     };
     await assert.rejects(feed({ engine, body, signal: AbortSignal.abort(CANCELLED) }), CANCELLED);
-    assert.deepEqual([isMade, loads], [false, 0]);
+    assert.deepEqual([isTaken, loads], [false, 0]);
+  });
+
+  it('before its body commits does not commit', async () => {
+    const abort = new AbortController();
+    const engine = await startEngine((request) => request.resume());
+    const body = async function* (feeding: EngineFeed) {
+      yield PIECE;
+      abort.abort(CANCELLED);
+      assert.throws(() => feeding.commit(), CANCELLED);
+      await sleep(10);
+      yield PIECE;
+    };
+    await assert.rejects(feed({ engine, body, signal: abort.signal }), CANCELLED);
+  });
+
+  it('when its body has committed is not broken off before the end is sent', async () => {
+    const abort = new AbortController();
+    const engine = await startEngine(reply);
+    const body = async function* (feeding: EngineFeed) {
+      yield PIECE;
+      feeding.commit();
+      abort.abort(CANCELLED);
+      await sleep(10);
+      assert.equal(feeding.signal.aborted, false);
+      yield PIECE;
+    };
+    await feed({ engine, body, signal: abort.signal });
   });
 
   it('while it is sent is broken off, so that the engine does not take it for whole', async () => {
     const abort = new AbortController();
     let ended: boolean | undefined;
     const engine = await startEngine((request) => request.resume().once('close', () => (ended = request.complete)));
-    const body = async function* ({ signal }: EngineFeedControl) {
+    const body = async function* ({ signal }: EngineFeed) {
       yield* pieces(5);
       abort.abort(CANCELLED);
       assert.equal(signal.aborted, true);
@@ -284,10 +314,10 @@ describe('a load that is cancelled', () => {
   it('while it is paused is broken off', async () => {
     const abort = new AbortController();
     const engine = await startEngine((request) => request.resume());
-    const body = async function* ({ pause, signal }: EngineFeedControl) {
+    const body = async function* (feeding: EngineFeed) {
       yield PIECE;
       setTimeout(() => abort.abort(CANCELLED), 10);
-      await pause(sleep(60_000, undefined, { signal }));
+      await pausing(feeding, sleep(60_000, undefined, { signal: feeding.signal }));
     };
     await assert.rejects(feed({ engine, body, signal: abort.signal }), CANCELLED);
   });
@@ -317,7 +347,7 @@ describe('a load that is cancelled', () => {
       request.once('data', () => response.writeHead(500, { connection: 'close' }).end('{}'));
     });
     const before = timers();
-    const body = async function* ({ signal }: EngineFeedControl) {
+    const body = async function* ({ signal }: EngineFeed) {
       yield PIECE;
       await once(signal, 'abort');
       yield PIECE; // Nobody asked whether it is over, as between two layers.

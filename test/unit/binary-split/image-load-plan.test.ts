@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { chainIds, type ArchiveImage, type ArchiveLayer } from '../../../src/archive/archive-index.ts';
+import { chainIds } from '../../../src/archive/archive-images.ts';
+import type { ArchiveImage, ArchiveLayer } from '../../../src/archive/archive-index.ts';
 import {
   planImageLoads,
   sentLength,

@@ -1,35 +1,45 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { UnlockWorker } from '../../../src/binary-split/unlock-worker.ts';
+import { NEVER } from '../../../src/async/abort.ts';
+import { UnlockWorker, type UnlockJob } from '../../../src/binary-split/unlock-worker.ts';
 
-const LISTENER = { onLoading: () => undefined, onProgress: () => undefined };
-
-function createWorker(): UnlockWorker {
+function createWorker(job: Partial<UnlockJob> = {}): UnlockWorker {
   return new UnlockWorker({
     path: '/nowhere/images.enc',
     dockerHost: { kind: 'unix', socketPath: '/nowhere/docker.sock' },
     engineTimeoutMs: 1000,
     parallelism: 1,
     stallTimeoutMs: 1000,
+    ...job,
   });
+}
+
+async function unlock(worker: UnlockWorker, signal: AbortSignal = NEVER): Promise<void> {
+  await Array.fromAsync(worker.unlock(Buffer.alloc(32), signal));
 }
 
 describe('the worker of an unlock', () => {
   it('hands the failure of its thread over with its code', async () => {
-    const load = createWorker().load(Buffer.alloc(32), LISTENER, new AbortController().signal);
-    await assert.rejects(load, { name: 'LoaderError', code: 'archive_not_found' });
+    await using worker = createWorker();
+    await assert.rejects(unlock(worker), { name: 'LoaderError', code: 'archive_not_found' });
   });
 
   it('fails when its thread ended before it was given anything to do', async () => {
     const worker = createWorker();
     await worker.terminate();
-    await assert.rejects(worker.load(Buffer.alloc(32), LISTENER, new AbortController().signal), /ended early/);
+    await assert.rejects(unlock(worker), /ended early/);
   });
 
   it('fails with the reason when it is cancelled before it began', async () => {
-    const worker = createWorker();
+    await using worker = createWorker();
     const reason = new Error('cancelled');
-    await assert.rejects(worker.load(Buffer.alloc(32), LISTENER, AbortSignal.abort(reason)), reason);
+    await assert.rejects(unlock(worker, AbortSignal.abort(reason)), reason);
+  });
+
+  it('fails when it is terminated while it works', async () => {
+    const worker = createWorker({ path: '/dev/zero' });
+    const unlocking = unlock(worker);
     await worker.terminate();
+    await assert.rejects(unlocking, /ended early/);
   });
 });

@@ -4,18 +4,9 @@ import { LoaderError } from '../../../src/errors.ts';
 import { UnlockStateMachine, type UnlockClaim, type UnlockState } from '../../../src/unlock/unlock-state-machine.ts';
 
 const FAILURE = new LoaderError('archive_invalid', 'The image archive is broken.');
-const STATES = [
-  'idle',
-  'authenticating',
-  'downloading_key',
-  'decrypting',
-  'loading_images',
-  'ready',
-  'error',
-] as const satisfies readonly UnlockState[];
 
-/** Which states may follow which. */
-const FOLLOWING: Readonly<Record<UnlockState, readonly UnlockState[]>> = {
+/** Which states may follow which, as the docs have it. */
+const FOLLOWING = {
   idle: ['authenticating', 'ready'],
   authenticating: ['downloading_key', 'ready', 'error'],
   downloading_key: ['decrypting', 'error'],
@@ -23,170 +14,142 @@ const FOLLOWING: Readonly<Record<UnlockState, readonly UnlockState[]>> = {
   loading_images: ['ready', 'error'],
   ready: ['authenticating'],
   error: ['authenticating', 'ready'],
-};
+} as const satisfies Record<UnlockState, readonly UnlockState[]>;
+const STATES = Object.keys(FOLLOWING) as UnlockState[];
+/** No claim can go back to idle: there is no call for it. */
+const TARGETS = STATES.filter((state) => state !== 'idle');
+const WAY = ['authenticating', 'downloading_key', 'decrypting', 'loading_images', 'ready'] as const;
 
-/** A machine in `state`, and the run that brought it there, if one did. */
-function machineIn(state: UnlockState): { machine: UnlockStateMachine; run: UnlockClaim | undefined } {
-  const machine = new UnlockStateMachine();
-  if (state === 'idle') return { machine, run: undefined };
-  const run = machine.claim();
-  assert.ok(run);
-  if (state === 'error') run.fail(FAILURE);
-  for (const step of ['downloading_key', 'decrypting', 'loading_images', 'ready'] as const) {
-    if (machine.state === state) break;
-    run.advance(step);
+class Lab {
+  changes = 0;
+  readonly machine = new UnlockStateMachine({ announce: () => this.changes++ });
+
+  claim(): UnlockClaim {
+    const claim = this.machine.claim();
+    assert.ok(claim, 'another claim is held');
+    return claim;
   }
-  assert.equal(machine.state, state);
-  return { machine, run };
 }
 
-/** Tries to bring the machine to `to` in the one way that there is to it. */
-function tryToEnter(machine: UnlockStateMachine, run: UnlockClaim | undefined, to: UnlockState): void {
-  if (to === 'authenticating') machine.claim();
-  else if (to === 'error') run?.fail(FAILURE);
-  else if (to === 'ready' && !machine.isRunning) machine.becomeReady();
-  else if (to !== 'idle') run?.advance(to);
+/** A machine in `state`, and a claim that it takes orders of. */
+function machineIn(state: UnlockState): Lab & { held: UnlockClaim } {
+  const lab = new Lab();
+  let held = lab.claim();
+  for (const step of state === 'error' ? WAY.slice(0, 1) : WAY) {
+    if (lab.machine.state === state) break;
+    held.advance(step);
+  }
+  if (state === 'error') held.fail(FAILURE);
+  if (!lab.machine.isClaimed) held = lab.claim();
+  assert.equal(lab.machine.state, state);
+  return Object.assign(lab, { held });
+}
+
+function enter(claim: UnlockClaim, state: UnlockState): void {
+  assert.notEqual(state, 'idle');
+  if (state === 'error') claim.fail(FAILURE);
+  else if (state !== 'idle') claim.advance(state);
 }
 
 describe('the state of the unlock', () => {
   for (const from of STATES) {
-    for (const to of STATES) {
-      if (FOLLOWING[from].includes(to)) {
-        it(`goes from ${from} to ${to}`, () => {
-          const { machine, run } = machineIn(from);
-          tryToEnter(machine, run, to);
-          assert.equal(machine.state, to);
-        });
-      } else {
-        it(`does not go from ${from} to ${to}`, () => {
-          const { machine, run } = machineIn(from);
-          try {
-            tryToEnter(machine, run, to);
-          } catch (error) {
-            assert.equal((error as Error).message, `the unlock can't go from ${from} to ${to}`);
-          }
-          assert.equal(machine.state, from);
-        });
-      }
-    }
-  }
+    for (const to of TARGETS) {
+      const isAllowed = (FOLLOWING[from] as readonly UnlockState[]).includes(to);
 
-  for (const from of ['authenticating', 'downloading_key', 'decrypting', 'loading_images'] as const) {
-    for (const to of ['downloading_key', 'decrypting', 'loading_images', 'ready'] as const) {
-      if (FOLLOWING[from].includes(to)) continue;
-      it(`is a fault of the Loader from ${from} to ${to}, and the run goes on`, () => {
-        const { machine, run } = machineIn(from);
-        assert.throws(() => run?.advance(to), { message: `the unlock can't go from ${from} to ${to}` });
-        assert.ok(machine.isRunning);
-        run?.fail(FAILURE);
-        assert.equal(machine.state, 'error');
+      it(`${isAllowed ? 'goes' : 'does not go'} from ${from} to ${to}`, () => {
+        const lab = machineIn(from);
+        const before = lab.changes;
+        if (isAllowed) {
+          enter(lab.held, to);
+          assert.deepEqual([lab.machine.state, lab.changes], [to, before + 1]);
+          assert.equal(lab.machine.error, to === 'error' ? FAILURE : undefined);
+        } else {
+          const { error } = lab.machine;
+          assert.throws(() => enter(lab.held, to), { message: `the unlock can't go from ${from} to ${to}` });
+          // The claim goes on, and nothing was announced.
+          assert.deepEqual([lab.machine.state, lab.changes, lab.machine.isClaimed], [from, before, true]);
+          assert.equal(lab.machine.error, error);
+        }
       });
     }
   }
 
-  it('is idle at first, without an error and without a run', () => {
-    const { state, error, isRunning } = new UnlockStateMachine();
-    assert.deepEqual([state, error, isRunning], ['idle', undefined, false]);
+  it('is idle at first, without an error and without a claim', () => {
+    const { state, error, isClaimed } = new Lab().machine;
+    assert.deepEqual([state, error, isClaimed], ['idle', undefined, false]);
   });
+});
 
+describe('a claim', () => {
   for (const state of STATES) {
-    const isRunning = !['idle', 'ready', 'error'].includes(state);
-    it(`${isRunning ? 'has' : 'has no'} run under way when it is ${state}`, () => {
-      const { machine } = machineIn(state);
-      assert.equal(machine.isRunning, isRunning);
-      assert.equal(machine.claim() === undefined, isRunning);
+    it(`is held by one unlock at a time, also when it is ${state}`, () => {
+      const { machine, held } = machineIn(state);
+      assert.equal(machine.claim(), undefined);
+      assert.equal(held.state, state);
     });
   }
-});
 
-describe('a run', () => {
-  it('is one at a time: nobody else gets one while it lasts', () => {
-    const machine = new UnlockStateMachine();
-    const run = machine.claim();
-    for (const step of ['downloading_key', 'decrypting', 'loading_images'] as const) {
-      assert.equal(machine.claim(), undefined);
-      run?.advance(step);
-      assert.equal(machine.state, step);
+  it('changes nothing when it is taken and when it is disposed of', () => {
+    for (const state of STATES) {
+      const lab = machineIn(state);
+      const { changes } = lab;
+      const { error } = lab.machine;
+      lab.held[Symbol.dispose]();
+      assert.deepEqual([lab.machine.state, lab.machine.error, lab.changes], [state, error, changes]);
+      assert.equal(lab.machine.isClaimed, false);
+      lab.claim();
+      assert.deepEqual([lab.machine.state, lab.machine.error, lab.changes], [state, error, changes]);
     }
-    run?.advance('ready');
-    assert.ok(machine.claim());
   });
 
-  it('that has ended says nothing any more, however late it comes', () => {
-    for (const state of ['ready', 'error'] as const) {
-      const { machine, run } = machineIn(state);
-      const steps = ['downloading_key', 'decrypting', 'loading_images', 'ready'] as const;
+  for (const end of ['ready', 'error', 'disposal'] as const) {
+    it(`that has ended (${end}) changes nothing any more, however late it comes`, () => {
+      const { machine, held } = machineIn('decrypting');
+      if (end === 'disposal') held[Symbol.dispose]();
+      else enter(held, end);
       const late = () => {
-        for (const step of steps) run?.advance(step);
-        run?.fail(new LoaderError('internal_error', 'late'));
+        for (const step of WAY) held.advance(step);
+        held.fail(new LoaderError('internal_error', 'late'));
+        held[Symbol.dispose]();
       };
-      const { error } = machine;
+      const { state, error } = machine;
       late();
-      assert.deepEqual([machine.state, machine.error], [state, error]);
+      assert.deepEqual([machine.state, machine.error, machine.isClaimed], [state, error, false]);
       const next = machine.claim();
+      assert.ok(next);
       late();
-      assert.deepEqual([machine.state, machine.error], ['authenticating', undefined]);
-      next?.advance('ready');
+      assert.deepEqual([machine.state, machine.isClaimed], [state, true]);
+      if (end === 'disposal') return;
+      next.advance('authenticating');
       late();
-      assert.equal(machine.state, 'ready');
-    }
-  });
-
-  it('leaves its error until the next one begins, or all is found there', () => {
-    const { machine, run } = machineIn('error');
-    assert.ok(run);
-    assert.deepEqual([machine.error], [FAILURE]);
-    machine.claim()?.fail(new LoaderError('engine_unreachable', 'No Docker engine listens.'));
-    assert.equal(machine.error?.code, 'engine_unreachable');
-    machine.claim();
-    assert.equal(machine.error, undefined);
-    const settled = machineIn('error').machine;
-    settled.becomeReady();
-    assert.deepEqual([settled.state, settled.error], ['ready', undefined]);
-  });
-});
-
-describe('what is there already', () => {
-  it('settles nothing while a run is under way, and nothing twice', () => {
-    let changes = 0;
-    const machine = new UnlockStateMachine(() => changes++);
-    machine.becomeReady();
-    machine.becomeReady();
-    assert.deepEqual([machine.state, changes], ['ready', 1]);
-    machine.claim();
-    machine.becomeReady();
-    assert.deepEqual([machine.state, machine.isRunning, changes], ['authenticating', true, 2]);
-  });
-});
-
-describe('whoever watches', () => {
-  it('is told after each change, and of none that did not happen', () => {
-    const seen: [UnlockState, boolean, string | undefined][] = [];
-    const machine: UnlockStateMachine = new UnlockStateMachine(() =>
-      seen.push([machine.state, machine.isRunning, machine.error?.code]),
-    );
-    const run = machine.claim();
-    machine.claim();
-    assert.throws(() => run?.advance('loading_images'));
-    run?.advance('downloading_key');
-    run?.fail(FAILURE);
-    run?.fail(FAILURE);
-    run?.advance('ready');
-    machine.becomeReady();
-    assert.deepEqual(seen, [
-      ['authenticating', true, undefined],
-      ['downloading_key', true, undefined],
-      ['error', false, 'archive_invalid'],
-      ['ready', false, undefined],
-    ]);
-  });
-
-  it('may begin the next run at once', () => {
-    let left = 2;
-    const machine: UnlockStateMachine = new UnlockStateMachine(() => {
-      if (machine.state === 'error' && left-- > 0) machine.claim()?.fail(FAILURE);
+      assert.deepEqual([machine.state, machine.error, machine.isClaimed], ['authenticating', undefined, true]);
     });
-    machine.claim()?.fail(FAILURE);
-    assert.deepEqual([machine.state, machine.isRunning, left], ['error', false, -1]);
+  }
+
+  it('leaves its error until the next unlock begins, or all images are found', () => {
+    const { machine, held } = machineIn('error');
+    assert.equal(machine.error, FAILURE);
+    held.advance('authenticating');
+    assert.deepEqual([machine.error], [undefined]);
+    held.fail(new LoaderError('engine_unreachable', 'No Docker engine listens.'));
+    assert.deepEqual(machine.error, new LoaderError('engine_unreachable', 'No Docker engine listens.'));
+    machine.claim()?.advance('ready');
+    assert.deepEqual([machine.state, machine.error], ['ready', undefined]);
+  });
+
+  it('may be taken at once by who hears of the end of the one before', () => {
+    let left = 2;
+    const machine: UnlockStateMachine = new UnlockStateMachine({
+      announce: () => {
+        if (machine.state === 'error' && left-- > 0) begin();
+      },
+    });
+    const begin = () => {
+      const claim = machine.claim();
+      claim?.advance('authenticating');
+      claim?.fail(FAILURE);
+    };
+    begin();
+    assert.deepEqual([machine.state, machine.isClaimed, left], ['error', false, -1]);
   });
 });

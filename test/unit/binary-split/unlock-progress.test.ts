@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { UnlockSnapshot } from '../../../src/binary-split/image-load-progress.ts';
-import { ProgressMeter, type UnlockProgress } from '../../../src/unlock/unlock-progress.ts';
+import {
+  completeProgress,
+  haltProgress,
+  ProgressMeter,
+  type LoadCounts,
+  type UnlockProgress,
+} from '../../../src/binary-split/unlock-progress.ts';
 
 const TOTAL = 1000;
 
@@ -9,34 +14,30 @@ class Clock {
   ms = 5_000_000;
   readonly meter = new ProgressMeter(() => this.ms);
 
+  #counts: LoadCounts = {
+    bytesDone: 0,
+    bytesTotal: TOTAL,
+    imagesDone: 0,
+    imagesTotal: 3,
+    currentImages: ['azaion/api:1'],
+  };
+  #fraction = 0;
+
   /** Some ms later, so much is done. */
-  take(laterMs: number, snapshot: Partial<UnlockSnapshot>): UnlockProgress {
+  take(laterMs: number, { fraction, ...counts }: Partial<LoadCounts> & { fraction?: number }): UnlockProgress {
     this.ms += laterMs;
-    this.meter.take({
-      bytesDone: 0,
-      bytesTotal: TOTAL,
-      imagesDone: 0,
-      imagesTotal: 3,
-      currentImages: ['azaion/api:1'],
-      fraction: (snapshot.bytesDone ?? 0) / TOTAL,
-      ...snapshot,
-    });
+    this.#counts = { ...this.#counts, bytesDone: 0, ...counts };
+    this.#fraction = fraction ?? this.#counts.bytesDone / TOTAL;
     return this.read();
   }
 
-  read(isReady = false): UnlockProgress {
-    const progress = this.meter.read(isReady);
-    assert.ok(progress);
-    return progress;
+  /** Measures the same once more. */
+  read(): UnlockProgress {
+    return this.meter.measure(this.#counts, this.#fraction);
   }
 }
 
 describe('the progress', () => {
-  it('is null before anything was told, whether all is ready or not', () => {
-    const meter = new ProgressMeter();
-    assert.deepEqual([meter.read(false), meter.read(true)], [null, null]);
-  });
-
   it('is what was told last', () => {
     const clock = new Clock();
     clock.take(0, { bytesDone: 100, imagesDone: 1 });
@@ -58,10 +59,8 @@ describe('the progress', () => {
   });
 
   it('takes a real clock by itself', () => {
-    const meter = new ProgressMeter();
-    const told = { bytesDone: 1, bytesTotal: 2, imagesDone: 0, imagesTotal: 1, currentImages: [], fraction: 0.5 };
-    meter.take(told);
-    assert.equal(meter.read(false)?.percent, 50);
+    const counts = { bytesDone: 1, bytesTotal: 2, imagesDone: 0, imagesTotal: 1, currentImages: [] };
+    assert.equal(new ProgressMeter().measure(counts, 0.5).percent, 50);
   });
 });
 
@@ -97,7 +96,7 @@ describe('the percentage', () => {
     assert.equal(clock.take(10, { fraction: 1, bytesDone: TOTAL, imagesDone: 3 }).percent, 99);
     clock.ms += 60_000;
     assert.equal(clock.read().percent, 99);
-    assert.equal(clock.read(true).percent, 100);
+    assert.equal(completeProgress(clock.read()).percent, 100);
   });
 });
 
@@ -141,8 +140,10 @@ describe('the rate', () => {
     clock.take(1000, { bytesDone: 500 });
     clock.ms += 1000;
     assert.equal(clock.read().bytesPerSecond, 250);
-    clock.ms += 8000;
-    assert.equal(clock.read().bytesPerSecond, 50);
+    clock.ms += 3000;
+    assert.equal(clock.read().bytesPerSecond, 100);
+    clock.ms += 2000;
+    assert.equal(clock.read().bytesPerSecond, 0);
   });
 
   it('takes no more memory for a longer run, and no longer for its rate', () => {
@@ -181,21 +182,24 @@ describe('the estimate', () => {
     assert.equal(clock.take(1000, { fraction: 0.5 }).secondsLeft, null);
     assert.equal(clock.take(1000, { fraction: 0.4 }).secondsLeft, null);
   });
+});
 
-  it('is 0 when all is done, whatever it was before', () => {
-    const clock = new Clock();
-    clock.take(0, { fraction: 0, bytesDone: 0 });
-    clock.take(1000, { fraction: 0.5, bytesDone: 500 });
-    assert.deepEqual(clock.read(true), {
-      bytesDone: 500,
-      bytesTotal: TOTAL,
+describe('the last progress of an unlock', () => {
+  const counts = { bytesDone: 500, bytesTotal: TOTAL, imagesDone: 1, imagesTotal: 3, currentImages: ['azaion/db:1'] };
+  const last = { ...counts, percent: 50, bytesPerSecond: 500, secondsLeft: 1 };
+
+  it('has every image, 100 percent and nothing left when all were found', () => {
+    assert.deepEqual(completeProgress(last), {
+      ...counts,
       imagesDone: 3,
-      imagesTotal: 3,
       currentImages: [],
       percent: 100,
       bytesPerSecond: 0,
       secondsLeft: 0,
     });
-    assert.equal(clock.take(1000, { fraction: 1, bytesDone: TOTAL }).secondsLeft, 0);
+  });
+
+  it('stays where it was, without a rate, when the unlock failed', () => {
+    assert.deepEqual(haltProgress(last), { ...last, bytesPerSecond: 0, secondsLeft: null });
   });
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { TarObserver } from '../../../src/archive/tar-observer.ts';
+import { StreamedTar } from '../../../src/archive/streamed-tar.ts';
 import {
   archiveEntries,
   makeImage,
@@ -25,15 +25,15 @@ const images = [
 ];
 const WANTED: WantedImage[] = images.map(({ id, tags, diffIds }) => ({ id, tags, diffIds }));
 
-function feed(tar: Buffer, chunkLength: number): TarObserver {
-  const observer = new TarObserver();
-  if (chunkLength === WHOLE) observer.take(tar);
-  else for (let at = 0; at < tar.length; at += chunkLength) observer.take(tar.subarray(at, at + chunkLength));
-  return observer;
+function feed(tar: Buffer, chunkLength: number): StreamedTar {
+  const streamed = new StreamedTar();
+  if (chunkLength === WHOLE) streamed.take(tar);
+  else for (let at = 0; at < tar.length; at += chunkLength) streamed.take(tar.subarray(at, at + chunkLength));
+  return streamed;
 }
 
 function observe(tar: Buffer, chunkLength: number = WHOLE): WantedImage[] {
-  return feed(tar, chunkLength).end();
+  return feed(tar, chunkLength).images();
 }
 
 /** The archive as `change` makes it of its entries. */
@@ -62,24 +62,24 @@ describe('an archive that streams by', () => {
   }
 
   it('may come in chunks of no bytes, too', () => {
-    const observer = new TarObserver();
+    const streamed = new StreamedTar();
     const tar = saveImages(images);
     for (let at = 0; at < tar.length; at += 100) {
-      observer.take(Buffer.alloc(0));
-      observer.take(tar.subarray(at, at + 100));
+      streamed.take(Buffer.alloc(0));
+      streamed.take(tar.subarray(at, at + 100));
     }
-    assert.deepEqual(observer.end(), WANTED);
+    assert.deepEqual(streamed.images(), WANTED);
   });
 
   it('may be released chunk by chunk', () => {
-    const observer = new TarObserver();
+    const streamed = new StreamedTar();
     const tar = saveImages(images, { layout: 'oci' });
     for (let at = 0; at < tar.length; at += 333) {
       const chunk = Buffer.from(tar.subarray(at, at + 333));
-      observer.take(chunk);
+      streamed.take(chunk);
       chunk.fill(0xff);
     }
-    assert.deepEqual(observer.end(), WANTED);
+    assert.deepEqual(streamed.images(), WANTED);
   });
 
   it('may have anything behind its end mark', () => {
@@ -89,17 +89,17 @@ describe('an archive that streams by', () => {
 
   it('is ending from its first block of zeros on, unless another entry follows', () => {
     for (const chunkLength of [1, 512]) {
-      const observer = feed(tarArchive(archiveEntries(images), { hasEndMark: false }), chunkLength);
-      assert.equal(observer.isEnding, false);
-      observer.take(TAR_END.subarray(0, 511));
-      assert.equal(observer.isEnding, false);
-      observer.take(TAR_END.subarray(0, 1));
-      assert.equal(observer.isEnding, true);
-      observer.take(tarArchive([{ name: 'more' }], { hasEndMark: false }));
-      assert.equal(observer.isEnding, false);
-      observer.take(TAR_END);
-      assert.equal(observer.isEnding, true);
-      assert.deepEqual(observer.end(), WANTED);
+      const streamed = feed(tarArchive(archiveEntries(images), { hasEndMark: false }), chunkLength);
+      assert.equal(streamed.isEnding, false);
+      streamed.take(TAR_END.subarray(0, 511));
+      assert.equal(streamed.isEnding, false);
+      streamed.take(TAR_END.subarray(0, 1));
+      assert.equal(streamed.isEnding, true);
+      streamed.take(tarArchive([{ name: 'more' }], { hasEndMark: false }));
+      assert.equal(streamed.isEnding, false);
+      streamed.take(TAR_END);
+      assert.equal(streamed.isEnding, true);
+      assert.deepEqual(streamed.images(), WANTED);
     }
   });
 
@@ -173,15 +173,15 @@ describe('a layer that streams by', () => {
 describe('a stream is refused', () => {
   it('when it is cut anywhere before its end mark is whole', () => {
     const tar = saveImages(images, { layout: 'oci', nameStyle: 'pax' });
-    const observer = new TarObserver();
-    // Fed once, and asked after each step: `end` changes nothing.
+    const streamed = new StreamedTar();
+    // Fed once, and asked after each step: that changes nothing.
     for (let at = 0; at < tar.length - 1; at += 127) {
-      assert.throws(() => observer.end(), { ...INVALID, message: /cut or not complete/ }, `at ${at}`);
-      observer.take(tar.subarray(at, Math.min(at + 127, tar.length - 1)));
+      assert.throws(() => streamed.images(), { ...INVALID, message: /cut or not complete/ }, `at ${at}`);
+      streamed.take(tar.subarray(at, Math.min(at + 127, tar.length - 1)));
     }
-    assert.throws(() => observer.end(), INVALID);
-    observer.take(tar.subarray(-1));
-    assert.deepEqual(observer.end(), WANTED);
+    assert.throws(() => streamed.images(), INVALID);
+    streamed.take(tar.subarray(-1));
+    assert.deepEqual(streamed.images(), WANTED);
   });
 
   it('without an end mark, with half of one, and when it is empty', () => {
@@ -233,9 +233,9 @@ describe('a stream is refused', () => {
   });
 
   it('when what looks like JSON in it has more than 32 MiB', () => {
-    const observer = new TarObserver();
+    const streamed = new StreamedTar();
     const json = tarArchive([{ name: 'x.json', content: '{'.padEnd(8 * 1024 * 1024) }], { hasEndMark: false });
-    for (let at = 0; at < 4; at++) observer.take(json);
-    assert.throws(() => observer.take(json), { ...INVALID, message: /too many/ });
+    for (let at = 0; at < 4; at++) streamed.take(json);
+    assert.throws(() => streamed.take(json), { ...INVALID, message: /too many/ });
   });
 });

@@ -1,0 +1,184 @@
+import {
+  archiveExists,
+  isSameArchive,
+  readArchiveIdentity,
+  type ArchiveIdentity,
+} from '../archive/archive-identity.ts';
+import { openArchive } from '../archive/open-archive.ts';
+import { abortReason } from '../async/abort.ts';
+import type { Changes } from '../async/changes.ts';
+import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
+import { completeProgress, haltProgress, type UnlockProgress } from '../binary-split/unlock-progress.ts';
+import type { UnlockWorker } from '../binary-split/unlock-worker.ts';
+import { asLoaderError, LoaderError } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+import { deriveArchiveAesKey } from '../security/key-derivation.ts';
+import type { Upstream } from '../upstream/upstream.ts';
+import type { Presence } from './presence.ts';
+import type { Receipt } from './receipt.ts';
+import type { UnlockClaim } from './unlock-state-machine.ts';
+
+/** What a run needs of an UnlockWorker. */
+export type RunWorker = Pick<UnlockWorker, 'terminate' | 'unlock' | typeof Symbol.asyncDispose>;
+
+export interface UnlockRunOptions {
+  readonly upstream: Pick<Upstream, 'login'>;
+  readonly presence: Pick<Presence, 'isLoaded'>;
+  readonly receipt: Pick<Receipt, 'write'>;
+  readonly archivePath: string;
+  readonly createWorker: () => RunWorker;
+  readonly logger: Logger;
+}
+
+export interface Credentials {
+  readonly email: string;
+  readonly password: string;
+}
+
+/**
+ * One run of the unlock. It looks whether there is anything to do. If so, it logs in, fetches the key fragment and lets the
+ * worker load what the engine lacks. It belongs to no request, and ends its claim when its side effects have ended.
+ */
+export class UnlockRun {
+  /**
+   * Resolves when the run has looked: true when it goes on, false when everything is unlocked already.
+   *
+   * It rejects with LoaderError `archive_not_found`, `archive_unreadable`; `engine_...` where there is no archive and the
+   * engine can't be asked for its images; or the reason of the cancellation.
+   */
+  readonly begun: Promise<boolean>;
+  /** Resolves when every side effect has ended. It never rejects. */
+  readonly ended: Promise<void>;
+  readonly #options: UnlockRunOptions;
+  readonly #claim: UnlockClaim;
+  readonly #changes: Changes;
+  readonly #cancel = new AbortController();
+  #worker: RunWorker | undefined;
+  #progress: UnlockProgress | null;
+  #unlocked: ArchiveIdentity | undefined;
+
+  /** @param earlier the run before this one: its progress stands until this one begins */
+  constructor(
+    options: UnlockRunOptions,
+    { claim, changes }: { readonly claim: UnlockClaim; readonly changes: Changes },
+    credentials: Credentials,
+    earlier: UnlockRun | undefined,
+  ) {
+    this.#options = options;
+    this.#claim = claim;
+    this.#changes = changes;
+    this.#progress = earlier?.progress ?? null;
+    this.#unlocked = earlier?.unlocked;
+    this.begun = this.#begin();
+    this.ended = this.#work(credentials);
+  }
+
+  get progress(): UnlockProgress | null {
+    return this.#progress;
+  }
+
+  /** The archive that was found loaded last. */
+  get unlocked(): ArchiveIdentity | undefined {
+    return this.#unlocked;
+  }
+
+  /** Asks the run to end; `ended` resolves when it has. The first reason counts. */
+  cancel(reason: LoaderError): void {
+    this.#cancel.abort(reason);
+  }
+
+  /** Breaks off even what can't be taken back. */
+  terminate(): void {
+    void this.#worker?.terminate();
+  }
+
+  async #begin(): Promise<boolean> {
+    const { archivePath, presence } = this.#options;
+    const { signal } = this.#cancel;
+    using claims = new DisposableStack();
+    const claim = claims.use(this.#claim);
+    const exists = await archiveExists(archivePath);
+    if (claim.state === 'ready' && !(exists && (await this.#isNewArchive()))) return false;
+    signal.throwIfAborted();
+    if (!exists && !(await presence.isLoaded(signal))) {
+      throw new LoaderError('archive_not_found', 'Encrypted archive not found');
+    }
+    this.#progress = null;
+    claim.advance(exists ? 'authenticating' : 'ready');
+    claims.move(); // Either state has its own end of the claim.
+    return exists;
+  }
+
+  async #isNewArchive(): Promise<boolean> {
+    const present = await readArchiveIdentity(this.#options.archivePath);
+    return this.#unlocked === undefined || !isSameArchive(present, this.#unlocked);
+  }
+
+  async #work(credentials: Credentials): Promise<void> {
+    // Why it could not begin is for those who wait for `begun`.
+    if (!(await this.begun.catch(() => false))) return;
+    const { logger } = this.#options;
+    const { signal } = this.#cancel;
+    try {
+      await this.#unlock(credentials, signal);
+      this.#progress &&= completeProgress(this.#progress);
+      this.#claim.advance('ready');
+    } catch (error) {
+      const failure = asLoaderError(signal.aborted ? abortReason(signal) : error);
+      logger.error({ err: failure, code: failure.code }, 'The unlock failed');
+      this.#progress &&= haltProgress(this.#progress);
+      this.#claim.fail(failure);
+    }
+  }
+
+  async #unlock(credentials: Credentials, signal: AbortSignal): Promise<void> {
+    const { archivePath, logger, presence } = this.#options;
+    const startedAtMs = performance.now();
+    if (await presence.isLoaded(signal)) {
+      this.#unlocked = await readArchiveIdentity(archivePath);
+      logger.info('The images of the archive are loaded already');
+      return;
+    }
+    const loaded = await this.#load(credentials, signal);
+    this.#unlocked = loaded.identity;
+    await this.#writeReceipt(loaded);
+    logger.info({ images: loaded.images.length, ms: Math.round(performance.now() - startedAtMs) }, 'Unlocked');
+  }
+
+  async #load({ email, password }: Credentials, signal: AbortSignal): Promise<UnlockedArchive> {
+    const { archivePath, createWorker, upstream } = this.#options;
+    // Before the login, so that the thread has started when it is needed.
+    await using worker = createWorker();
+    this.#worker = worker;
+    const session = await upstream.login(email, password, signal);
+    this.#claim.advance('downloading_key');
+    const aesKey = deriveArchiveAesKey(await session.api.fetchKeyFragment(signal));
+    this.#claim.advance('decrypting');
+    // A wrong key or a broken end is told at once, while the thread is still starting.
+    await (await openArchive(archivePath, aesKey))[Symbol.asyncDispose]();
+    const steps = worker.unlock(aesKey, signal);
+    let step = await steps.next();
+    for (; step.done !== true; step = await steps.next()) this.#show(step.value);
+    return step.value;
+  }
+
+  /** The first progress means that the engine begins to get images. */
+  #show(progress: UnlockProgress): void {
+    this.#progress = progress;
+    if (this.#claim.state === 'decrypting') this.#claim.advance('loading_images');
+    else this.#changes.announce();
+  }
+
+  /** Without the receipt the next start does some work again; the images are loaded all the same. */
+  async #writeReceipt(loaded: UnlockedArchive): Promise<void> {
+    const { receipt, logger } = this.#options;
+    try {
+      await receipt.write(loaded);
+    } catch (error) {
+      logger.warn(
+        { err: error },
+        "The receipt can't be written to STATE_DIR: the next start will look through the archive again",
+      );
+    }
+  }
+}

@@ -1,0 +1,327 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { readArchiveIdentity } from '../../../src/archive/archive-identity.ts';
+import { NEVER, unlessAborted } from '../../../src/async/abort.ts';
+import type { UnlockedArchive } from '../../../src/binary-split/unlock-archive.ts';
+import type { UnlockProgress } from '../../../src/binary-split/unlock-progress.ts';
+import { LoaderError } from '../../../src/errors.ts';
+import { createLogger } from '../../../src/logger.ts';
+import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
+import { deriveArchiveAesKey } from '../../../src/security/key-derivation.ts';
+import type { RunWorker, UnlockRunOptions } from '../../../src/unlock/unlock-run.ts';
+import { UnlockService, type UnlockStatus } from '../../../src/unlock/unlock-service.ts';
+import { makeImage, makeLayer, saveImages } from '../../../lab/images/image-maker.ts';
+
+const FRAGMENT = Buffer.from('the key fragment');
+const IMAGES = [{ id: 'sha256:aa', tags: ['azaion/api:1'] }];
+const HALF: UnlockProgress = {
+  bytesDone: 50,
+  bytesTotal: 100,
+  imagesDone: 0,
+  imagesTotal: 1,
+  currentImages: ['azaion/api:1'],
+  percent: 50,
+  bytesPerSecond: 10,
+  secondsLeft: 5,
+};
+
+/** A service whose upstream, engine and worker do what a test says. */
+class Lab {
+  readonly calls: string[] = [];
+  readonly begun: string[] = [];
+  isLoaded: (signal: AbortSignal) => Promise<boolean> = () => Promise.resolve(false);
+  /** Fails when it rejects; the archive is loaded then. */
+  load: (signal: AbortSignal) => Promise<void> = () => Promise.resolve();
+  writeReceipt: (loaded: UnlockedArchive) => Promise<void> = () => Promise.resolve();
+  terminations = 0;
+  readonly service: UnlockService;
+  readonly archivePath: string;
+
+  constructor(archivePath: string) {
+    this.archivePath = archivePath;
+    const session = {
+      api: {
+        fetchKeyFragment: () => {
+          this.calls.push('fragment');
+          return Promise.resolve(FRAGMENT);
+        },
+      },
+    };
+    const upstream = {
+      login: (email: string) => {
+        this.calls.push(`login ${email}`);
+        return Promise.resolve(session);
+      },
+    } as unknown as UnlockRunOptions['upstream'];
+    this.service = new UnlockService({
+      upstream,
+      presence: { isLoaded: (signal) => this.isLoaded(signal) },
+      receipt: { write: (loaded) => this.writeReceipt(loaded) },
+      archivePath,
+      createWorker: () => this.#createWorker(),
+      logger: createLogger({ level: 'silent' }),
+    });
+    this.service.onRun((email) => this.begun.push(email));
+  }
+
+  async start(email = 'a@example.com'): Promise<string> {
+    return await this.service.start(email, 'secret');
+  }
+
+  async putArchive(content = 'A'): Promise<void> {
+    const tar = saveImages([makeImage({ layers: [makeLayer({ content })] })]);
+    await writeFile(this.archivePath, encryptBuffer(tar, deriveArchiveAesKey(FRAGMENT)));
+  }
+
+  async statuses(): Promise<UnlockStatus[]> {
+    return await Array.fromAsync(this.service.watch(NEVER));
+  }
+
+  async ended(): Promise<UnlockStatus | undefined> {
+    return (await this.statuses()).at(-1);
+  }
+
+  async *#unlock(signal: AbortSignal): AsyncGenerator<UnlockProgress, UnlockedArchive, undefined> {
+    yield HALF;
+    await this.load(signal);
+    return { identity: await readArchiveIdentity(this.archivePath), images: IMAGES };
+  }
+
+  #createWorker(): RunWorker {
+    this.calls.push('worker');
+    return {
+      unlock: (aesKey, signal) => {
+        assert.deepEqual(aesKey, deriveArchiveAesKey(FRAGMENT));
+        return this.#unlock(signal);
+      },
+      terminate: () => {
+        this.terminations++;
+        return Promise.resolve();
+      },
+      [Symbol.asyncDispose]: () => {
+        this.calls.push('worker ended');
+        return Promise.resolve();
+      },
+    };
+  }
+}
+
+let folder = '';
+let lab: Lab;
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'loader-unlock-'));
+  lab = new Lab(path.join(folder, 'images.enc'));
+});
+
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function untilAborted(signal: AbortSignal): Promise<void> {
+  await unlessAborted(new Promise(() => undefined), signal);
+}
+
+describe('a run of the unlock', () => {
+  it('goes from the login to ready, and shows the progress as the worker tells it', async () => {
+    await lab.putArchive();
+    assert.equal(await lab.start(), 'authenticating');
+    assert.deepEqual(lab.begun, ['a@example.com']);
+    const statuses = await lab.statuses();
+    const shown = statuses.map(({ state, progress }) => [state, progress?.percent ?? null]);
+    assert.deepEqual(shown.at(0), ['authenticating', null]);
+    assert.deepEqual(shown.at(-1), ['ready', 100]);
+    assert.deepEqual(lab.calls, ['worker', 'login a@example.com', 'fragment', 'worker ended']);
+    assert.deepEqual(lab.service.status.progress, {
+      ...HALF,
+      imagesDone: 1,
+      currentImages: [],
+      percent: 100,
+      bytesPerSecond: 0,
+      secondsLeft: 0,
+    });
+  });
+
+  it('is loading images from the first progress on', async () => {
+    await lab.putArchive();
+    const held = Promise.withResolvers<undefined>();
+    lab.load = async () => {
+      await held.promise;
+    };
+    await lab.start();
+    const seen: UnlockStatus[] = [];
+    for await (const status of lab.service.watch(NEVER)) {
+      seen.push(status);
+      if (status.state === 'loading_images') held.resolve(undefined);
+    }
+    assert.deepEqual(seen.find(({ state }) => state === 'loading_images')?.progress, HALF);
+    assert.ok(
+      seen.every(({ state, progress }) => (progress === null) === !['loading_images', 'ready'].includes(state)),
+    );
+  });
+
+  it('needs no login when the images are loaded already', async () => {
+    await lab.putArchive();
+    lab.isLoaded = () => Promise.resolve(true);
+    assert.equal(await lab.start(), 'authenticating');
+    assert.deepEqual([(await lab.ended())?.state, lab.calls], ['ready', []]);
+    assert.equal(lab.service.status.progress, null);
+  });
+
+  it('is none where there is no archive but its images are loaded', async () => {
+    lab.isLoaded = () => Promise.resolve(true);
+    assert.equal(await lab.start(), 'ready');
+    assert.deepEqual([lab.begun, lab.calls], [[], []]);
+  });
+
+  it('is refused where there is neither an archive nor its images, and leaves the state', async () => {
+    await assert.rejects(lab.start(), { code: 'archive_not_found' });
+    assert.equal(lab.service.status.state, 'idle');
+    await lab.putArchive();
+    assert.equal(await lab.start(), 'authenticating');
+    await lab.ended();
+  });
+
+  it('is none when this very archive is unlocked, and the progress stands', async () => {
+    await lab.putArchive();
+    await lab.start();
+    const last = await lab.ended();
+    assert.equal(await lab.start('b@example.com'), 'ready');
+    assert.deepEqual(lab.begun, ['a@example.com']);
+    assert.deepEqual(lab.service.status, last);
+  });
+
+  it('is a new one for another archive', async () => {
+    await lab.putArchive();
+    await lab.start();
+    await lab.ended();
+    await lab.putArchive('another');
+    assert.equal(await lab.start('b@example.com'), 'authenticating');
+    assert.equal(lab.service.status.progress, null);
+    assert.equal((await lab.ended())?.state, 'ready');
+    assert.deepEqual(lab.begun, ['a@example.com', 'b@example.com']);
+  });
+
+  it('is shared by callers that come at the same time, and by those that come later', async () => {
+    await lab.putArchive();
+    const held = Promise.withResolvers<undefined>();
+    lab.load = async () => {
+      await held.promise;
+    };
+    const states = await Promise.all(Array.from({ length: 10 }, (_, at) => lab.start(`user-${at}`)));
+    assert.deepEqual(new Set(states), new Set(['authenticating']));
+    for await (const { state } of lab.service.watch(NEVER)) if (state === 'loading_images') break;
+    assert.equal(await lab.start('later'), 'loading_images');
+    held.resolve(undefined);
+    await lab.ended();
+    assert.deepEqual(lab.begun, ['user-0']);
+    assert.deepEqual(
+      lab.calls.filter((call) => call.startsWith('login')),
+      ['login user-0'],
+    );
+  });
+
+  it('shares its refusal with callers that come at the same time', async () => {
+    const outcomes = await Promise.allSettled([lab.start(), lab.start()]);
+    assert.deepEqual(
+      outcomes.map((outcome) => (outcome.status === 'rejected' ? (outcome.reason as LoaderError).code : '')),
+      ['archive_not_found', 'archive_not_found'],
+    );
+  });
+
+  it('fails with the code of what failed, lets the worker go, and keeps its progress without a rate', async () => {
+    await lab.putArchive();
+    lab.load = () => Promise.reject(new LoaderError('engine_disk_full', 'The disk is full.'));
+    await lab.start();
+    const { state, error, code, progress } = (await lab.ended()) ?? {};
+    assert.deepEqual([state, error, code], ['error', 'The disk is full.', 'engine_disk_full']);
+    assert.deepEqual(progress, { ...HALF, bytesPerSecond: 0, secondsLeft: null });
+    assert.equal(lab.calls.at(-1), 'worker ended');
+  });
+
+  it('is ready even when its receipt can not be written', async () => {
+    await lab.putArchive();
+    let written: UnlockedArchive | undefined;
+    lab.writeReceipt = (loaded) => {
+      written = loaded;
+      return Promise.reject(new Error('ENOSPC'));
+    };
+    await lab.start();
+    assert.equal((await lab.ended())?.state, 'ready');
+    assert.deepEqual(written?.images, IMAGES);
+  });
+});
+
+describe('a run that is cancelled', () => {
+  it('ends with its side effects, and says so', async () => {
+    await lab.putArchive();
+    lab.load = untilAborted;
+    await lab.start();
+    assert.equal(await lab.service.cancel(), 'error');
+    assert.equal(lab.calls.at(-1), 'worker ended');
+    assert.equal(lab.service.status.code, 'unlock_cancelled');
+    lab.load = () => Promise.resolve();
+    await lab.start();
+    assert.equal((await lab.ended())?.state, 'ready');
+  });
+
+  it('while it looks whether there is anything to do fails for its caller, and leaves the state', async () => {
+    lab.isLoaded = async (signal) => {
+      await untilAborted(signal);
+      return false;
+    };
+    const starting = lab.start();
+    const refused = assert.rejects(starting, { code: 'unlock_cancelled' });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(await lab.service.cancel(), 'idle');
+    await refused;
+    assert.deepEqual(lab.begun, []);
+  });
+
+  it('may be none', async () => {
+    assert.equal(await lab.service.cancel(), 'idle');
+  });
+});
+
+describe('the end of the process', () => {
+  it('ends the run, and refuses the next one', async () => {
+    await lab.putArchive();
+    lab.load = untilAborted;
+    await lab.start();
+    await lab.service.stop(NEVER);
+    assert.equal(lab.service.status.code, 'unlock_cancelled');
+    await assert.rejects(lab.start(), { code: 'shutting_down' });
+    assert.equal(lab.terminations, 0);
+  });
+
+  it('breaks off what can not be taken back when its time is over', async () => {
+    await lab.putArchive();
+    const loading = Promise.withResolvers<undefined>();
+    const held = Promise.withResolvers<undefined>();
+    lab.load = async () => {
+      loading.resolve(undefined);
+      await held.promise;
+    };
+    await lab.start();
+    await loading.promise;
+    const deadline = new AbortController();
+    const stopping = lab.service.stop(deadline.signal);
+    assert.equal(lab.terminations, 0);
+    deadline.abort();
+    assert.equal(lab.terminations, 1);
+    held.reject(new Error('the worker thread of the unlock ended early'));
+    await stopping;
+    assert.equal(lab.service.status.code, 'unlock_cancelled');
+  });
+
+  it('ends the watching of a run that never begins', async () => {
+    const statuses = lab.service.watch(NEVER);
+    assert.equal((await statuses.next()).value?.state, 'idle');
+    const next = statuses.next();
+    await lab.service.stop(NEVER);
+    assert.deepEqual([(await next).value?.state, (await statuses.next()).done], ['idle', true]);
+  });
+});
