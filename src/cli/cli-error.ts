@@ -3,7 +3,7 @@ export class CliError extends Error {
   override readonly name: string = 'CliError';
 }
 
-/** The command was called in a way that it does not know. */
+/** The arguments of the command are wrong. */
 export class UsageError extends CliError {
   override readonly name = 'UsageError';
 }

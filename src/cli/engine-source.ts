@@ -7,13 +7,13 @@ export interface EngineSourceOptions {
   readonly stallTimeoutMs: number;
 }
 
-/** Before its first byte an engine writes the whole tar to its disk, and may take so many times longer. */
+/** An engine writes the whole tar to its disk before it sends the first byte. This wait may be so many times longer. */
 const PREPARE_FACTOR = 10;
 
 /** Images of the Docker engine. */
 export class EngineSource {
   readonly length = undefined;
-  /** For each image, its layers' digests: by them it must be found in the archive. */
+  /** The digests of the layers of each image, by its name. By these digests it must be found in the archive. */
   readonly wanted: ReadonlyMap<string, readonly string[]>;
   readonly #options: EngineSourceOptions;
 
@@ -50,10 +50,10 @@ export class EngineSource {
   }
 }
 
-/** Node's timers take no more. */
+/** The longest time that Node's timers take. */
 const MAX_TIMER_MS = 2_147_483_647;
 
-/** With its tag: of a bare repository, an engine would export all tags. */
+/** The name with its tag. Without a tag, an engine would export all tags of the repository. */
 function exactName(name: string, id: string): string {
   const isId = id === name || id.startsWith(`sha256:${name}`);
   const hasTag = /[:@][^/]*$/.test(name);

@@ -1,13 +1,13 @@
 import { systemErrorCode } from '../errors.ts';
 import { CliError } from './cli-error.ts';
 
-/** What went wrong with a file, and what to do, by the code of the system. */
+/** What is wrong with a file and what to do, by the code of the system. */
 const ADVICE: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such file or folder: check the path',
-  ENOTDIR: 'a part of the path is no folder: check the path',
+  ENOTDIR: 'a part of the path is not a folder: check the path',
   EISDIR: 'it is a folder: name a file',
-  EACCES: 'this user may not: change its permissions',
-  EPERM: 'this user may not: change its permissions',
+  EACCES: 'this user may not access it: change its permissions',
+  EPERM: 'this user may not access it: change its permissions',
   EROFS: 'the file system is read-only: choose another folder',
   ENOSPC: 'the disk is full: make room, or choose another folder',
   EDQUOT: 'the quota of this user is used up: make room, or choose another folder',

@@ -6,7 +6,7 @@ import { fileError } from './file-error.ts';
 
 const CHUNK_LENGTH = 1024 * 1024;
 
-/** A file, or a pipe with a name, that is read once from its beginning to its end. */
+/** A file or a named pipe, which is read once from its beginning to its end. */
 export class InputFile {
   /** Bytes; undefined for a pipe. */
   readonly length: number | undefined;
@@ -19,7 +19,7 @@ export class InputFile {
     this.length = length;
   }
 
-  /** `name` begins sentences. @throws CliError when it is not there, or is a folder */
+  /** `name` begins the messages. @throws CliError when the file does not exist or is a folder */
   static async at(name: string, path: string): Promise<InputFile> {
     try {
       const found = await stat(path);
@@ -43,7 +43,7 @@ export class InputFile {
 
   #open(): Readable {
     if (this.length !== undefined) return createReadStream(this.#path, { highWaterMark: CHUNK_LENGTH });
-    // As a file, the read of a pipe in which nothing comes could not be broken off, not even by the process's end.
+    // The read of an empty pipe as a file could not be cancelled, not even by the end of the process.
     const fd = openSync(this.#path, constants.O_RDONLY | constants.O_NONBLOCK);
     return new Socket({ fd, readable: true, writable: false });
   }

@@ -17,7 +17,7 @@ Commands:
 loader COMMAND --help tells more.
 `;
 
-/** With the exit codes that shells give to them. */
+/** The exit codes are those of shells. */
 const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
 class Interrupted extends Error {
@@ -36,7 +36,7 @@ export async function loaderCommand(args: readonly string[]): Promise<number> {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   const interrupt = new AbortController();
   for (const [signal, exitCode] of Object.entries(SIGNALS)) {
-    // The first counts. Further ones change nothing: cleaning up takes moments.
+    // Only the first signal counts, since cleaning up takes moments.
     process.on(signal, () => interrupt.abort(new Interrupted(exitCode)));
   }
   const [command = '', ...rest] = args;
@@ -76,7 +76,7 @@ async function openSource(source: PackArguments['source'], signal: AbortSignal):
   return await EngineSource.find(source.images, { engine, stallTimeoutMs: engineStallTimeoutMs }, signal);
 }
 
-/** One sentence, and what to do. Answers the exit code. */
+/** Writes one sentence that says what to do. Returns the exit code. */
 function reportFailure(error: unknown, usage: string): number {
   if (error instanceof Interrupted) {
     process.stderr.write('Interrupted; nothing was written.\n');

@@ -3,7 +3,7 @@ import { UsageError } from './cli-error.ts';
 
 export interface PackArguments {
   readonly kind: 'pack';
-  /** What is packed: images of the engine, or the file with the tar of `docker save`; `-` is stdin. */
+  /** What is packed: images of the engine, or a file with the tar of `docker save`; `-` is stdin. */
   readonly source: { readonly images: readonly string[] } | { readonly tarPath: string };
   readonly outputPath: string;
   readonly keyFragmentPath: string;
@@ -30,7 +30,7 @@ ENGINE_TIMEOUT_MS, ENGINE_STALL_TIMEOUT_MS.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
 `;
 
-/** Reads the arguments behind `pack`. @throws UsageError */
+/** Reads the arguments after `pack`. @throws UsageError */
 export function parsePackArguments(args: readonly string[]): PackArguments | { readonly kind: 'help' } {
   const { values, positionals } = parse(args);
   if (values.help) return { kind: 'help' };
@@ -59,7 +59,7 @@ function parse(args: readonly string[]) {
       },
     });
   } catch (error) {
-    // Such as "Unknown option '--ouput'. To specify a positional argument ...": its first sentence will do.
+    // Only the first sentence of messages such as "Unknown option '--ouput'. To specify a positional argument ...".
     const [sentence = ''] = (error instanceof Error ? error.message : String(error)).split(/\. |\n/);
     throw new UsageError(`${sentence.replace(/\.$/, '')}.`);
   }

@@ -16,22 +16,22 @@ import type { TarSource } from './tar-source.ts';
 import { checkArchive, type CheckedArchive } from '../archive/check-archive.ts';
 
 export interface PackOptions extends Pick<PackArguments, 'outputPath' | 'keyFragmentPath'> {
-  /** Called once all files are known to be in order. */
+  /** Is called when all files are known to be usable. */
   readonly openSource: (signal: AbortSignal) => Promise<EngineSource | TarSource>;
   /** Gets progress and notes. */
   readonly output: ProgressOutput;
   readonly signal: AbortSignal;
 }
 
-/** Encrypted or not, it is a file like others: readable as the umask has it. */
+/** The archive is encrypted, so the umask alone decides who may read it. */
 const FILE_MODE = 0o666;
-/** No server's fragment is longer; a wrong file may be. */
+/** No server has a longer fragment, but a wrong file may be longer. */
 const MAX_FRAGMENT_LENGTH = 1024 * 1024;
 const LINE_FEED = 0x0a;
 
 /**
- * Makes the encrypted image archive. It has its name only when it was read back and found whole; on any failure nothing
- * is left of it.
+ * Makes the encrypted image archive. It gets its name when it was read back and found whole. After any failure nothing of
+ * it is left.
  *
  * @throws CliError, LoaderError, or the reason of the signal
  */
@@ -41,24 +41,19 @@ export async function packArchive(options: PackOptions): Promise<CheckedArchive>
   const keyFragment = await readKeyFragment(options.keyFragmentPath, signal);
   if (keyFragment.at(-1) === LINE_FEED) {
     output.write(
-      'Note: the key fragment ends with a line break. It is taken as a part of it: no Loader can unlock the archive if the Resource API sends the fragment without.\n',
+      'Note: the key fragment ends with a line break, which counts as a part of it. If the Resource API sends the fragment without it, no Loader can unlock the archive.\n',
     );
   }
   const aesKey = deriveArchiveAesKey(keyFragment);
   const source = await options.openSource(signal);
   const partPath = path.join(path.dirname(outputPath), `.loader-pack-${randomUUID()}.part`);
-  const file = await createFile(partPath, outputPath);
-  try {
-    await encryptInto(file, source, aesKey, options);
-    const archive = await readBack(partPath, aesKey, options);
-    if (source instanceof EngineSource) assertComplete(source, archive);
-    signal.throwIfAborted();
-    await publish(file, outputPath);
-    return archive;
-  } finally {
-    await file.close();
-    await file.discard();
-  }
+  await using file = await createFile(partPath, outputPath);
+  await encryptInto(file, source, aesKey, options);
+  const archive = await readBack(partPath, aesKey, options);
+  if (source instanceof EngineSource) assertComplete(source, archive);
+  signal.throwIfAborted();
+  await publish(file, outputPath);
+  return archive;
 }
 
 async function assertAbsent(outputPath: string): Promise<void> {
@@ -72,7 +67,7 @@ async function assertAbsent(outputPath: string): Promise<void> {
 }
 
 function alreadyThere(outputPath: string): CliError {
-  return new CliError(`${outputPath} is there already and stays as it is: move it away, or choose another name.`);
+  return new CliError(`${outputPath} exists already and stays as it is: move it away, or choose another name.`);
 }
 
 async function readKeyFragment(keyFragmentPath: string, signal: AbortSignal): Promise<Buffer> {
@@ -145,9 +140,14 @@ async function readBack(partPath: string, aesKey: Buffer, { output, signal }: Pa
     const onBytes = (length: number) => progress.add(length);
     return await checkArchive(partPath, aesKey, { onBytes, signal });
   } catch (error) {
-    // The key is right: it was used a moment ago.
+    // The key is right, since it was used a moment ago.
     if (hasErrorCode(error, 'archive_key_wrong')) {
-      throw new CliError('What was to be packed is no tar: docker save writes one. Nothing was written.');
+      throw new CliError('The input is not a tar: pack what docker save writes. Nothing was written.');
+    }
+    if (hasErrorCode(error, 'archive_changed')) {
+      throw new CliError('The new archive was changed while it was read back. Nothing was written: pack again.', {
+        cause: error,
+      });
     }
     if (hasErrorCode(error, 'archive_invalid')) {
       throw new CliError(`${error.message} Nothing was written: save the images once more.`, { cause: error });
@@ -158,13 +158,13 @@ async function readBack(partPath: string, aesKey: Buffer, { output, signal }: Pa
   }
 }
 
-/** An engine that fails on its way may leave images out. */
+/** An engine that fails while it exports may leave images out. */
 function assertComplete({ wanted }: EngineSource, { images }: CheckedArchive): void {
   const packed = new Set(images.map(({ diffIds }) => diffIds.join()));
   const missing = [...wanted].filter(([, diffIds]) => !packed.has(diffIds.join())).map(([name]) => name);
   if (missing.length === 0) return;
   throw new CliError(
-    `The Docker engine sent ${missing.join(', ')} in another form than it had before, or not at all. Nothing was written: pack again when nobody changes its images.`,
+    `The Docker engine sent ${missing.join(', ')} in another form than it had before, or not at all. Nothing was written: pack again when its images do not change meanwhile.`,
   );
 }
 
@@ -199,13 +199,13 @@ export function describeArchive(outputPath: string, { compression, length, image
     ...table.map((line) => line.trimEnd()),
     ...(compression === 'none'
       ? []
-      : [`The tar is compressed (${compression}): a Loader streams all of it, also what a device has already.`]),
+      : [`The tar is compressed (${compression}): a Loader streams all of it, even what a device has already.`]),
   ];
 }
 
 const SHORT_ID_LENGTH = 12;
 
-/** Names in a tar may be anything, and must not command the terminal. */
+/** Names in a tar may hold control characters, which must not reach the terminal. */
 function printable(text: string): string {
   return text.replaceAll(/\p{Cc}/gu, '?');
 }

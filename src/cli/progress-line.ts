@@ -1,4 +1,4 @@
-/** As much of a terminal as is needed; stderr is one. */
+/** The part of an output stream that is used; stderr has it. */
 export interface ProgressOutput {
   readonly isTTY?: boolean;
   write(text: string): unknown;
@@ -6,10 +6,10 @@ export interface ProgressOutput {
 
 const REDRAW_EVERY_MS = 200;
 const PRINT_EVERY_MS = 5_000;
-/** Puts the cursor back to the beginning of its line, and clears that. */
+/** Moves the cursor to the beginning of its line and clears the line. */
 const REWIND_LINE = '\r\u001b[K';
 
-/** Shows how far some work is: on a terminal one line that is redrawn, elsewhere a line now and then. */
+/** Shows how far some work is. On a terminal it redraws one line; elsewhere it prints a line now and then. */
 export class ProgressLine {
   readonly #output: ProgressOutput;
   readonly #title: string;
@@ -18,7 +18,7 @@ export class ProgressLine {
   readonly #timer: NodeJS.Timeout;
   #bytes = 0;
 
-  /** `total`, in bytes, where it is known before. Call `end`, or its timer stays. */
+  /** `total` is in bytes, undefined where it is not known. Call `end`, which stops the timer. */
   constructor(output: ProgressOutput, title: string, total?: number) {
     this.#output = output;
     this.#title = title;
@@ -32,7 +32,7 @@ export class ProgressLine {
     this.#bytes += length;
   }
 
-  /** Takes a terminal's line away: what follows says how it went. */
+  /** Clears a terminal's line, since the output that follows tells the result. */
   end(): void {
     clearInterval(this.#timer);
     if (this.#isTty) this.#output.write(REWIND_LINE);

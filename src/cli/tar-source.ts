@@ -5,7 +5,7 @@ import { InputFile } from './input-file.ts';
 
 /** A tar that `docker save` wrote, in a file or on stdin. */
 export class TarSource {
-  /** Bytes; undefined where it is not known before. */
+  /** Bytes; undefined where it is not known. */
   readonly length: number | undefined;
   readonly #name: string;
   readonly #read: (signal: AbortSignal) => AsyncIterable<Buffer>;

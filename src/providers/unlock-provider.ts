@@ -24,18 +24,18 @@ const RESULT = Type.Object({
 
 type UnlockResult = Static<typeof RESULT>;
 
-/** The unlock of the device's image archive. POST /unlock begins the same run, which is then a task as well. */
+/** The unlock of the device's image archive. A run that POST /unlock begins becomes a task as well. */
 export function createUnlockProvider(unlocks: Unlocks): Provider {
   let runEmail: string | undefined;
   return defineProvider({
     name: 'unlock',
     parameters: PARAMETERS,
     result: RESULT,
-    isRepeatable: false, // The password is gone.
+    isRepeatable: false, // The password is not stored.
     run: ({ email, password }, context) =>
       follow(unlocks, context, async () => {
         const state = await unlocks.start(email, password);
-        if (state !== 'ready' && runEmail !== email) context.log('warn', 'Somebody else began this unlock.');
+        if (state !== 'ready' && runEmail !== email) context.log('warn', 'Another caller began this unlock.');
       }),
     onOutsideRun: (begin) => {
       unlocks.onRun((email) => {
@@ -46,7 +46,7 @@ export function createUnlockProvider(unlocks: Unlocks): Provider {
   });
 }
 
-/** Joins the run that `start` begins, or that is under way, and goes with it to its end. */
+/** Follows the run that `start` begins, or that is under way, to its end. */
 async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promise<void>): Promise<UnlockResult> {
   let cancelled: Promise<unknown> | undefined;
   const onAbort = () => {
@@ -58,7 +58,7 @@ async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promi
     await start();
     return await watch(unlocks, context);
   } catch (error) {
-    // From the other side: DELETE /unlock.
+    // DELETE /unlock cancelled the run.
     if (error instanceof LoaderError && error.code === 'unlock_cancelled') {
       throw new LoaderError('task_cancelled', error.message, { cause: error });
     }
@@ -71,7 +71,7 @@ async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promi
 
 async function watch(unlocks: Unlocks, context: TaskContext): Promise<UnlockResult> {
   let state: string | undefined;
-  // Its own end, not that of the task: a cancelled run is followed until nothing of it is left.
+  // A cancelled run is followed until its side effects have ended, so the task's signal does not end this.
   for await (const status of unlocks.watch(NEVER)) {
     const { progress } = status;
     if (progress !== null) context.report(progress);

@@ -246,7 +246,7 @@ describe('loader pack, of a tar', () => {
     archiveEntries([one, two], { layout: 'oci' }).filter((entry) => entry.name !== name);
   const broken: Readonly<Record<string, { tar: Buffer; words: RegExp }>> = {
     'is empty': { tar: Buffer.alloc(0), words: /The tar \S+ is empty: see whether docker save failed/ },
-    'is no tar': { tar: randomBytes(5000), words: /is no tar: docker save writes one/ },
+    'is no tar': { tar: randomBytes(5000), words: /is not a tar: pack what docker save writes/ },
     'is cut': { tar: TAR.subarray(0, 700_000), words: /it is cut or not complete.*Nothing was written/ },
     'has a flipped bit in a layer': { tar: flipped(TAR, layerAt), words: /does not match its digest/ },
     'has no manifest.json': { tar: tarArchive(without('manifest.json')), words: /no manifest\.json/ },
@@ -309,7 +309,7 @@ describe('the output of loader pack', () => {
     await writeFile(outputPath, 'earlier');
     const run = await packTar(TAR);
     assert.deepEqual([run.code, run.stdout], [1, '']);
-    assert.match(run.stderr, /is there already and stays as it is/);
+    assert.match(run.stderr, /exists already and stays as it is/);
     assert.equal(await readFile(outputPath, 'utf8'), 'earlier');
     assert.deepEqual(await outputs(), ['images.enc']);
   });
@@ -322,7 +322,7 @@ describe('the output of loader pack', () => {
     child.stdin.end(TAR.subarray(500_000));
     const run = await ended(child);
     assert.deepEqual([run.code, run.stdout], [1, '']);
-    assert.match(run.stderr, /is there already and stays as it is/);
+    assert.match(run.stderr, /exists already and stays as it is/);
     assert.equal(await readFile(outputPath, 'utf8'), 'meanwhile');
     assert.deepEqual(await outputs(), ['images.enc']);
   });
