@@ -7,7 +7,7 @@ import { describeArchive, packArchive } from './pack.ts';
 import { PACK_USAGE, parsePackArguments, type PackArguments } from './pack-arguments.ts';
 import { TarSource } from './tar-source.ts';
 
-/** The `loader` command: what is done with the Loader's formats where no Loader runs. */
+/** The `loader` command: it handles the Loader's formats on machines where no Loader runs. */
 
 const USAGE = `Usage: loader COMMAND
 
