@@ -1,4 +1,4 @@
-/** Where an engine listens: what DOCKER_HOST says. */
+/** Where an engine listens, as DOCKER_HOST tells it. */
 export type DockerHost =
   | { readonly kind: 'unix'; readonly socketPath: string }
   | { readonly kind: 'tcp'; readonly host: string; readonly tls: DockerTls | undefined };
@@ -32,7 +32,7 @@ export function parseDockerHost(text: string, tls: DockerTls | undefined): Docke
   };
 }
 
-/** The same as text, for messages. */
+/** A DockerHost as text, for messages. */
 export function describeDockerHost(host: DockerHost): string {
   return host.kind === 'unix' ? host.socketPath : `tcp://${host.host}`;
 }

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { cpu, graphics, mem } from 'systeminformation';
 import { systemErrorCode } from '../errors.ts';
 
-/** What the hardware string is made of (docs/protocol.md section 2). */
+/** The parts of the hardware string (docs/protocol.md section 2). */
 export interface HardwareFacts {
   readonly cpuModel: string;
   readonly gpuModels: readonly string[];
@@ -15,9 +15,9 @@ export interface HardwareFacts {
 /**
  * Reads the facts of this machine.
  *
- * `sysfsRoot` is where the kernel shows its devices. The drive's serial is read from there and not through
- * systeminformation, which asks `lsblk`: that one gets it from udev's database, which a container does not have, and
- * the same machine must have the same string inside and outside of one.
+ * `sysfsRoot` is where the kernel shows its devices. The drive's serial is read from there, since systeminformation asks
+ * `lsblk`, which gets it from udev's database. A container does not have that database, and the same machine must have
+ * the same string inside and outside of a container.
  */
 export async function readHardwareFacts(sysfsRoot = '/sys'): Promise<HardwareFacts> {
   const [cpuData, memData, graphicsData, driveSerial] = await Promise.all([
@@ -35,20 +35,20 @@ export async function readHardwareFacts(sysfsRoot = '/sys'): Promise<HardwareFac
   };
 }
 
-/** Devices without a disk of their own behind them: loop, ram, zram, device mapper, RAID, optical, floppy, network. */
+/** Devices that are no disk of the machine's own: loop, ram, zram, device mapper, RAID, optical, floppy, network. */
 const NO_FIXED_DISK = /^(?:loop|ram|zram|dm-|md|sr|fd|nbd|rbd|drbd|zd|mtdblock)/;
 
-/** Errors that would make another string of the same machine, if they were taken for a missing serial. */
+/** Errors that pass. To take them for a missing serial would give the same machine another string. */
 const PASSING_ERRORS: readonly string[] = ['EMFILE', 'ENFILE', 'ENOMEM', 'EACCES', 'EPERM'];
 
-/** Serial of the first fixed disk by device name, or undefined when it has none or there is no such disk. */
+/** The serial of the first fixed disk by device name; undefined when it has none or there is no such disk. */
 export async function readFirstFixedDriveSerial(sysfsRoot: string): Promise<string | undefined> {
   const blockFolder = path.join(sysfsRoot, 'block');
   const names = (await readdirOrEmpty(blockFolder)).filter((name) => !NO_FIXED_DISK.test(name)).sort();
   for (const name of names) {
     const device = path.join(blockFolder, name);
     if ((await readAttribute(device, 'removable')) === '1') continue;
-    // USB disks often call themselves fixed; the path of their device tells.
+    // USB disks often call themselves fixed; only the path of their device shows the USB.
     const devicePath = await realpath(device).catch(undefinedIfAbsent);
     if (devicePath === undefined || /\/usb\d/.test(devicePath)) continue;
     return await readDriveSerial(device);

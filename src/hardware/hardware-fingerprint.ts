@@ -12,7 +12,7 @@ export function formatHardwareString(facts: HardwareFacts): string {
   return `CPU: ${facts.cpuModel.trim()}. GPU: ${gpus || 'none'}. Memory: ${memoryGib} GiB. DriveSerial: ${drive}`;
 }
 
-/** Knows the hardware string of this machine. It is read once and kept; a failed read is tried again. */
+/** The hardware string of this machine. It is read once and kept; after a failure the next call reads again. */
 export class HardwareFingerprint {
   readonly #hardwareId: string | undefined;
   readonly #readFacts: () => Promise<HardwareFacts>;

@@ -2,10 +2,10 @@ import { createCipheriv, createDecipheriv, randomBytes, type Decipheriv } from '
 import { LoaderError } from '../errors.ts';
 import { assertEnvelopeLength, BLOCK_LENGTH } from './envelope.ts';
 
-/** Bytes that are decrypted at once. From 256 KiB on, fresh memory from the system costs more than AES itself. */
+/** Bytes that are decrypted at once. From 256 KiB on, fresh memory of the system costs more time than AES itself. */
 export const DECRYPT_LENGTH = 128 * 1024;
 
-/** Encrypts `plaintext` as it comes. `iv` is for known answers only: every real envelope has a random one of its own. */
+/** Encrypts `plaintext` as it comes. `iv` is for known answers only: every real envelope has a random IV of its own. */
 export async function* encryptEnvelope(
   plaintext: AsyncIterable<Buffer> | Iterable<Buffer>,
   aesKey: Buffer,
@@ -21,10 +21,10 @@ export async function* encryptEnvelope(
 }
 
 /**
- * Decrypts an envelope as it comes, cut into chunks of any size. What it yields is the consumer's own.
+ * Decrypts an envelope as it comes, in chunks of any length. The chunks that it yields belong to the consumer.
  *
- * @throws LoaderError `envelope_invalid` at the end, when the length or the padding is wrong. What was yielded before
- * must then not be taken for the whole plaintext.
+ * @throws LoaderError `envelope_invalid` at the end, when the length or the padding is wrong. The chunks that came before
+ * are then not the whole plaintext.
  */
 export async function* decryptEnvelope(
   envelope: AsyncIterable<Buffer> | Iterable<Buffer>,
@@ -50,9 +50,7 @@ export async function* decryptEnvelope(
   try {
     last = decipher.final();
   } catch (error) {
-    throw new LoaderError('envelope_invalid', 'The envelope is damaged or encrypted under another key.', {
-      cause: error,
-    });
+    throw damaged(error);
   }
   if (last.length > 0) yield last;
 }
@@ -74,8 +72,10 @@ export function decryptBuffer(envelope: Buffer, aesKey: Buffer): Buffer {
   try {
     return Buffer.concat([decipher.update(envelope.subarray(BLOCK_LENGTH)), decipher.final()]);
   } catch (error) {
-    throw new LoaderError('envelope_invalid', 'The envelope is damaged or encrypted under another key.', {
-      cause: error,
-    });
+    throw damaged(error);
   }
+}
+
+function damaged(cause: unknown): LoaderError {
+  return new LoaderError('envelope_invalid', 'The envelope is damaged or encrypted under another key.', { cause });
 }

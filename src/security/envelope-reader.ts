@@ -5,17 +5,17 @@ import { DECRYPT_LENGTH } from './envelope-cipher.ts';
 import { BLOCK_LENGTH } from './envelope.ts';
 
 /**
- * Reads an envelope on disk at random (docs/protocol.md section 3): any range of the plaintext costs that range of the
- * file and one block before it, since a block is decrypted with nothing but the block before.
+ * Reads an envelope on disk at random (docs/protocol.md section 3). To decrypt a range takes that range of the file and
+ * one block before it, since the decryption of a block needs only the block before.
  *
- * The padding is not its business: `plaintextLength` comes from `preflightEnvelope`.
+ * The padding is never read: `plaintextLength` comes from `preflightEnvelope`.
  */
 export class EnvelopeReader {
   readonly plaintextLength: number;
   readonly #file: FileHandle;
   readonly #aesKey: Buffer;
 
-  /** The caller closes `file`, and not while something is read. */
+  /** The caller closes `file`, after all reads have ended. */
   constructor(file: FileHandle, plaintextLength: number, aesKey: Buffer) {
     this.#file = file;
     this.plaintextLength = plaintextLength;
@@ -23,7 +23,7 @@ export class EnvelopeReader {
   }
 
   /**
-   * Decrypts the bytes from `start` to `end` (exclusive) of the plaintext as a stream. What it yields is the consumer's.
+   * Decrypts the bytes from `start` to `end` (exclusive) of the plaintext as a stream. The chunks belong to the consumer.
    *
    * @throws RangeError beyond the plaintext; EndOfFileError when the file ends before its end
    */
@@ -32,7 +32,7 @@ export class EnvelopeReader {
     if (start === end) return;
     const firstBlock = Math.floor(start / BLOCK_LENGTH);
     const endBlock = Math.ceil(end / BLOCK_LENGTH);
-    // In the file, block k lies behind the IV and k others: so this range begins with the block before the first.
+    // The IV precedes block 0 in the file, so this range begins with the block before the first.
     const chunks = readFileChunks(
       this.#file,
       firstBlock * BLOCK_LENGTH,
@@ -52,7 +52,7 @@ export class EnvelopeReader {
         const plaintext = decipher.update(encrypted.subarray(offset, offset + DECRYPT_LENGTH));
         const from = Math.max(0, start - position);
         const to = Math.min(plaintext.length, end - position);
-        // Before the chunk is given away: its consumer may release it.
+        // To be counted before the chunk is yielded, since the consumer may release it.
         position += plaintext.length;
         yield from === 0 && to === plaintext.length ? plaintext : plaintext.subarray(from, to);
       }

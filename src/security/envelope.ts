@@ -2,12 +2,12 @@ import { createDecipheriv } from 'node:crypto';
 import { LoaderError } from '../errors.ts';
 
 /**
- * The envelope of docs/protocol.md section 3, as streams:
+ * The format of an envelope (docs/protocol.md section 3):
  *
  *     IV (16 random bytes) || AES-256-CBC(PKCS#7(plaintext))
  *
- * CBC is not authenticated: a flipped bit in the middle decrypts without an error. Only lengths, the padding and thus
- * most wrong keys are noticed here; callers who need more check digests.
+ * CBC is not authenticated: a flipped bit in the middle decrypts without an error. Only a wrong length, a wrong padding
+ * and thus most wrong keys are noticed here; callers that need more check digests.
  */
 
 export const BLOCK_LENGTH = 16;
@@ -29,14 +29,14 @@ export function assertEnvelopeLength(length: number): void {
   }
 }
 
-/** How many of an envelope's last bytes `preflightEnvelope` needs: the last block, and the one that it is chained to. */
+/** The bytes at an envelope's end that `preflightEnvelope` needs: the last block, and the block before it. */
 export const PREFLIGHT_LENGTH = 2 * BLOCK_LENGTH;
 
 /**
- * Tells the exact length of the plaintext, in bytes, from an envelope's last two blocks, before anything else is read.
+ * Returns the exact length of the plaintext, in bytes. It needs nothing of the envelope but its last two blocks.
  *
- * It proves the key but for one wrong key in 256, which happens to give a valid padding, and says nothing about the
- * bytes in the middle (docs/protocol.md section 3).
+ * It also proves the key, except that one wrong key in 256 gives a valid padding by chance. It says nothing about the
+ * bytes in the middle.
  *
  * @throws LoaderError `envelope_invalid` when `envelopeLength` can't be an envelope's, or the padding is wrong.
  */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 
 /**
- * Keys of docs/protocol.md section 1. Pure functions: what they need is an argument, nothing is kept.
+ * The keys of docs/protocol.md section 1, as pure functions of their arguments.
  */
 
 /** `base64(SHA-384(utf8(text)))`, standard alphabet, padded: 64 characters. */
@@ -9,12 +9,12 @@ export function digest(text: string): string {
   return createHash('sha384').update(text, 'utf8').digest('base64');
 }
 
-/** Digest of the hardware template with `{hardware}` filled in. */
+/** The digest of the hardware template with `{hardware}` filled in. */
 export function deriveHardwareHash(template: string, hardware: string): string {
   return digest(fillTemplate(template, { hardware }));
 }
 
-/** Digest of the API template with `{email}`, `{password}` and `{hardware_hash}` filled in. */
+/** The digest of the API template with `{email}`, `{password}` and `{hardware_hash}` filled in. */
 export function deriveApiKey(
   template: string,
   values: { readonly email: string; readonly password: string; readonly hardwareHash: string },
@@ -24,7 +24,7 @@ export function deriveApiKey(
   );
 }
 
-/** Digest of the secret that all devices of a fleet share. */
+/** The digest of the secret that all devices of a fleet share. */
 export function deriveResourceKey(secret: string): string {
   return digest(secret);
 }
@@ -34,12 +34,12 @@ export function deriveAesKey(key: string): Buffer {
   return createHash('sha256').update(key, 'utf8').digest();
 }
 
-/** The 32 bytes with which the image archive is encrypted: of the fragment's raw bytes, not trimmed, not decoded. */
+/** The 32 bytes with which the image archive is encrypted, from the fragment's raw bytes, neither trimmed nor decoded. */
 export function deriveArchiveAesKey(keyFragment: Buffer): Buffer {
   return createHash('sha256').update(keyFragment).digest();
 }
 
-/** Fills each placeholder once, in one pass: a password that contains `{email}` stays as it is. */
+/** Fills in each placeholder once, in one pass: a password that contains `{email}` stays as it is. */
 function fillTemplate(template: string, values: Readonly<Record<string, string>>): string {
   return template.replace(/\{(\w+)\}/g, (placeholder, name: string) => values[name] ?? placeholder);
 }

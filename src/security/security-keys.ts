@@ -1,7 +1,7 @@
 import { deriveAesKey, deriveApiKey, deriveHardwareHash, deriveResourceKey } from './key-derivation.ts';
 
 export interface SecurityKeysOptions {
-  /** Texts of which the keys are made, with placeholders (docs/protocol.md section 1). */
+  /** The texts from which the keys are derived, with placeholders (docs/protocol.md section 1). */
   readonly templates: { readonly hardware: string; readonly api: string };
   /** The secret that all devices of a fleet share, where cdn.yaml names none. */
   readonly resourceSecret: string | undefined;
@@ -15,7 +15,7 @@ export class SecurityKeys {
     this.#options = options;
   }
 
-  /** Of the envelopes that the Resource API makes for this user on this hardware. */
+  /** The key of the envelopes that the Resource API makes for this user on this hardware. */
   apiAesKey({ email, password, hardware }: { email: string; password: string; hardware: string }): Buffer {
     const { templates } = this.#options;
     const hardwareHash = deriveHardwareHash(templates.hardware, hardware);
