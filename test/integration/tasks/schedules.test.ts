@@ -216,7 +216,7 @@ describe('schedules', { skip: S3_SKIP }, () => {
     assert.deepEqual([task.status, task.schedule], ['complete', catching.id]);
     const { outcome, task: uid, reason } = missed?.last_run ?? {};
     assert.deepEqual([outcome, uid], ['missed', null]);
-    assert.match(reason ?? '', /passed while the Loader was not running/);
+    assert.match(reason ?? '', /The Loader was not running at that time/);
     assert.equal(missed?.next_run, missing.next_run);
 
     await device.restartLoader();
