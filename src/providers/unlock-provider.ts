@@ -37,7 +37,7 @@ export function createUnlockProvider(unlocks: Unlocks): Provider {
         const state = await unlocks.start(email, password);
         if (state !== 'ready' && runEmail !== email) context.log('warn', 'Another caller began this unlock.');
       }),
-    onOutsideRun: (begin) => {
+    onOutsideWork: (begin) => {
       unlocks.onRun((email) => {
         runEmail = email;
         begin({ email }, (context) => follow(unlocks, context, () => Promise.resolve()));

@@ -5,18 +5,18 @@ import type { JsonObject, JsonValue } from '../json.ts';
 import { toSchemaFaults, type TextFormats } from './schema-faults.ts';
 import type { TaskLogLevel } from './task.ts';
 
-/** What a run tells of itself. The bytes and the percentage that are shown never go back, whatever is reported. */
+/** How far a task is. The bytes and the percentage that are shown never go back, whatever the work reports. */
 export interface TaskProgress {
   readonly bytesDone: number;
-  /** Null while it is not known. */
+  /** Null while the total is unknown. */
   readonly bytesTotal: number | null;
-  /** 0 to 100, where bytes alone do not tell it. */
+  /** 0 to 100, for work whose bytes alone do not show how far it is. */
   readonly percent?: number;
 }
 
-/** What a run is given beside its parameters. */
+/** What the work of a task gets beside its parameters. */
 export interface TaskContext {
-  /** Aborts when the task is cancelled or the Loader stops. The run then ends when its side effects have ended. */
+  /** Aborts when the task is cancelled or the Loader stops. The work then ends when its side effects have ended. */
   readonly signal: AbortSignal;
   /** A schedule began the task, or it repeats one that was interrupted: no client waits for it. */
   readonly isUnattended: boolean;
@@ -29,12 +29,12 @@ export interface TaskContext {
 /** Does the work, and returns the task's result. */
 export type TaskWork = (context: TaskContext) => Promise<JsonValue>;
 
-/** A run whose parameters have been checked. */
+/** A task whose parameters have been checked. */
 export interface PreparedTask {
   /** Without secrets: these are stored and shown. */
   readonly parameters: JsonObject;
   readonly hasSecrets: boolean;
-  readonly run: TaskWork;
+  readonly work: TaskWork;
 }
 
 /** A kind of task. */
@@ -48,8 +48,8 @@ export interface Provider {
   readonly isRepeatable: boolean;
   /** @throws InputError, whose paths begin at the parameters */
   prepare(parameters: JsonObject): PreparedTask;
-  /** For work that also begins elsewhere: calls `begin` each time, with a run that follows it. */
-  readonly onOutsideRun?: (begin: (parameters: JsonObject, run: TaskWork) => void) => void;
+  /** For work that also begins elsewhere: calls `begin` each time, with work that follows it to its end. */
+  readonly onOutsideWork?: (begin: (parameters: JsonObject, work: TaskWork) => void) => void;
 }
 
 /** JSON Schema of an object, made with TypeBox. */
@@ -58,21 +58,21 @@ export type ParametersSchema = TSchema & { readonly properties: Readonly<Record<
 export interface ProviderDefinition<Parameters extends ParametersSchema, Result extends TSchema> {
   readonly name: string;
   /**
-   * Schema of the parameters. Properties at its top marked `writeOnly` are secrets: the run gets them, and they are
-   * neither stored nor shown.
+   * Schema of the parameters. Properties at its top marked `writeOnly` are secrets: the work gets them, and they
+   * are neither stored nor shown.
    */
   readonly parameters: Parameters;
   /** Schema of the result of a task that is complete. */
   readonly result: Result;
   /** The formats that `parameters` uses. */
   readonly formats?: TextFormats;
-  /** True only where a second run does no harm and there are no secrets, since these would be missing then. */
+  /** True only where to do the work twice does no harm and there are no secrets, since these would be missing then. */
   readonly isRepeatable: boolean;
   readonly run: (parameters: Static<Parameters>, context: TaskContext) => Promise<Static<Result> & JsonValue>;
-  readonly onOutsideRun?: Provider['onOutsideRun'];
+  readonly onOutsideWork?: Provider['onOutsideWork'];
 }
 
-/** A failure after which a part of the work is done; the task keeps `result`. */
+/** A failure of work that was done in part; the task keeps `result`. */
 export class PartialResultError extends LoaderError {
   readonly result: JsonValue;
 
@@ -86,7 +86,7 @@ export class PartialResultError extends LoaderError {
 export function defineProvider<Parameters extends ParametersSchema, Result extends TSchema>(
   definition: ProviderDefinition<Parameters, Result>,
 ): Provider {
-  const { name, parameters: schema, result, formats = {}, isRepeatable, run, onOutsideRun } = definition;
+  const { name, parameters: schema, result, formats = {}, isRepeatable, run, onOutsideWork } = definition;
   // It stops at the first fault: to find all of those of a long list would hold up all other requests.
   const ajv = new Ajv({ formats, verbose: true });
   const isValid = ajv.compile<Static<Parameters>>(schema);
@@ -97,7 +97,7 @@ export function defineProvider<Parameters extends ParametersSchema, Result exten
     parameters: schema,
     result,
     isRepeatable,
-    ...(onOutsideRun === undefined ? {} : { onOutsideRun }),
+    ...(onOutsideWork === undefined ? {} : { onOutsideWork }),
     prepare: (parameters) => {
       const given: unknown = parameters;
       if (!isValid(given)) throw new InputError(toSchemaFaults(isValid.errors ?? [], formats));
@@ -105,7 +105,7 @@ export function defineProvider<Parameters extends ParametersSchema, Result exten
       return {
         parameters: Object.fromEntries(Object.entries(parameters).filter(([key]) => !isSecret(key))),
         hasSecrets: Object.keys(parameters).some(isSecret),
-        run: (context) => run(given, context),
+        work: (context) => run(given, context),
       };
     },
   };

@@ -57,7 +57,7 @@ export class TaskRunner {
     }
     for (const { task, attempt } of store.pendingRetries()) this.#retry(task, attempt);
     for (const provider of providers) {
-      provider.onOutsideRun?.((parameters, work) => this.#adopt(provider, parameters, work));
+      provider.onOutsideWork?.((parameters, work) => this.#adopt(provider, parameters, work));
     }
   }
 
@@ -74,7 +74,7 @@ export class TaskRunner {
     if (this.#running.has(provider.name)) return undefined;
     const task = this.#newTask(provider, prepared.parameters, { scheduleId });
     this.#options.store.insert(task);
-    this.#start(provider, task, prepared.run);
+    this.#start(provider, task, prepared.work);
     return task;
   }
 
@@ -170,7 +170,7 @@ export class TaskRunner {
     const { uid: retryOf, scheduleId } = interrupted;
     const task = this.#newTask(provider, prepared.parameters, { scheduleId, attempt, retryOf });
     store.insertRetry(task);
-    this.#start(provider, task, prepared.run);
+    this.#start(provider, task, prepared.work);
   }
 
   /** Makes a task of work that began elsewhere. Where the store refuses it, the work goes on without a task. */

@@ -23,6 +23,6 @@ export class RecordedContext implements TaskContext {
   }
 
   async run(provider: Provider, parameters: JsonObject): Promise<JsonValue> {
-    return await provider.prepare(parameters).run(this);
+    return await provider.prepare(parameters).work(this);
   }
 }

@@ -43,7 +43,7 @@ export class ControlledProvider {
       result: JSON_VALUE,
       isRepeatable,
       run: (given, context) => this.#run(given as JsonObject, context),
-      onOutsideRun: (begin) => {
+      onOutsideWork: (begin) => {
         this.#begin = begin;
       },
     });

@@ -37,7 +37,7 @@ const FLOORS: readonly (readonly string[])[] = [
 /** Rooms that import these rooms only, beside themselves. */
 const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   // The engine knows nothing of its providers.
-  tasks: ['files', 'async', 'logger', 'errors', 'json', 'resource-name'],
+  tasks: ['files', 'async', 'logger', 'errors', 'json'],
   archive: ['security', 'files', 'async', 'errors', 'json'],
   // The ground floor knows nothing of the product, so it could serve another one.
   net: ['async', 'json', 'errors'],

@@ -51,10 +51,10 @@ function faultsOf(parameters: unknown): readonly InputFault[] {
 
 describe('a provider', () => {
   it('is what its definition says', () => {
-    const { name, parameters, result, isRepeatable, onOutsideRun } = define();
-    assert.deepEqual([name, isRepeatable, onOutsideRun], ['p', false, undefined]);
+    const { name, parameters, result, isRepeatable, onOutsideWork } = define();
+    assert.deepEqual([name, isRepeatable, onOutsideWork], ['p', false, undefined]);
     assert.deepEqual([parameters, result], [PARAMETERS, Type.String()]);
-    assert.ok(!('onOutsideRun' in define()));
+    assert.ok(!('onOutsideWork' in define()));
     const listen = () => undefined;
     const run = () => Promise.resolve(null);
     const own = {
@@ -63,9 +63,9 @@ describe('a provider', () => {
       result: Type.Null(),
       isRepeatable: false,
       run,
-      onOutsideRun: listen,
+      onOutsideWork: listen,
     };
-    assert.equal(defineProvider(own).onOutsideRun, listen);
+    assert.equal(defineProvider(own).onOutsideWork, listen);
     assert.equal(defineProvider({ ...own, isRepeatable: true }).isRepeatable, true);
   });
 
@@ -76,7 +76,7 @@ describe('a provider', () => {
     assert.deepEqual(prepared.parameters, { email: 'e', note: 'n', folder: 'a/b' });
     assert.equal(prepared.hasSecrets, true);
     assert.deepEqual(seen, []);
-    assert.equal(await prepared.run(CONTEXT), 'answer');
+    assert.equal(await prepared.work(CONTEXT), 'answer');
     assert.deepEqual(seen, [given, CONTEXT]);
   });
 

@@ -145,7 +145,7 @@ describe('a task', () => {
       prepare: () => ({
         parameters: {},
         hasSecrets: false,
-        run: () => {
+        work: () => {
           throw new LoaderError('cache_unusable', 'No.');
         },
       }),
