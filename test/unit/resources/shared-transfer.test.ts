@@ -238,7 +238,9 @@ describe('a follower who waits until all is stored', () => {
       await new Promise((resolve) => setTimeout(resolve, 20));
       order.push('published');
     };
-    const told = await storeAll(startTransfer().join(NEVER)).finally(() => order.push('told'));
+    await using follower = startTransfer().join(NEVER);
+    const told = await Array.fromAsync(follower.stored());
+    order.push('told');
     assert.equal(told.at(-1), CONTENT.length);
     assert.deepEqual(order, ['published', 'told']);
     assert.ok(lab.cache.published[0]?.equals(CONTENT));

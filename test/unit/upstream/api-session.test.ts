@@ -74,6 +74,22 @@ describe('a session', () => {
     assert.equal(logins, 1);
   });
 
+  it('does not log in again for a call whose refusal comes after that', async () => {
+    validTokens = ['token-1'];
+    const answer = api.answer;
+    const gate = Promise.withResolvers<undefined>();
+    api.answer = async (call) => {
+      if (call.path.endsWith('/late') && call.token === 'token-0') await gate.promise;
+      return await answer(call);
+    };
+    const renewed = session();
+    const late = renewed.fetchResource('late', 'm.small', NEVER);
+    await renewed.fetchResource('models', 'm.small', NEVER);
+    gate.resolve(undefined);
+    assert.ok((await late).equals(CONTENT));
+    assert.equal(logins, 1);
+  });
+
   it('fails with token_refused when the fresh token is refused too, and tries again at the next call', async () => {
     validTokens = [];
     const refused = session();
