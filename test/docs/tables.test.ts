@@ -20,7 +20,7 @@ import { codeOf, Document, readProjectFile, ROOT } from './documents.ts';
 
 /** The tables of the documents are those of the code. */
 
-const JOURNEYS = ['Warm load', 'Cold load with two callers', 'Upload', 'Scheduled prefetch'];
+const JOURNEYS = ['Warm load', 'Cold load with two callers', 'Upload', 'Unlock', 'Scheduled prefetch'];
 const API = new Document('docs/http-api.md');
 
 describe('docs/operating.md', () => {
