@@ -44,10 +44,13 @@ export class ScriptedApi implements AsyncDisposable {
     return api;
   }
 
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
   /** A client of this server. */
   client(timeoutMs = 5_000): ResourceApi {
-    const { port } = this.#server.address() as AddressInfo;
-    return new ResourceApi({ baseUrl: `http://127.0.0.1:${port}`, dispatcher: this.#dispatcher, timeoutMs });
+    return new ResourceApi({ baseUrl: this.url, dispatcher: this.#dispatcher, timeoutMs });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,0 +1,61 @@
+import { Worker } from 'node:worker_threads';
+import { takeConfig } from '../../src/config/config.ts';
+import { buildApp } from '../../src/http/app.ts';
+import { KnownSecrets } from '../../src/known-secrets.ts';
+import { createLogger } from '../../src/logger.ts';
+import { runLoader } from '../../src/run-loader.ts';
+import { createServices } from '../../src/services.ts';
+
+/**
+ * A Loader with a route more, `POST /faults/{name}`, which answers and then has a fault that nothing catches. The text
+ * of the request is in the error's message and properties.
+ */
+
+const FAULTS: Readonly<Record<string, (error: Error) => void>> = {
+  timer: (error) => void setTimeout(() => throwIt(error), 10),
+  'worker-message': (error) => {
+    const worker = new Worker(`require('node:worker_threads').parentPort.postMessage('hello')`, { eval: true });
+    worker.on('message', () => throwIt(error));
+  },
+  disposer: (error) => void failToDispose(error),
+  rejection: (error) => void Promise.reject(error),
+};
+
+function throwIt(error: Error): never {
+  throw error;
+}
+
+async function failToDispose(error: Error): Promise<void> {
+  await using _broken = { [Symbol.asyncDispose]: () => Promise.reject(error) };
+  await Promise.resolve();
+  throw new Error('what the disposal hides');
+}
+
+const { config, secrets: configSecrets } = takeConfig();
+const secrets = new KnownSecrets(configSecrets);
+const logger = createLogger({ level: config.logLevel, secrets });
+const services = createServices(config, logger, secrets);
+const app = await buildApp(services, {
+  modelCacheDir: config.modelCacheDir,
+  apiKeys: config.apiKeys,
+  clientStallTimeoutMs: config.clientStallTimeoutMs,
+  logger,
+});
+app.post<{ Params: { name: string }; Body: { text: string } }>('/faults/:name', (request, reply) => {
+  const { text } = request.body;
+  const error = Object.assign(new Error(`the text was ${text}`), { text, code: 'EFAULT', request: { text } });
+  const { name } = request.params;
+  // In a callback of the route, when the answer is out.
+  if (name === 'route-callback') reply.raw.once('finish', () => throwIt(error));
+  else reply.raw.once('finish', () => FAULTS[name]?.(error));
+  return {};
+});
+await runLoader({
+  app,
+  services,
+  host: config.host,
+  port: config.port,
+  shutdownTimeoutMs: config.shutdownTimeoutMs,
+  logger,
+  logFile: undefined,
+});
