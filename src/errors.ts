@@ -2,7 +2,7 @@
  * Every failure that the Loader can answer with: one class, stable codes, one table to HTTP statuses.
  *
  * A status of `'route'` means that the route decides, because the contract gives it one status for all its failures:
- * 401 for POST /login, 500 for POST /load and POST /upload. The README shows this table; a test keeps the two the same.
+ * 401 for POST /login, 500 for POST /load and POST /upload. docs/operating.md shows this table; a test keeps the two the same.
  */
 export const ERRORS = {
   // The request itself.
