@@ -11,6 +11,7 @@ import { Presence } from './unlock/presence.ts';
 import { Receipt } from './unlock/receipt.ts';
 
 export interface Services extends AppServices {
+  readonly apiClient: ApiClient;
   readonly cache: BigPartCache;
   /** Closes the tasks' database, and the connections upstream and to the engine. For the end of the process. */
   close(): Promise<void>;

@@ -1,4 +1,5 @@
 import multipart from '@fastify/multipart';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import { fastify, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
 import type { ApiClient } from '../api-client/api-client.ts';
 import { registerApiKeyGuard } from './guards/api-key-guard.ts';
@@ -8,6 +9,7 @@ import { registerEmptyBodies } from './guards/empty-bodies.ts';
 import { answerError, registerErrorHandler } from './errors/error-handler.ts';
 import { collectMethods, registerMethodNotAllowed } from './errors/method-not-allowed.ts';
 import { registerRequestBodyWatchdog } from './guards/body-watchdog.ts';
+import { registerOpenApi } from './openapi.ts';
 import { registerHealthRoutes } from './routes/health-routes.ts';
 import { registerLoadRoutes } from './routes/load-routes.ts';
 import { registerLoginRoutes } from './routes/login-routes.ts';
@@ -20,7 +22,10 @@ import type { Logger } from '../logger.ts';
 import type { Tasks } from '../tasks/tasks.ts';
 
 export interface AppServices {
-  readonly apiClient: ApiClient;
+  readonly apiClient: Pick<
+    ApiClient,
+    'status' | 'login' | 'load' | 'upload' | 'unlock' | 'cancelUnlock' | 'unlockStatus' | 'watchUnlock'
+  >;
   readonly tasks: Tasks;
 }
 
@@ -65,13 +70,17 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   const methodsByUrl = collectMethods(app);
   await app.register(multipart, { limits: FORM_LIMITS });
 
-  registerHealthRoutes(app, { apiClient: services.apiClient, modelCacheDir: options.modelCacheDir });
-  registerLoginRoutes(app, services);
-  registerLoadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
-  registerUploadRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
-  registerUnlockRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
-  registerTaskRoutes(app, { ...services, clientStallTimeoutMs: options.clientStallTimeoutMs });
-  registerScheduleRoutes(app, services);
+  await registerOpenApi(app, services.tasks.providers);
+
+  const typed = app.withTypeProvider<TypeBoxTypeProvider>();
+  const { clientStallTimeoutMs } = options;
+  registerHealthRoutes(typed, { ...services, modelCacheDir: options.modelCacheDir });
+  registerLoginRoutes(typed, services);
+  registerLoadRoutes(typed, { ...services, clientStallTimeoutMs });
+  registerUploadRoutes(typed, { ...services, clientStallTimeoutMs });
+  registerUnlockRoutes(typed, { ...services, clientStallTimeoutMs });
+  registerTaskRoutes(typed, { ...services, clientStallTimeoutMs });
+  registerScheduleRoutes(typed, services);
   registerMethodNotAllowed(app, methodsByUrl);
   return app;
 }

@@ -53,6 +53,10 @@ export class Tasks {
     await first;
   }
 
+  get providers(): readonly Provider[] {
+    return this.#options.providers;
+  }
+
   /** @throws LoaderError `task_store_unavailable` */
   get runner(): TaskRunner {
     return this.#opened().runner;

@@ -1,10 +1,14 @@
 import type { FastifyInstance } from 'fastify';
 import { answerMethodNotAllowed } from './error-handler.ts';
 
-/** The methods of each path, as its routes are registered after this call. */
+/** The files of the pages, which the plugin that serves them registers in its own way. */
+const PAGE_FILES = /^\/docs\//;
+
+/** The methods of each path whose routes are registered after this call. */
 export function collectMethods(app: FastifyInstance): ReadonlyMap<string, ReadonlySet<string>> {
   const methodsByUrl = new Map<string, Set<string>>();
   app.addHook('onRoute', ({ url, method }) => {
+    if (PAGE_FILES.test(url)) return;
     const methods = methodsByUrl.get(url) ?? new Set();
     for (const name of [method].flat()) methods.add(name);
     methodsByUrl.set(url, methods);
@@ -24,7 +28,7 @@ export function registerMethodNotAllowed(
       url,
       exposeHeadRoute: false,
       config: { access: 'open' },
-      // Before the body: nothing that is in it matters.
+      // Refuses before the body is read.
       onRequest: async (_request, reply) => answerMethodNotAllowed(reply, allowed),
       handler: () => undefined,
     });

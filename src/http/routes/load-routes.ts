@@ -1,35 +1,36 @@
-import type { FastifyInstance } from 'fastify';
-import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import type { ApiClient } from '../../api-client/api-client.ts';
+import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import { sendBody } from '../bodies/send-body.ts';
 import { assertFileName } from '../errors/request-faults.ts';
+import { failures, INVALID_INPUT, streamResponse, type HttpApp } from '../schemas/common.ts';
+import { LOAD_BODY, RESOURCE_PARAMS } from '../schemas/resource.ts';
 
 export interface LoadRoutesOptions {
   readonly apiClient: Pick<ApiClient, 'load'>;
   readonly clientStallTimeoutMs: number;
 }
 
-interface LoadRequest {
-  Params: { readonly filename: string };
-  Body: { readonly filename?: string; readonly folder: string };
-}
-
-const LOAD_BODY = {
-  type: 'object',
-  required: ['folder'],
-  properties: {
-    filename: { type: 'string', format: 'resource-filename' },
-    folder: { type: 'string', format: 'resource-folder' },
-  },
-} as const;
-
 /** POST /load/{filename}: 200 with the plaintext, 500 for every failure. */
-export function registerLoadRoutes(app: FastifyInstance, { apiClient, clientStallTimeoutMs }: LoadRoutesOptions): void {
-  app.post<LoadRequest>(
+export function registerLoadRoutes(app: HttpApp, { apiClient, clientStallTimeoutMs }: LoadRoutesOptions): void {
+  app.post(
     '/load/:filename',
-    { schema: { body: LOAD_BODY }, config: { failureStatus: 500 } },
+    {
+      schema: {
+        operationId: 'loadResource',
+        summary: 'Load a resource, decrypted',
+        tags: ['resources'],
+        params: RESOURCE_PARAMS,
+        body: LOAD_BODY,
+        response: {
+          ...failures(413),
+          ...INVALID_INPUT,
+          200: streamResponse('application/octet-stream', 'The plaintext, with its exact Content-Length.'),
+        },
+      },
+      config: { failureStatus: 500 },
+    },
     async (request, reply) => {
-      // The body's name counts, as in the original; the path's only where the body has none.
+      // As in the original, the name in the body has precedence over the name in the path.
       const name = request.body.filename ?? assertFileName(request.params.filename);
       const resource = { folder: request.body.folder, name };
       const abort = abortWhenClientLeaves(reply);

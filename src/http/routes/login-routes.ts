@@ -1,31 +1,30 @@
-import type { FastifyInstance } from 'fastify';
 import type { ApiClient } from '../../api-client/api-client.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
+import { failures, INVALID_INPUT, OK, type HttpApp } from '../schemas/common.ts';
+import { CREDENTIALS } from '../schemas/login.ts';
 
 export interface LoginRoutesOptions {
   readonly apiClient: Pick<ApiClient, 'login'>;
 }
 
-interface LoginBody {
-  readonly email: string;
-  readonly password: string;
-}
-
-const LOGIN_BODY = {
-  type: 'object',
-  required: ['email', 'password'],
-  properties: { email: { type: 'string' }, password: { type: 'string' } },
-} as const;
-
 /** POST /login: 200 `{"status":"ok"}`, 401 for every failure. */
-export function registerLoginRoutes(app: FastifyInstance, { apiClient }: LoginRoutesOptions): void {
-  app.post<{ Body: LoginBody }>(
+export function registerLoginRoutes(app: HttpApp, { apiClient }: LoginRoutesOptions): void {
+  app.post(
     '/login',
-    { schema: { body: LOGIN_BODY }, config: { failureStatus: 401 } },
+    {
+      schema: {
+        operationId: 'login',
+        summary: 'Log in at the Resource API',
+        tags: ['resources'],
+        body: CREDENTIALS,
+        response: { ...failures(413), ...INVALID_INPUT, 200: OK },
+      },
+      config: { failureStatus: 401 },
+    },
     async (request, reply) => {
       const { email, password } = request.body;
       await apiClient.login(email, password, abortWhenClientLeaves(reply).signal);
-      return { status: 'ok' };
+      return { status: 'ok' as const };
     },
   );
 }

@@ -1,42 +1,55 @@
-import type { FastifyInstance } from 'fastify';
 import type { Tasks } from '../../tasks/tasks.ts';
-import { toScheduleView } from '../schemas/task.ts';
-import type { JsonObject } from '../../json.ts';
+import { failures, INVALID_INPUT, ref, type HttpApp } from '../schemas/common.ts';
+import { NEW_SCHEDULE, SCHEDULE, SCHEDULE_LIST, SCHEDULE_PARAMS, toScheduleView } from '../schemas/schedule.ts';
 
-interface ScheduleBody {
-  readonly provider: string;
-  readonly parameters?: JsonObject;
-  readonly cron: string;
-  readonly timezone?: string;
-  readonly catch_up?: boolean;
-}
-
-const MAX_CRON_LENGTH = 256;
 const KEYED = { access: 'keyed' } as const;
 
-const SCHEDULE_BODY = {
-  type: 'object',
-  required: ['provider', 'cron'],
-  additionalProperties: false,
-  properties: {
-    provider: { type: 'string' },
-    parameters: { type: 'object' },
-    cron: { type: 'string', maxLength: MAX_CRON_LENGTH },
-    timezone: { type: 'string' },
-    catch_up: { type: 'boolean' },
-  },
-} as const;
+/** POST and GET /schedules, DELETE /schedules/{id}: tasks that begin by themselves. All of these routes need a key. */
+export function registerScheduleRoutes(app: HttpApp, { tasks }: { readonly tasks: Pick<Tasks, 'schedules'> }): void {
+  app.post(
+    '/schedules',
+    {
+      schema: {
+        operationId: 'createSchedule',
+        summary: 'Add a schedule',
+        tags: ['schedules'],
+        body: NEW_SCHEDULE,
+        response: { ...failures(409, 413), ...INVALID_INPUT, 200: ref(SCHEDULE, 'The new schedule.') },
+      },
+      config: KEYED,
+    },
+    ({ body }) => {
+      const { provider, parameters = {}, cron, timezone = 'UTC', catch_up: catchUp = false } = body;
+      return toScheduleView(tasks.schedules.create({ provider, parameters, cron, timezone, catchUp }));
+    },
+  );
 
-/** POST and GET /schedules, DELETE /schedules/{id}: tasks that begin by themselves. All of them want a key. */
-export function registerScheduleRoutes(app: FastifyInstance, { tasks }: { readonly tasks: Tasks }): void {
-  app.post<{ Body: ScheduleBody }>('/schedules', { schema: { body: SCHEDULE_BODY }, config: KEYED }, ({ body }) => {
-    const { provider, parameters = {}, cron, timezone = 'UTC', catch_up: catchUp = false } = body;
-    return toScheduleView(tasks.schedules.create({ provider, parameters, cron, timezone, catchUp }));
-  });
+  app.get(
+    '/schedules',
+    {
+      schema: {
+        operationId: 'listSchedules',
+        summary: 'All schedules',
+        tags: ['schedules'],
+        response: { ...failures(), 200: SCHEDULE_LIST },
+      },
+      config: KEYED,
+    },
+    () => ({ schedules: tasks.schedules.list().map(toScheduleView) }),
+  );
 
-  app.get('/schedules', { config: KEYED }, () => ({ schedules: tasks.schedules.list().map(toScheduleView) }));
-
-  app.delete<{ Params: { readonly id: string } }>('/schedules/:id', { config: KEYED }, ({ params }) =>
-    toScheduleView(tasks.schedules.remove(params.id)),
+  app.delete(
+    '/schedules/:id',
+    {
+      schema: {
+        operationId: 'removeSchedule',
+        summary: 'Remove a schedule',
+        tags: ['schedules'],
+        params: SCHEDULE_PARAMS,
+        response: { ...failures(404), 200: ref(SCHEDULE, 'The schedule as it was.') },
+      },
+      config: KEYED,
+    },
+    ({ params }) => toScheduleView(tasks.schedules.remove(params.id)),
   );
 }

@@ -1,98 +1,157 @@
-import type { FastifyInstance } from 'fastify';
 import { FIRST_POSITION, parseEventPosition, type TaskEvent } from '../../tasks/task-events.ts';
 import type { Tasks } from '../../tasks/tasks.ts';
-import { TASK_STATUSES, type TaskStatus } from '../../tasks/task.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import { sendEvents, type ServerEvent } from '../bodies/send-events.ts';
-import { toLogLine, toServerEvent, toTaskView, toTaskSummary } from '../schemas/task.ts';
-import type { JsonObject } from '../../json.ts';
+import { failures, INVALID_INPUT, ref, streamResponse, type HttpApp } from '../schemas/common.ts';
+import {
+  EVENTS_HEADERS,
+  HISTORY,
+  HISTORY_QUERY,
+  LOG_LINES,
+  LOGS_QUERY,
+  NEW_TASK,
+  NEW_TASK_RESPONSE,
+  RUNNING_TASKS,
+  TASK,
+  TASK_PARAMS,
+  toBusy,
+  toLogLine,
+  toServerEvent,
+  toTaskSummary,
+  toTaskView,
+} from '../schemas/task.ts';
 
 export interface TaskRoutesOptions {
-  readonly tasks: Tasks;
+  readonly tasks: Pick<Tasks, 'runner'>;
   readonly clientStallTimeoutMs: number;
 }
 
 const KEYED = { access: 'keyed' } as const;
+const TAGS = ['tasks'];
 const DEFAULT_PAGE = 50;
-const BUSY_MESSAGE = 'A job with the same provider is already in progress';
 
-/** The provider's own schema is for the rest of it. */
-const CREATE_BODY = {
-  type: 'object',
-  required: ['provider'],
-  properties: { provider: { type: 'string' } },
-} as const;
-
-const HISTORY_QUERY = {
-  type: 'object',
-  properties: {
-    provider: { type: 'string' },
-    status: { type: 'string', enum: TASK_STATUSES },
-    limit: { type: 'string', format: 'page-limit' },
-    cursor: { type: 'string', format: 'count' },
-  },
-} as const;
-
-interface HistoryQuery {
-  readonly provider?: string;
-  readonly status?: TaskStatus;
-  readonly limit?: string;
-  readonly cursor?: string;
-}
-
-const LOGS_QUERY = { type: 'object', properties: { after: { type: 'string', format: 'count' } } } as const;
-
-interface TaskParams {
-  readonly uid: string;
-}
-
-/** POST /, GET and DELETE /tasks...: background tasks, the original's two routes first. All of them want a key. */
-export function registerTaskRoutes(app: FastifyInstance, { tasks, clientStallTimeoutMs }: TaskRoutesOptions): void {
-  app.post<{ Body: JsonObject & { readonly provider: string } }>(
+/** POST /, GET and DELETE /tasks...: background tasks, the original's two routes first. All of them need a key. */
+export function registerTaskRoutes(app: HttpApp, { tasks, clientStallTimeoutMs }: TaskRoutesOptions): void {
+  app.post(
     '/',
-    { schema: { body: CREATE_BODY }, config: KEYED },
+    {
+      schema: {
+        operationId: 'createTask',
+        summary: 'Begin a task',
+        tags: TAGS,
+        body: NEW_TASK,
+        response: { ...failures(413), ...INVALID_INPUT, 200: NEW_TASK_RESPONSE },
+      },
+      config: KEYED,
+    },
     ({ body }) => {
       const { provider, ...parameters } = body;
       const task = tasks.runner.create(provider, parameters);
-      return task === undefined ? { message: BUSY_MESSAGE } : toTaskSummary(task);
+      return task === undefined ? toBusy() : toTaskSummary(task);
     },
   );
 
-  app.get('/tasks', { config: KEYED }, () =>
-    Object.fromEntries(tasks.runner.list().map((task) => [task.uid, toTaskSummary(task)])),
+  app.get(
+    '/tasks',
+    {
+      schema: {
+        operationId: 'listTasks',
+        summary: 'The running tasks',
+        tags: TAGS,
+        response: { ...failures(), 200: RUNNING_TASKS },
+      },
+      config: KEYED,
+    },
+    () => Object.fromEntries(tasks.runner.list().map((task) => [task.uid, toTaskSummary(task)])),
   );
 
-  app.get<{ Querystring: HistoryQuery }>(
+  app.get(
     '/tasks/history',
-    { schema: { querystring: HISTORY_QUERY }, config: KEYED },
+    {
+      schema: {
+        operationId: 'listHistory',
+        summary: 'All tasks, page by page',
+        tags: TAGS,
+        querystring: HISTORY_QUERY,
+        response: { ...failures(), ...INVALID_INPUT, 200: HISTORY },
+      },
+      config: KEYED,
+    },
     ({ query }) => {
       const page = tasks.runner.history({ ...query, limit: Number(query.limit ?? DEFAULT_PAGE) });
       return { tasks: page.tasks.map(toTaskView), next_cursor: page.nextCursor };
     },
   );
 
-  app.get<{ Params: TaskParams }>('/tasks/:uid', { config: KEYED }, ({ params }) =>
-    toTaskView(tasks.runner.find(params.uid)),
+  app.get(
+    '/tasks/:uid',
+    {
+      schema: {
+        operationId: 'getTask',
+        summary: 'A task',
+        tags: TAGS,
+        params: TASK_PARAMS,
+        response: { ...failures(404), 200: ref(TASK, 'The task.') },
+      },
+      config: KEYED,
+    },
+    ({ params }) => toTaskView(tasks.runner.find(params.uid)),
   );
 
-  app.delete<{ Params: TaskParams }>('/tasks/:uid', { config: KEYED }, async ({ params }) =>
-    toTaskView(await tasks.runner.cancel(params.uid)),
+  app.delete(
+    '/tasks/:uid',
+    {
+      schema: {
+        operationId: 'cancelTask',
+        summary: 'Cancel a task',
+        tags: TAGS,
+        params: TASK_PARAMS,
+        response: { ...failures(404), 200: ref(TASK, 'The task when its side effects have stopped.') },
+      },
+      config: KEYED,
+    },
+    async ({ params }) => toTaskView(await tasks.runner.cancel(params.uid)),
   );
 
-  app.get<{ Params: TaskParams; Querystring: { readonly after?: string } }>(
+  app.get(
     '/tasks/:uid/logs',
-    { schema: { querystring: LOGS_QUERY }, config: KEYED },
+    {
+      schema: {
+        operationId: 'getTaskLog',
+        summary: 'The log of a task',
+        tags: TAGS,
+        params: TASK_PARAMS,
+        querystring: LOGS_QUERY,
+        response: { ...failures(404), ...INVALID_INPUT, 200: LOG_LINES },
+      },
+      config: KEYED,
+    },
     ({ params, query }) => ({ lines: tasks.runner.lines(params.uid, Number(query.after ?? 0)).map(toLogLine) }),
   );
 
-  app.get<{ Params: TaskParams }>(
+  app.get(
     '/tasks/:uid/events',
-    { config: KEYED, exposeHeadRoute: false },
+    {
+      schema: {
+        operationId: 'watchTask',
+        summary: 'Follow a task',
+        tags: TAGS,
+        params: TASK_PARAMS,
+        headers: EVENTS_HEADERS,
+        response: {
+          ...failures(404),
+          200: streamResponse('text/event-stream', 'Events `log`, `progress` and `end` of the task.'),
+          204: { type: 'null', description: 'Nothing follows the event that the client saw last.' },
+        },
+      },
+      config: KEYED,
+      exposeHeadRoute: false,
+    },
     async ({ params, headers }, reply) => {
       const lastId = headers['last-event-id'];
-      const position = (typeof lastId === 'string' ? parseEventPosition(lastId) : undefined) ?? FIRST_POSITION;
+      const position = (lastId === undefined ? undefined : parseEventPosition(lastId)) ?? FIRST_POSITION;
       // Tells a client that comes back by itself to stay away (WHATWG HTML, section 9.2.3).
-      if (tasks.runner.isPastEnd(params.uid, position)) return await reply.code(204).send();
+      if (tasks.runner.isPastEnd(params.uid, position)) return await reply.code(204).send(null);
       const abort = abortWhenClientLeaves(reply);
       const events = tasks.runner.watch(params.uid, position, abort.signal);
       await sendEvents(reply, toServerEvents(events), { stallTimeoutMs: clientStallTimeoutMs, abort });

@@ -1,24 +1,152 @@
-import type { Schedule } from '../../tasks/schedule.ts';
+import { Type, type Static } from 'typebox';
+import { ERROR_CODE, JSON_OBJECT, JSON_VALUE, nullable, textEnum } from '../../json-schemas.ts';
 import type { TaskEvent } from '../../tasks/task-events.ts';
-import type { Task, TaskLogLine, TaskStatus } from '../../tasks/task.ts';
+import { TASK_LOG_LEVELS, TASK_STATUSES, type Task, type TaskLogLine } from '../../tasks/task.ts';
 import type { ServerEvent } from '../bodies/send-events.ts';
-import type { JsonValue } from '../../json.ts';
+import { ref, TIME } from './common.ts';
 
-/** A task as the original's clients know it: what POST / and GET /tasks answer. */
-export interface TaskSummary {
-  readonly uid: string;
-  readonly status: TaskStatus;
-  readonly progress: number;
-  readonly result: JsonValue;
-  readonly provider: string;
+const EXAMPLE = {
+  uid: '0b7b5ab0-6d0a-4c53-9b1c-3a4e9b6f2d11',
+  status: 'in_progress',
+  progress: 40,
+  result: null,
+  provider: 'verify',
+};
+const STATUS = textEnum(TASK_STATUSES);
+
+/** The schema of the provider that is named checks the other fields. */
+export const NEW_TASK = Type.Object(
+  { provider: Type.String({ description: 'The kind of task.', examples: ['verify'] }) },
+  { additionalProperties: true, description: 'The provider and its parameters.', examples: [{ provider: 'verify' }] },
+);
+
+export const TASK_PARAMS = Type.Object({
+  uid: Type.String({ description: 'The uid of the task.', examples: [EXAMPLE.uid] }),
+});
+
+/** All that stands in a query is text. */
+export const HISTORY_QUERY = Type.Object({
+  provider: Type.Optional(Type.String({ description: 'Only tasks of this provider.', examples: ['verify'] })),
+  status: Type.Optional(textEnum(TASK_STATUSES, { description: 'Only tasks of this status.', examples: ['complete'] })),
+  limit: Type.Optional(
+    Type.String({ format: 'page-limit', description: 'Tasks on a page, 1 to 200; 50 if absent.', examples: ['50'] }),
+  ),
+  cursor: Type.Optional(
+    Type.String({ format: 'count', description: 'The next_cursor of the page before.', examples: ['1000'] }),
+  ),
+});
+
+export const LOGS_QUERY = Type.Object({
+  after: Type.Optional(Type.String({ format: 'count', description: 'Only lines after this one.', examples: ['0'] })),
+});
+
+export const EVENTS_HEADERS = Type.Object({
+  'last-event-id': Type.Optional(Type.String({ description: 'The id of the last event that the client saw.' })),
+});
+
+/** The original's clients know these fields. */
+const SUMMARY_FIELDS = {
+  uid: Type.String({ description: 'A UUID.' }),
+  status: STATUS,
+  progress: Type.Integer({ description: '0 to 100; it never goes back, and is 100 only when the task is complete.' }),
+  result: Type.Unsafe<Task['result']>({
+    ...JSON_VALUE,
+    description: 'Of the provider. Null while the task runs; a failed one may have the part that it achieved.',
+  }),
+  provider: Type.String(),
+};
+
+export const TASK_SUMMARY = Type.Object(SUMMARY_FIELDS, {
+  $id: 'TaskSummary',
+  description: 'A task as the original shows it.',
+  examples: [EXAMPLE],
+});
+
+export const TASK = Type.Object(
+  {
+    ...SUMMARY_FIELDS,
+    bytes_done: Type.Integer(),
+    bytes_total: nullable(Type.Integer({ description: 'Null while it is not known.' })),
+    parameters: JSON_OBJECT,
+    error: nullable(Type.String({ description: 'Why it is neither running nor complete, for people.' })),
+    code: nullable(ERROR_CODE),
+    attempt: Type.Integer({ description: 'From 1 on: one more than that of the task that this one repeats.' }),
+    retry_of: nullable(Type.String({ description: 'The uid of that task.' })),
+    schedule: nullable(Type.String({ description: 'The id of the schedule that began it.' })),
+    created_at: TIME,
+    finished_at: nullable(TIME),
+  },
+  {
+    $id: 'Task',
+    description: 'All that is known of a task.',
+    examples: [
+      {
+        ...EXAMPLE,
+        bytes_done: 4,
+        bytes_total: 10,
+        parameters: {},
+        error: null,
+        code: null,
+        attempt: 1,
+        retry_of: null,
+        schedule: null,
+        created_at: '2026-01-02T03:04:05.678Z',
+        finished_at: null,
+      },
+    ],
+  },
+);
+
+/** With the same status as a new task, as in the original. */
+export const BUSY = Type.Object(
+  { message: Type.Unsafe<string>({ type: 'string', const: 'A job with the same provider is already in progress' }) },
+  { $id: 'Busy', description: 'A task of the same provider is in progress.' },
+);
+
+export const NEW_TASK_RESPONSE = Type.Unsafe<Static<typeof TASK_SUMMARY> | Static<typeof BUSY>>({
+  description: 'The task that has begun, or a message when one of the same provider is in progress.',
+  anyOf: [ref(TASK_SUMMARY), ref(BUSY)],
+});
+
+export const RUNNING_TASKS = Type.Unsafe<Readonly<Record<string, Static<typeof TASK_SUMMARY>>>>({
+  type: 'object',
+  description: 'By uid: tasks that are in progress, or ended within the last second.',
+  additionalProperties: ref(TASK_SUMMARY),
+  examples: [{ [EXAMPLE.uid]: EXAMPLE }],
+});
+
+export const HISTORY = Type.Object(
+  {
+    tasks: Type.Array(ref(TASK)),
+    next_cursor: nullable(Type.String({ description: 'The cursor of the next page; null on the last one.' })),
+  },
+  { description: 'A page of the history, the latest task first.', examples: [{ tasks: [], next_cursor: null }] },
+);
+
+const LOG_LINE = Type.Object({
+  line: Type.Integer({ description: 'Counts from 1.' }),
+  time: TIME,
+  level: textEnum(TASK_LOG_LEVELS),
+  text: Type.String(),
+});
+
+export const LOG_LINES = Type.Object(
+  { lines: Type.Array(LOG_LINE) },
+  {
+    description: 'The log of a task.',
+    examples: [{ lines: [{ line: 1, time: '2026-01-02T03:04:05.678Z', level: 'info', text: '2 good' }] }],
+  },
+);
+
+export function toBusy(): Static<typeof BUSY> {
+  return { message: 'A job with the same provider is already in progress' };
 }
 
-export function toTaskSummary({ uid, status, progress, result, provider }: Task): TaskSummary {
+export function toTaskSummary({ uid, status, progress, result, provider }: Task): Static<typeof TASK_SUMMARY> {
   return { uid, status, progress, result, provider };
 }
 
-/** All that is known of a task. Names are in snake case, as `catch_up` of the schedules is. */
-export function toTaskView(task: Task) {
+export function toTaskView(task: Task): Static<typeof TASK> {
   return {
     ...toTaskSummary(task),
     bytes_done: task.bytesDone,
@@ -30,11 +158,11 @@ export function toTaskView(task: Task) {
     retry_of: task.retryOf,
     schedule: task.scheduleId,
     created_at: toTime(task.createdAtMs),
-    finished_at: toTime(task.finishedAtMs),
+    finished_at: task.finishedAtMs === null ? null : toTime(task.finishedAtMs),
   };
 }
 
-export function toLogLine({ line, timeMs, level, text }: TaskLogLine) {
+export function toLogLine({ line, timeMs, level, text }: TaskLogLine): Static<typeof LOG_LINE> {
   return { line, time: toTime(timeMs), level, text };
 }
 
@@ -44,26 +172,7 @@ export function toServerEvent({ event, id, data }: TaskEvent): ServerEvent {
   return { event, id, data: { progress: data.progress, bytes_done: data.bytesDone, bytes_total: data.bytesTotal } };
 }
 
-export function toScheduleView(schedule: Schedule) {
-  const { id, provider, parameters, cron, timezone, catchUp, lastDue } = schedule;
-  return {
-    id,
-    provider,
-    parameters,
-    cron,
-    timezone,
-    catch_up: catchUp,
-    created_at: toTime(schedule.createdAtMs),
-    next_run: toTime(schedule.nextDueAtMs),
-    last_run:
-      lastDue === null
-        ? null
-        : { due_at: toTime(lastDue.dueAtMs), outcome: lastDue.outcome, task: lastDue.task, reason: lastDue.reason },
-  };
-}
-
-function toTime(timeMs: number): string;
-function toTime(timeMs: number | null): string | null;
-function toTime(timeMs: number | null): string | null {
-  return timeMs === null ? null : new Date(timeMs).toISOString();
+/** ISO 8601 from ms since 1970. */
+export function toTime(timeMs: number): string {
+  return new Date(timeMs).toISOString();
 }

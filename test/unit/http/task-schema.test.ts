@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { toLogLine, toScheduleView, toServerEvent, toTaskSummary, toTaskView } from '../../../src/http/schemas/task.ts';
+import { toScheduleView } from '../../../src/http/schemas/schedule.ts';
+import { toLogLine, toServerEvent, toTaskSummary, toTaskView } from '../../../src/http/schemas/task.ts';
 import type { Schedule } from '../../../src/tasks/schedule.ts';
 import type { Task } from '../../../src/tasks/task.ts';
 

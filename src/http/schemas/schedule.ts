@@ -1,0 +1,86 @@
+import { Type, type Static } from 'typebox';
+import { JSON_OBJECT, nullable, textEnum } from '../../json-schemas.ts';
+import type { DueTime, Schedule } from '../../tasks/schedule.ts';
+import { ref, TIME } from './common.ts';
+import { toTime } from './task.ts';
+
+const MAX_CRON_LENGTH = 256;
+const EXAMPLE = { provider: 'verify', parameters: {}, cron: '30 3 * * 1-5', timezone: 'UTC', catch_up: false };
+const ID = '5d3e1c9e-1c0f-4d3a-8f0e-8f2a5b1c7e01';
+
+/** The schema of the provider that is named checks `parameters`. */
+export const NEW_SCHEDULE = Type.Object(
+  {
+    provider: Type.String({ description: 'The kind of task.' }),
+    parameters: Type.Optional(JSON_OBJECT),
+    cron: Type.String({
+      maxLength: MAX_CRON_LENGTH,
+      description: 'A cron pattern of five fields, or of six, of which the first is the seconds.',
+    }),
+    timezone: Type.Optional(Type.String({ description: 'An IANA time zone; UTC if absent.' })),
+    catch_up: Type.Optional(Type.Boolean({ description: 'Whether one task makes up for times that were missed.' })),
+  },
+  { additionalProperties: false, description: 'Tasks to begin, and when.', examples: [EXAMPLE] },
+);
+
+export const SCHEDULE_PARAMS = Type.Object({
+  id: Type.String({ description: 'The id of the schedule.', examples: [ID] }),
+});
+
+const LAST_RUN = Type.Object({
+  due_at: TIME,
+  outcome: textEnum(['started', 'skipped', 'missed', 'failed']),
+  task: nullable(Type.String({ description: 'The uid of the task that was started.' })),
+  reason: nullable(Type.String({ description: 'Why there is none.' })),
+});
+
+export const SCHEDULE = Type.Object(
+  {
+    id: Type.String({ description: 'A UUID.' }),
+    provider: Type.String(),
+    parameters: JSON_OBJECT,
+    cron: Type.String(),
+    timezone: Type.String(),
+    catch_up: Type.Boolean(),
+    created_at: TIME,
+    next_run: nullable(TIME),
+    last_run: nullable(LAST_RUN),
+  },
+  {
+    $id: 'Schedule',
+    description: 'A schedule, with what became of its last time.',
+    examples: [
+      {
+        id: ID,
+        ...EXAMPLE,
+        created_at: '2026-01-02T03:04:05.678Z',
+        next_run: '2026-01-05T03:30:00.000Z',
+        last_run: null,
+      },
+    ],
+  },
+);
+
+export const SCHEDULE_LIST = Type.Object(
+  { schedules: Type.Array(ref(SCHEDULE)) },
+  { description: 'All schedules, in the order of their creation.', examples: [{ schedules: [] }] },
+);
+
+export function toScheduleView(schedule: Schedule): Static<typeof SCHEDULE> {
+  const { id, provider, parameters, cron, timezone, catchUp, nextDueAtMs, lastDue } = schedule;
+  return {
+    id,
+    provider,
+    parameters,
+    cron,
+    timezone,
+    catch_up: catchUp,
+    created_at: toTime(schedule.createdAtMs),
+    next_run: nextDueAtMs === null ? null : toTime(nextDueAtMs),
+    last_run: lastDue === null ? null : toLastRun(lastDue),
+  };
+}
+
+function toLastRun({ dueAtMs, outcome, task, reason }: DueTime): Static<typeof LAST_RUN> {
+  return { due_at: toTime(dueAtMs), outcome, task, reason };
+}
