@@ -1,5 +1,5 @@
 import type { ApiClient } from '../../api-client/api-client.ts';
-import { failures, type HttpApp } from '../schemas/common.ts';
+import { failures, type HttpApp } from '../schemas/responses.ts';
 import { HEALTH, STATUS, toStatus } from '../schemas/health.ts';
 
 export interface HealthRoutesOptions {

@@ -2,7 +2,7 @@ import type { ApiClient } from '../../api-client/api-client.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import { sendBody } from '../bodies/send-body.ts';
 import { assertFileName } from '../errors/request-faults.ts';
-import { failures, INVALID_INPUT, streamResponse, type HttpApp } from '../schemas/common.ts';
+import { failures, INVALID_INPUT, streamResponse, type HttpApp } from '../schemas/responses.ts';
 import { LOAD_BODY, RESOURCE_PARAMS } from '../schemas/resource.ts';
 
 export interface LoadRoutesOptions {

@@ -1,7 +1,7 @@
 import type { ApiClient } from '../../api-client/api-client.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
-import { failures, INVALID_INPUT, OK, type HttpApp } from '../schemas/common.ts';
-import { CREDENTIALS } from '../schemas/login.ts';
+import { failures, INVALID_INPUT, OK, type HttpApp } from '../schemas/responses.ts';
+import { LOGIN } from '../schemas/login.ts';
 
 export interface LoginRoutesOptions {
   readonly apiClient: Pick<ApiClient, 'login'>;
@@ -16,7 +16,7 @@ export function registerLoginRoutes(app: HttpApp, { apiClient }: LoginRoutesOpti
         operationId: 'login',
         summary: 'Log in at the Resource API',
         tags: ['resources'],
-        body: CREDENTIALS,
+        body: LOGIN,
         response: { ...failures(413), ...INVALID_INPUT, 200: OK },
       },
       config: { failureStatus: 401 },

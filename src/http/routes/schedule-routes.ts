@@ -1,5 +1,5 @@
 import type { Tasks } from '../../tasks/tasks.ts';
-import { failures, INVALID_INPUT, ref, type HttpApp } from '../schemas/common.ts';
+import { failures, INVALID_INPUT, ref, type HttpApp } from '../schemas/responses.ts';
 import { NEW_SCHEDULE, SCHEDULE, SCHEDULE_LIST, SCHEDULE_PARAMS, toScheduleView } from '../schemas/schedule.ts';
 
 const KEYED = { access: 'keyed' } as const;

@@ -2,7 +2,7 @@ import { FIRST_POSITION, parseEventPosition, type TaskEvent } from '../../tasks/
 import type { Tasks } from '../../tasks/tasks.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import { sendEvents, type ServerEvent } from '../bodies/send-events.ts';
-import { failures, INVALID_INPUT, ref, streamResponse, type HttpApp } from '../schemas/common.ts';
+import { failures, INVALID_INPUT, ref, streamResponse, type HttpApp } from '../schemas/responses.ts';
 import {
   EVENTS_HEADERS,
   HISTORY,

@@ -2,8 +2,8 @@ import type { ApiClient } from '../../api-client/api-client.ts';
 import type { UnlockStatus } from '../../unlock/unlock-service.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import { sendEvents, type ServerEvent } from '../bodies/send-events.ts';
-import { failures, INVALID_INPUT, ref, streamResponse, type HttpApp } from '../schemas/common.ts';
-import { CREDENTIALS } from '../schemas/login.ts';
+import { failures, INVALID_INPUT, ref, streamResponse, type HttpApp } from '../schemas/responses.ts';
+import { LOGIN } from '../schemas/login.ts';
 import { toUnlockEvent, toUnlockState, toUnlockStatus, UNLOCK_STATE, UNLOCK_STATUS } from '../schemas/unlock.ts';
 
 export interface UnlockRoutesOptions {
@@ -20,7 +20,7 @@ export function registerUnlockRoutes(app: HttpApp, { apiClient, clientStallTimeo
         operationId: 'unlock',
         summary: 'Start the unlock of the image archive',
         tags: ['unlock'],
-        body: CREDENTIALS,
+        body: LOGIN,
         response: {
           ...failures(404, 413),
           ...INVALID_INPUT,

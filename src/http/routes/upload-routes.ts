@@ -4,7 +4,7 @@ import { MISSING_MESSAGE } from '../../tasks/schema-faults.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import { readUploadForm } from '../bodies/upload-form.ts';
 import { assertFileName } from '../errors/request-faults.ts';
-import { failures, INVALID_INPUT, OK, type HttpApp } from '../schemas/common.ts';
+import { failures, INVALID_INPUT, OK, type HttpApp } from '../schemas/responses.ts';
 import { RESOURCE_PARAMS, UPLOAD_FORM } from '../schemas/resource.ts';
 
 export interface UploadRoutesOptions {

@@ -1,6 +1,6 @@
 import { Type } from 'typebox';
 
-export const CREDENTIALS = Type.Object(
+export const LOGIN = Type.Object(
   {
     email: Type.String({ description: "The user's email address.", examples: ['operator@example.com'] }),
     password: Type.String({ description: 'Sent to the Resource API; never stored on disk, never logged.' }),

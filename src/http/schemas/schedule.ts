@@ -1,7 +1,7 @@
 import { Type, type Static } from 'typebox';
 import { JSON_OBJECT, nullable, textEnum } from '../../json-schemas.ts';
 import type { DueTime, Schedule } from '../../tasks/schedule.ts';
-import { ref, TIME } from './common.ts';
+import { ref, TIME } from './responses.ts';
 import { toTime } from './task.ts';
 
 const MAX_CRON_LENGTH = 256;

@@ -3,7 +3,7 @@ import { ERROR_CODE, JSON_OBJECT, JSON_VALUE, nullable, textEnum } from '../../j
 import type { TaskEvent } from '../../tasks/task-events.ts';
 import { TASK_LOG_LEVELS, TASK_STATUSES, type Task, type TaskLogLine } from '../../tasks/task.ts';
 import type { ServerEvent } from '../bodies/send-events.ts';
-import { ref, TIME } from './common.ts';
+import { ref, TIME } from './responses.ts';
 
 const EXAMPLE = {
   uid: '0b7b5ab0-6d0a-4c53-9b1c-3a4e9b6f2d11',

@@ -16,6 +16,22 @@ const BEARER = { authorization: 'Bearer first-key' };
 const ACCESS: Readonly<Record<string, 'open' | 'guarded' | 'keyed'>> = {
   'GET /health': 'open',
   'HEAD /health': 'open',
+  'GET /openapi.json': 'open',
+  'HEAD /openapi.json': 'open',
+  'GET /docs': 'open',
+  'HEAD /docs': 'open',
+  'GET /docs/': 'open',
+  'HEAD /docs/': 'open',
+  'GET /docs/json': 'open',
+  'HEAD /docs/json': 'open',
+  'GET /docs/yaml': 'open',
+  'HEAD /docs/yaml': 'open',
+  'GET /docs/static/index.html': 'open',
+  'HEAD /docs/static/index.html': 'open',
+  'GET /docs/static/swagger-initializer.js': 'open',
+  'HEAD /docs/static/swagger-initializer.js': 'open',
+  'GET /docs/*': 'open',
+  'HEAD /docs/*': 'open',
   'GET /status': 'guarded',
   'HEAD /status': 'guarded',
   'POST /login': 'guarded',
@@ -42,6 +58,8 @@ const ACCESS: Readonly<Record<string, 'open' | 'guarded' | 'keyed'>> = {
   'HEAD /schedules': 'keyed',
   'DELETE /schedules/:id': 'keyed',
 };
+/** What the open routes return; 200, unless it stands here. */
+const OPEN_STATUSES: Readonly<Record<string, number>> = { '/docs/static/index.html': 302, '/docs/*': 404 };
 /** Good bodies, where a route looks at its body before anything else. */
 const BODIES: Readonly<Record<string, object>> = {
   'POST /': { provider: 'verify' },
@@ -166,11 +184,9 @@ describe('every registered route', () => {
     assert.deepEqual(ROUTES.map(({ name }) => name).sort(), Object.keys(ACCESS).sort());
   });
 
-  it('that is open is one of /health', () => {
-    assert.deepEqual(
-      Object.keys(ACCESS).filter((name) => ACCESS[name] === 'open'),
-      ['GET /health', 'HEAD /health'],
-    );
+  it('that is open is that of /health, or shows the document of the API', () => {
+    const open = Object.keys(ACCESS).filter((name) => ACCESS[name] === 'open');
+    for (const name of open) assert.match(name, /^(GET|HEAD) \/(health|openapi\.json|docs(\/.*)?)$/);
   });
 });
 
@@ -180,7 +196,8 @@ describe('with API_KEY set', () => {
     if (access === 'open') {
       it(`no key is asked for: ${route.name}`, async () => {
         for (const headers of [{}, BEARER, { authorization: 'Bearer wrong-key' }]) {
-          assert.equal((await ask(guarded, route.method, route.path(), { headers })).status, 200);
+          const { status } = await ask(guarded, route.method, route.path(), { headers });
+          assert.equal(status, OPEN_STATUSES[route.path()] ?? 200);
         }
       });
       continue;
