@@ -57,7 +57,9 @@ export async function registerOpenApi(app: FastifyInstance, providers: readonly 
         securitySchemes: { apiKey: { type: 'http', scheme: 'bearer', description: 'One of the keys of API_KEY.' } },
       },
     },
-    refResolver: { buildLocalReference: ({ $id }, _base, _fragment, index) => String($id ?? `schema-${index}`) },
+    refResolver: {
+      buildLocalReference: ({ $id }, _base, _fragment, index) => (typeof $id === 'string' ? $id : `schema-${index}`),
+    },
     transform: ({ schema, url, route }) => ({ schema: describe(schema, url, route.config?.access, providers), url }),
   });
   app.get('/openapi.json', { schema: { hide: true }, config: { access: 'open' } }, () => app.swagger());

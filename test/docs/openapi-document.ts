@@ -1,6 +1,7 @@
 import { format } from 'prettier';
 import { loadConfig } from '../../src/config/config.ts';
 import { buildApp } from '../../src/http/app.ts';
+import { KnownSecrets } from '../../src/known-secrets.ts';
 import { createLogger } from '../../src/logger.ts';
 import { createServices } from '../../src/services.ts';
 
@@ -10,7 +11,7 @@ export const OPENAPI_FILE = 'docs/openapi.json';
 export async function makeOpenApiText(): Promise<string> {
   const logger = createLogger({ level: 'silent' });
   const config = loadConfig({ RESOURCE_API_URL: 'http://127.0.0.1:9' });
-  const services = createServices(config, logger);
+  const services = createServices(config, logger, new KnownSecrets());
   const app = await buildApp(services, { ...config, logger });
   try {
     await app.ready();

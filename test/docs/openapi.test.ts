@@ -8,6 +8,7 @@ import { Ajv2020, type AnySchemaObject } from 'ajv/dist/2020.js';
 import type { FastifyInstance } from 'fastify';
 import { loadConfig } from '../../src/config/config.ts';
 import { buildApp, type AppServices } from '../../src/http/app.ts';
+import { KnownSecrets } from '../../src/known-secrets.ts';
 import { createLogger } from '../../src/logger.ts';
 import { createServices, type Services } from '../../src/services.ts';
 import { registeredRoutes } from '../support/registered-routes.ts';
@@ -91,7 +92,7 @@ before(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'loader-openapi-'));
   const logger = createLogger({ level: 'silent' });
   const config = loadConfig({ RESOURCE_API_URL: 'http://127.0.0.1:9', STATE_DIR: folder, MODEL_CACHE_DIR: folder });
-  services = createServices(config, logger);
+  services = createServices(config, logger, new KnownSecrets());
   await services.tasks.start();
   app = await buildApp({ apiClient: API_CLIENT, tasks: services.tasks }, { ...config, logger, apiKeys: [KEY] });
   misfits = validateResponses(app);
@@ -336,7 +337,6 @@ async function* chunks(): AsyncGenerator<Buffer> {
   yield MODEL;
 }
 
-// eslint-disable-next-line require-yield
 async function* noStatuses(): AsyncGenerator<never> {
   await Promise.resolve();
 }

@@ -28,7 +28,7 @@ export function validateResponses(app: FastifyInstance): readonly string[] {
 
 /** `schema` where every object has only the fields that it names. */
 function closed(schema: unknown): unknown {
-  if (Array.isArray(schema)) return schema.map(closed);
+  if (Array.isArray(schema)) return (schema as unknown[]).map(closed);
   if (typeof schema !== 'object' || schema === null) return schema;
   const entries = Object.entries(schema).map(([key, value]) => [key, key === 'examples' ? value : closed(value)]);
   const copy = Object.fromEntries(entries) as Record<string, unknown>;
