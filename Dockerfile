@@ -1,7 +1,10 @@
 # The Loader's image. Build: docker build -t loader .
 
+# What the image stands on: a Debian with this Node and a user `node`.
+ARG BASE=node:26-slim
+
 # 1. The sources as JavaScript.
-FROM node:26-slim AS build
+FROM ${BASE} AS build
 WORKDIR /build
 COPY package.json package-lock.json ./
 RUN npm ci
@@ -10,13 +13,13 @@ COPY src src
 RUN npm run build
 
 # 2. What they need at run time.
-FROM node:26-slim AS dependencies
+FROM ${BASE} AS dependencies
 WORKDIR /build
 COPY package.json package-lock.json ./
 RUN npm ci --omit=dev
 
 # 3. The image.
-FROM node:26-slim
+FROM ${BASE}
 # lspci names the graphics cards: without it, the hardware string would be another one than outside of the container.
 # npm and its kin are not needed any more.
 RUN apt-get update \

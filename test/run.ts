@@ -1,19 +1,38 @@
-import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { glob } from 'node:fs/promises';
 import path from 'node:path';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
+import { findProcesses } from '../lab/proc.ts';
 import { SERVICES_FOLDER, startDockerd, startRgw, stopAllDockerds, stopRgw } from '../lab/services/services.ts';
+import { shippedFolder } from '../lab/shipped-folder.ts';
 
 /**
- * Runs the tests: `npm test`, or `npm run test:only -- PATTERN...` for the files whose path has one of the patterns.
- * It starts the services that the tests need, and stops them at the end. With CI=true, a skipped test is a failure.
+ * Runs the tests: `npm test` all of them, `npm run test:only -- PATTERN...` the files whose path has one of the patterns.
+ * It starts a service only when a chosen file names the skip option of that service, and stops it at the end. With
+ * CI=true, a skipped test is a failure.
  */
 
 /** For one file: a test that hangs must not hang the run. */
 const FILE_TIMEOUT_MS = 300_000;
+/** For the end of the run after a signal. */
+const END_TIMEOUT_MS = 30_000;
+/** The signals that end a run, with the exit codes that shells give them. */
+const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
 const isCi = process.env['CI'] === 'true';
+const patterns = process.argv.slice(2);
+const files = (await Array.fromAsync(glob('test/{unit,integration,docs}/**/*.test.ts')))
+  .filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern)))
+  .sort();
+if (files.length === 0) {
+  console.error(`No test file has ${patterns.join(' or ')} in its path.`);
+  process.exit(1);
+}
+const needsS3 = files.some((file) => names(file, 'S3_SKIP'));
+const needsDocker = files.some((file) => names(file, 'DOCKER_SKIP'));
+const runsLoaders = files.some((file) => !file.startsWith('test/unit/'));
+
 const runFolder = path.join(SERVICES_FOLDER, 'run');
 rmSync(runFolder, { recursive: true, force: true });
 mkdirSync(path.join(runFolder, 'logs'), { recursive: true });
@@ -21,29 +40,46 @@ writeFileSync(path.join(runFolder, 'secrets.txt'), '');
 process.env['LOADER_TEST_RUN_FOLDER'] = runFolder;
 
 const interrupt = new AbortController();
-process.on('SIGINT', () => {
-  interrupt.abort();
-  void stopServices().finally(() => process.exit(130));
-});
-
-console.log('Starting the services of the tests ...');
-const s3Start = startS3();
-// Where both must be installed, one after the other: two runs of apt at once get in each other's way.
-const dockerStart = isInstalled('dockerd') ? startDocker() : s3Start.then(startDocker);
-await Promise.all([s3Start, dockerStart]);
+const prepared = prepare();
+for (const signal of Object.keys(EXIT_CODES) as (keyof typeof EXIT_CODES)[]) {
+  process.on(signal, () => void endRun(signal));
+}
 
 try {
-  const patterns = process.argv.slice(2);
-  const files = (await Array.fromAsync(glob('test/{unit,integration,docs}/**/*.test.ts')))
-    .filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern)))
-    .sort();
+  await prepared;
   const passed = await runFiles(files, 2);
-  // It looks at what all the others left behind.
-  // With patterns, there may be no logs to look at.
+  // The last test looks at what all the others left behind. With patterns, there may be no logs to look at.
   const passedLast = patterns.length > 0 || (await runFiles(await Array.fromAsync(glob('test/last/*.test.ts')), 1));
   process.exitCode = passed && passedLast ? 0 : 1;
 } finally {
-  await stopServices();
+  await stopAll();
+}
+
+/** Ends the run at a signal, with nothing left of it. Further signals change nothing. */
+async function endRun(signal: keyof typeof EXIT_CODES): Promise<void> {
+  if (interrupt.signal.aborted) return;
+  setTimeout(() => process.exit(EXIT_CODES[signal]), END_TIMEOUT_MS);
+  interrupt.abort();
+  await prepared.catch(() => undefined); // What is just starting could not be stopped.
+  await stopAll();
+  process.exit(EXIT_CODES[signal]);
+}
+
+/** Starts what the chosen files need, and builds what ships. */
+async function prepare(): Promise<void> {
+  const needs = [...(needsS3 ? ['Ceph'] : []), ...(needsDocker ? ['Docker'] : [])];
+  if (needs.length > 0) console.log(`Starting ${needs.join(' and ')} ...`);
+  const s3Start = needsS3 ? startS3() : Promise.resolve();
+  // Where both must be installed, one after the other: two runs of apt at once get in each other's way.
+  const dockerStart = !needsDocker ? undefined : isInstalled('dockerd') ? startDocker() : s3Start.then(startDocker);
+  const build = runsLoaders ? buildShipped() : undefined;
+  const results = await Promise.allSettled([s3Start, dockerStart, build]);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+async function buildShipped(): Promise<void> {
+  const onBuild = () => console.log('Building what ships ...');
+  process.env['LOADER_TEST_SHIPPED_FOLDER'] = await shippedFolder({ onBuild });
 }
 
 async function runFiles(files: string[], concurrency: number): Promise<boolean> {
@@ -83,6 +119,28 @@ async function startDocker(): Promise<void> {
   }
 }
 
+/** Stops the services, also those that test files have started, and test files that did not end. */
+async function stopAll(): Promise<void> {
+  for (const pid of findProcesses(`LOADER_TEST_RUN_FOLDER=${runFolder}\0`)) {
+    // The services have this in their environment, too. They are stopped below.
+    if (pid !== process.pid && isTestFile(pid)) process.kill(pid, 'SIGKILL');
+  }
+  const stops = [...(needsS3 ? [stopRgw()] : []), ...(needsDocker ? [stopAllDockerds()] : [])];
+  await Promise.allSettled(stops);
+}
+
+function isTestFile(pid: number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('.test.ts');
+  } catch {
+    return false; // It has ended meanwhile.
+  }
+}
+
+function names(file: string, word: string): boolean {
+  return readFileSync(file, 'utf8').includes(word);
+}
+
 function announce(reason: string): string {
   console.log(`${reason}\nTests that need it are skipped.`);
   return reason;
@@ -91,11 +149,6 @@ function announce(reason: string): string {
 function isInstalled(command: string): boolean {
   const folders = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/usr/bin'];
   return folders.some((folder) => existsSync(path.join(folder, command)));
-}
-
-async function stopServices(): Promise<void> {
-  await Promise.all([s3Start, dockerStart]); // What is just starting could not be stopped.
-  await Promise.allSettled([stopRgw(), stopAllDockerds()]);
 }
 
 function lastLine(error: unknown): string {

@@ -5,8 +5,8 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 const ROOT = path.resolve(import.meta.dirname, '../..');
-/** Everything that the services of tests and bench write: git ignores it. */
-export const SERVICES_FOLDER = path.join(ROOT, '.services');
+/** Everything that the services of tests and bench write: git ignores it. The test of test/run.ts has one of its own. */
+export const SERVICES_FOLDER = process.env['LOADER_TEST_SERVICES_FOLDER'] ?? path.join(ROOT, '.services');
 const SCRIPTS = import.meta.dirname;
 
 export interface S3Service {
