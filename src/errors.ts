@@ -17,7 +17,7 @@ export const ERRORS = {
   shutting_down: { status: 503, meaning: 'the Loader is stopping and takes no new requests' },
   internal_error: { status: 500, meaning: 'a fault in the Loader; its log has the details under the request id' },
   // The session.
-  not_authenticated: { status: 'route', meaning: 'nobody has logged in since the start: POST /login first' },
+  not_authenticated: { status: 'route', meaning: 'no user has logged in since the start: POST /login first' },
   wrong_credentials: { status: 'route', meaning: 'the Resource API refused the email and password' },
   token_invalid: {
     status: 'route',
@@ -34,13 +34,16 @@ export const ERRORS = {
   api_unreachable: { status: 'route', meaning: 'no connection to the Resource API' },
   api_timeout: { status: 'route', meaning: 'the Resource API did not answer within UPSTREAM_TIMEOUT_MS' },
   api_error: { status: 'route', meaning: 'the Resource API answered with an error status' },
-  api_invalid_response: { status: 'route', meaning: 'the Resource API answered something that is not in its contract' },
+  api_invalid_response: {
+    status: 'route',
+    meaning: 'the Resource API sent a response that its contract does not allow',
+  },
   // The CDN.
   cdn_unreachable: { status: 'route', meaning: 'no connection to the CDN' },
   cdn_timeout: { status: 'route', meaning: 'the CDN stopped sending or taking bytes for STALL_TIMEOUT_MS' },
   cdn_access_denied: { status: 'route', meaning: 'the CDN refused the access key of cdn.yaml' },
   cdn_error: { status: 'route', meaning: 'the CDN answered with an error' },
-  cdn_invalid_response: { status: 'route', meaning: 'the CDN answered a range request with something else' },
+  cdn_invalid_response: { status: 'route', meaning: 'the CDN did not send the range that it was asked for' },
   cdn_object_changed: { status: 'route', meaning: 'the big part was replaced while it was read: load again' },
   // Resources.
   resource_not_in_api: { status: 'route', meaning: 'the Resource API has no small part of that name' },
@@ -49,7 +52,7 @@ export const ERRORS = {
   cache_unusable: { status: 'route', meaning: 'the local cache could not be read or written, and was needed' },
   // The unlock. Its failures are told by GET /unlock/status.
   archive_not_found: { status: 404, meaning: 'no image archive at IMAGES_PATH, and its images are not loaded' },
-  archive_unreadable: { status: 'route', meaning: 'the image archive is there, but can not be read' },
+  archive_unreadable: { status: 'route', meaning: 'the image archive exists, but it cannot be read' },
   archive_key_wrong: { status: 'route', meaning: 'the image archive is encrypted under another key fragment' },
   archive_invalid: { status: 'route', meaning: 'the image archive is broken, cut, or not what docker save writes' },
   archive_changed: { status: 'route', meaning: 'the image archive was replaced while it was unlocked: unlock again' },
@@ -58,13 +61,16 @@ export const ERRORS = {
   // The Docker engine.
   engine_unreachable: { status: 'route', meaning: 'no Docker engine listens at DOCKER_HOST' },
   engine_forbidden: { status: 'route', meaning: "the Loader's user may not use the Docker engine's socket" },
-  engine_invalid_response: { status: 'route', meaning: 'what answers at DOCKER_HOST is no Docker engine' },
+  engine_invalid_response: { status: 'route', meaning: 'the server at DOCKER_HOST is not a Docker engine' },
   engine_error: { status: 'route', meaning: 'the Docker engine refused a request or an image' },
   engine_disk_full: { status: 'route', meaning: 'the disk of the Docker engine is full' },
-  engine_stalled: { status: 'route', meaning: 'the Docker engine took and said nothing for ENGINE_STALL_TIMEOUT_MS' },
+  engine_stalled: {
+    status: 'route',
+    meaning: 'the Docker engine neither took nor sent a byte for ENGINE_STALL_TIMEOUT_MS',
+  },
   engine_image_missing: { status: 'route', meaning: 'the Docker engine reported success, but the image is not there' },
   // The tasks. The codes of 'route' are those that a task ends with.
-  task_not_found: { status: 404, meaning: 'no task has this uid, or its history was too long' },
+  task_not_found: { status: 404, meaning: 'no task has this uid, or it was removed because the history was full' },
   task_store_unavailable: { status: 503, meaning: "the tasks' database in STATE_DIR can't be used; the log says why" },
   task_cancelled: { status: 'route', meaning: 'the task was cancelled' },
   task_interrupted: { status: 'route', meaning: 'the Loader stopped, or died, while the task ran' },
@@ -73,7 +79,7 @@ export const ERRORS = {
   too_many_schedules: { status: 409, meaning: 'there are 1,000 schedules: delete some' },
   // The client.
   client_stalled: { status: 'route', meaning: 'the client stopped sending or reading for CLIENT_STALL_TIMEOUT_MS' },
-  client_closed: { status: 'route', meaning: 'the client closed the connection before its request was done' },
+  client_closed: { status: 'route', meaning: 'the client closed the connection before its request was finished' },
 } as const satisfies Record<string, { status: number | 'route'; meaning: string }>;
 
 /** A stable name of a failure, as it stands in the `code` of an error body. */
