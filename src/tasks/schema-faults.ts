@@ -23,8 +23,12 @@ export const MISSING_MESSAGE = 'Field required';
 
 /** Faults of one input that are told. */
 const MAX_FAULTS = 50;
-/** A field's name that is not in the schema is input too, so it may be as long as the input. */
-const MAX_NAME_LENGTH = 64;
+/**
+ * A name that is not in the schema is input too, and may be a password that a client put in the wrong place. Only a name
+ * that reads like a field's is shown.
+ */
+const FIELD_NAME = /^[a-z_]{1,64}$/i;
+const HIDDEN_NAME = '(name not shown)';
 
 const TYPE_FAULTS: Readonly<Record<string, readonly [type: string, message: string]>> = {
   string: ['string_type', 'Input should be a valid string'],
@@ -66,8 +70,9 @@ function toSchemaFault(error: SchemaError, formats: TextFormats): InputFault {
     case 'required':
       return { type: 'missing', path: [...path, String(params['missingProperty'])], message: MISSING_MESSAGE };
     case 'additionalProperties': {
-      const name = cut(String(params['additionalProperty']));
-      return { type: 'extra_forbidden', path: [...path, name], message: 'Extra inputs are not permitted' };
+      const name = String(params['additionalProperty']);
+      const shown = FIELD_NAME.test(name) ? name : HIDDEN_NAME;
+      return { type: 'extra_forbidden', path: [...path, shown], message: 'Extra inputs are not permitted' };
     }
     case 'type': {
       const [type, message] = TYPE_FAULTS[String(params['type'])] ?? ['type_error', 'Input has a wrong type'];
@@ -100,10 +105,6 @@ function count(limit: number, noun: string): string {
 
 function joined(words: readonly string[]): string {
   return words.length < 2 ? words.join('') : `${words.slice(0, -1).join(', ')} or ${words.at(-1) ?? ''}`;
-}
-
-function cut(name: string): string {
-  return name.length <= MAX_NAME_LENGTH ? name : `${name.slice(0, MAX_NAME_LENGTH)}...`;
 }
 
 function unescapePointer(segment: string): string {

@@ -312,7 +312,7 @@ describe('schedules', { skip: S3_SKIP }, () => {
     ['a zone that there is not', { ...YEARLY, timezone: 'Mars/Base' }, ['body', 'timezone']],
     ['an empty zone', { ...YEARLY, timezone: '' }, ['body', 'timezone']],
     ['catch_up that is no boolean', { ...YEARLY, catch_up: 'yes' }, ['body', 'catch_up']],
-    ['a field too many', { ...YEARLY, enabled: true }, ['body']],
+    ['a field too many', { ...YEARLY, enabled: true }, ['body', 'enabled']],
   ];
   for (const [what, body, loc] of FAULTS) {
     it(`are refused with ${what}, and where it is`, async () => {
