@@ -63,7 +63,9 @@ describe('the check of the version of Node', () => {
   });
 
   it('asks for the version that the image has', () => {
-    const bases = [...readFileSync(path.join(ROOT, 'Dockerfile'), 'utf8').matchAll(/^FROM node:(\d+)/gm)];
-    assert.deepEqual([...new Set(bases.map(([, version]) => version))], [neededVersion()]);
+    const dockerfile = readFileSync(path.join(ROOT, 'Dockerfile'), 'utf8');
+    assert.equal(/^ARG BASE=node:(\d+)/m.exec(dockerfile)?.[1], neededVersion());
+    const bases = [...dockerfile.matchAll(/^FROM (\S+)/gm)].map(([, base]) => base);
+    assert.deepEqual([...new Set(bases)], ['${BASE}']);
   });
 });
