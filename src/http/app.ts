@@ -38,14 +38,14 @@ export interface AppOptions {
 }
 
 const MAX_JSON_LENGTH = 1024 * 1024;
-/** Longer than any name that is allowed, so that a name that is not gets its 422 rather than a 404. */
+/** Longer than any name that is allowed, so that a name that is too long gets its 422 and no 404. */
 const MAX_PARAM_LENGTH = 8192;
-/** A form has one file and one field; some room is left for fields that we pass over. */
+/** A form has one file and one field, and may have some more fields, which are ignored. */
 const FORM_LIMITS = { fileSize: Infinity, files: 4, fields: 16, parts: 20, fieldSize: 16 * 1024, headerPairs: 20 };
 
 /** Builds the HTTP application with all its routes. It does not listen. */
 export async function buildApp(services: AppServices, options: AppOptions): Promise<FastifyInstance> {
-  // Widened, or the logger's type would become part of the type of every plugin.
+  // Its type is widened here: otherwise it would become part of the type of every plugin.
   const loggerInstance: FastifyBaseLogger = options.logger;
   const app = fastify({
     loggerInstance,
@@ -58,7 +58,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
       void answerError(error, request, reply);
     },
     ajv: {
-      // As FastAPI does: every fault is told, and a number is no string.
+      // As in FastAPI, every fault is told, and a number is no string.
       customOptions: { allErrors: true, coerceTypes: false, removeAdditional: false, formats: REQUEST_FORMATS },
     },
   });

@@ -1,21 +1,21 @@
 import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import type { FastifyReply } from 'fastify';
+import { StallTimer } from '../../async/stall-timer.ts';
 import { LoaderError } from '../../errors.ts';
 import { releaseChunk } from '../../files/release-chunk.ts';
 
 export interface Body {
-  /** Bytes; what `chunks` yields must come to exactly this. */
+  /** In bytes: the sum of the lengths of `chunks`. */
   readonly length: number;
+  /** sendBody releases the memory of each chunk when the socket has taken it. */
   readonly chunks: AsyncIterable<Buffer>;
 }
 
-// The chunks are given away: their memory is released as soon as the socket has taken them.
-
 export interface SendBodyOptions {
-  /** How long the client may take nothing, in ms. */
+  /** How long the client may read nothing, in ms. */
   readonly stallTimeoutMs: number;
-  /** Aborts when the client has left, and is aborted when the body fails, so that its sources let go. */
+  /** Aborts when the client has left. sendBody aborts it when the body fails, so that the sources of the body end. */
   readonly abort: AbortController;
 }
 
@@ -25,8 +25,8 @@ const MAX_QUEUED_LENGTH = 1024 * 1024;
 /**
  * Sends a binary body with its exact Content-Length.
  *
- * A failure before the first byte is thrown, for the error handler to answer. After it, the socket is destroyed: a
- * client never sees the clean end of a body that is short or wrong.
+ * The error handler responds to a failure before the first byte. A later failure destroys the socket, so that a client
+ * never sees the clean end of a body that is short or wrong.
  */
 export async function sendBody(reply: FastifyReply, body: Body, options: SendBodyOptions): Promise<void> {
   const chunks = body.chunks[Symbol.asyncIterator]();
@@ -70,15 +70,13 @@ async function withStallTimeout(
   { stallTimeoutMs, abort }: SendBodyOptions,
   wait: (signal: AbortSignal) => Promise<unknown>,
 ): Promise<void> {
-  const timer = setTimeout(() => {
-    abort.abort(new LoaderError('client_stalled', `The client read nothing for ${stallTimeoutMs} ms.`));
-  }, stallTimeoutMs);
+  using _timer = new StallTimer(stallTimeoutMs, () =>
+    abort.abort(new LoaderError('client_stalled', `The client read nothing for ${stallTimeoutMs} ms.`)),
+  );
   try {
     await wait(abort.signal);
   } catch (error) {
     abort.signal.throwIfAborted(); // The reason, not the AbortError that wraps it.
     throw error;
-  } finally {
-    clearTimeout(timer);
   }
 }

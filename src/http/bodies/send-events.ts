@@ -1,11 +1,12 @@
 import { once } from 'node:events';
 import type { FastifyReply } from 'fastify';
+import { StallTimer } from '../../async/stall-timer.ts';
 import { LoaderError } from '../../errors.ts';
 
 export interface SendEventsOptions {
-  /** How long the client may take nothing, in ms. */
+  /** How long the client may read nothing, in ms. */
   readonly stallTimeoutMs: number;
-  /** Aborts when the client has left; is aborted when it takes nothing, so that the source lets go. */
+  /** Aborts when the client has left. sendEvents aborts it when the client reads nothing, so that the source ends. */
   readonly abort: AbortController;
 }
 
@@ -14,15 +15,15 @@ const HEARTBEAT_MS = 15_000;
 
 export interface ServerEvent {
   readonly event: string;
-  /** What a client that comes back names as its Last-Event-ID. */
+  /** A client that connects again sends it as its Last-Event-ID. */
   readonly id?: string;
   /** Sent as JSON. */
   readonly data: unknown;
 }
 
 /**
- * Sends server-sent events (WHATWG HTML, section 9.2), and ends the answer after the last one. It asks for the next one
- * when the client has taken the one before.
+ * Sends server-sent events (WHATWG HTML, section 9.2), and ends the response after the last one. It asks for the next
+ * event when the client has read the one before.
  */
 export async function sendEvents(
   reply: FastifyReply,
@@ -33,7 +34,7 @@ export async function sendEvents(
   const response = reply.raw;
   response.writeHead(200, {
     'content-type': 'text/event-stream',
-    // Kept alive, it would hold up the end of the process.
+    // A connection that is kept alive would hold up the end of the process.
     connection: 'close',
     'cache-control': 'no-store',
     'x-accel-buffering': 'no',
@@ -45,14 +46,10 @@ export async function sendEvents(
     for await (const { event, id, data } of events) {
       const idLine = id === undefined ? '' : `id: ${id}\n`;
       if (response.write(`event: ${event}\n${idLine}data: ${JSON.stringify(data)}\n\n`)) continue;
-      const timer = setTimeout(() => {
-        abort.abort(new LoaderError('client_stalled', `The client read nothing for ${stallTimeoutMs} ms.`));
-      }, stallTimeoutMs);
-      try {
-        await once(response, 'drain', { signal: abort.signal });
-      } finally {
-        clearTimeout(timer);
-      }
+      using _timer = new StallTimer(stallTimeoutMs, () =>
+        abort.abort(new LoaderError('client_stalled', `The client read nothing for ${stallTimeoutMs} ms.`)),
+      );
+      await once(response, 'drain', { signal: abort.signal });
     }
     response.end();
   } catch (error) {

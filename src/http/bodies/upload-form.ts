@@ -4,23 +4,24 @@ import type { FastifyRequest } from 'fastify';
 import { InputError, LoaderError, toError } from '../../errors.ts';
 import type { UploadItem } from '../../resources/upload-service.ts';
 import { releaseChunk } from '../../files/release-chunk.ts';
+import { StallTimer } from '../../async/stall-timer.ts';
 import { watchForStalls } from '../../async/stall-watchdog.ts';
 import { MISSING_MESSAGE } from '../../tasks/schema-faults.ts';
 import { assertFolder } from '../errors/request-faults.ts';
 
 export interface UploadFormOptions {
-  /** How long the client may send nothing, in ms. The time in which we do not read does not count. */
+  /** How long the client may send nothing, in ms. The time in which the Loader does not read does not count. */
   readonly stallTimeoutMs: number;
   /** Aborts when the client leaves. */
   readonly signal: AbortSignal;
 }
 
-/** Far above the length of a boundary, of which the parser hands out a buffer that it goes on using. */
+/** Far above the length of a boundary: the parser goes on using the buffers of boundaries that it hands out. */
 const MIN_RELEASED_LENGTH = 16 * 1024;
 
 /**
  * The items of a multipart upload, as they arrive: one file `data`, and at most one field `folder`, in any order.
- * Other fields are passed over, as the original does.
+ * It ignores other fields, as the original does.
  *
  * @throws InputError; LoaderError `client_closed` when the body breaks off, `client_stalled`
  */
@@ -58,14 +59,12 @@ async function nextPart(
   options: UploadFormOptions,
 ): Promise<Multipart | undefined> {
   const { promise: stalled, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(clientStalled(options)), options.stallTimeoutMs);
+  using _timer = new StallTimer(options.stallTimeoutMs, () => reject(clientStalled(options)));
   try {
     const next = await Promise.race([parts.next(), stalled]);
     return next.done === true ? undefined : next.value;
   } catch (error) {
     throw bodyError(error, request);
-  } finally {
-    clearTimeout(timer);
   }
 }
 
@@ -78,7 +77,7 @@ async function* readFile(
   try {
     for await (const chunk of watchForStalls(file, watchdog)) {
       yield chunk;
-      // Whoever asks for the next one is through with it. The parser keeps small ones of its own.
+      // A consumer that asks for the next chunk no longer needs this one. The parser keeps small ones of its own.
       if (chunk.length >= MIN_RELEASED_LENGTH) releaseChunk(chunk);
     }
   } catch (error) {
@@ -90,7 +89,7 @@ function clientStalled({ stallTimeoutMs }: UploadFormOptions): LoaderError {
   return new LoaderError('client_stalled', `The client sent nothing for ${stallTimeoutMs} ms.`);
 }
 
-/** Whatever the parser says: either the connection broke, or what came over it is no multipart. */
+/** Either the connection broke, or the body is no multipart form. The parser's own words are not shown. */
 function bodyError(error: unknown, request: FastifyRequest): Error {
   if (error instanceof LoaderError) return error;
   if (!request.raw.complete && request.raw.destroyed) {

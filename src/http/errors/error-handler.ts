@@ -6,12 +6,12 @@ import { toInputError } from './request-faults.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** The one status of this route's failures, where the contract gives it one. */
+    /** The status of all failures of this route, where the contract has one. */
     failureStatus?: 401 | 500;
   }
 }
 
-/** Answers every failure as `{"detail", "code"}` with its status from the table of errors.ts. */
+/** Responds to every failure with `{"detail", "code"}` with its status from the table of errors.ts. */
 export function registerErrorHandler(app: FastifyInstance): void {
   app.setErrorHandler(answerError);
   app.setNotFoundHandler(async (_request, reply) => {
@@ -19,7 +19,7 @@ export function registerErrorHandler(app: FastifyInstance): void {
   });
 }
 
-/** The answer to `error`; also for those that Fastify meets before it knows a route. */
+/** The response to `error`, which may come before Fastify knows a route. */
 export function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const known = toLoaderError(error);
   const status = statusOf(known.code, request);
@@ -40,15 +40,15 @@ export async function answerMethodNotAllowed(reply: FastifyReply, allowed: reado
 const DRAIN_MS = 10_000;
 
 /**
- * Node reads and drops what a client still sends after its answer. Closing at once would reset the connection under a
- * client that reads the answer only after its last byte; waiting for ever would be an invitation.
+ * Node reads and drops what a client still sends after the response. To close at once would reset the connection of a
+ * client that reads the response only after its own last byte. To wait for ever would let clients send without end.
  */
 function drainForAWhile(reply: FastifyReply): void {
   const { raw } = reply.request;
   // Fastify asks for the close after a body that is too large.
   void reply.removeHeader('connection');
   reply.raw.once('finish', () => {
-    // A form's parser that nobody reads from would hold the body back.
+    // The parser of a form would hold the body back, since it is no longer read from.
     raw.unpipe();
     raw.resume();
     const timer = setTimeout(() => raw.destroy(), DRAIN_MS);

@@ -4,15 +4,14 @@ import { LoaderError } from '../../errors.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** `open` routes never ask for a key, `keyed` ones always do. The others, the default, do where API_KEY is set. */
+    /** `open` routes never need a key, and `keyed` routes always do. Other routes need one where API_KEY is set. */
     access?: 'open' | 'keyed';
   }
 }
 
 /**
- * Wants `Authorization: Bearer <key>` on every route that is not marked `open`. Several keys are good at once, so that
- * they can be rotated. Without keys, the routes are open as the original's are, but for those marked `keyed`, which are
- * then closed.
+ * Requires `Authorization: Bearer <key>` on every route that is not marked `open`. Several keys are valid at a time, so
+ * that they can be rotated. Without keys, `keyed` routes are closed, and all others are open, as those of the original.
  */
 export function registerApiKeyGuard(app: FastifyInstance, apiKeys: readonly string[]): void {
   const digests = apiKeys.map(sha256);
@@ -30,7 +29,7 @@ function bearerKey(request: FastifyRequest): string | undefined {
   return /^Bearer +(\S+) *$/i.exec(request.headers.authorization ?? '')?.[1];
 }
 
-/** Compares digests, of one length, and all of them, so that the time tells nothing about the keys. */
+/** Compares all digests, which have one length, so that the time tells nothing about the keys. */
 function isOneOf(digest: Buffer, digests: readonly Buffer[]): boolean {
   return digests.map((known) => timingSafeEqual(known, digest)).includes(true);
 }

@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** The route watches its body itself: it may leave the client waiting for longer than a client may be silent. */
+    /** The route watches its body itself, since it may keep the client waiting for longer than a client may be silent. */
     watchesBody?: true;
   }
 }

@@ -1,8 +1,8 @@
 import type { FastifyInstance } from 'fastify';
 
 /**
- * Lets a DELETE without a body say what type that body has, as many clients do with each of their requests: nobody reads
- * it, so it need not be valid JSON.
+ * Ignores the content type of a DELETE without a body, which many clients send with each of their requests. Fastify would
+ * refuse the empty body, since it is no valid JSON.
  */
 export function registerEmptyBodies(app: FastifyInstance): void {
   app.addHook('onRequest', async ({ method, raw }) => {
