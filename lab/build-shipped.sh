@@ -13,7 +13,8 @@ find "$SHELF" -mindepth 1 -maxdepth 1 \( -name '*.new' -o -name 'modules-*' -mti
 NEW=$FOLDER.new; mkdir -p "$NEW/build" "$NEW/shipped"
 cp -R "$PROJECT"/{package.json,package-lock.json,tsconfig.json,tsconfig.build.json,src} "$NEW/build/"
 ln -s "$PROJECT/node_modules" "$NEW/build/node_modules"
-(cd "$NEW/build" && npm run --silent build 9>&-) >&2
+# The compiler would leave a cache in the folder of temporary files.
+(cd "$NEW/build" && NODE_DISABLE_COMPILE_CACHE=1 npm run --silent build 9>&-) >&2
 
 # The dependencies change less often than the sources: one installation a lockfile, of which hard links are made.
 MODULES=$SHELF/modules-$(sha256sum <"$PROJECT/package-lock.json" | cut -c1-16)
