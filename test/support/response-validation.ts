@@ -30,7 +30,10 @@ export function validateResponses(app: FastifyInstance): readonly string[] {
 function closed(schema: unknown): unknown {
   if (Array.isArray(schema)) return (schema as unknown[]).map(closed);
   if (typeof schema !== 'object' || schema === null) return schema;
-  const entries = Object.entries(schema).map(([key, value]) => [key, key === 'examples' ? value : closed(value)]);
+  const entries = Object.entries(schema).map(([key, value]: [string, unknown]) => [
+    key,
+    key === 'examples' ? value : closed(value),
+  ]);
   const copy = Object.fromEntries(entries) as Record<string, unknown>;
   return 'properties' in copy && !('additionalProperties' in copy) ? { ...copy, additionalProperties: false } : copy;
 }
