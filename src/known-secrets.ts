@@ -13,6 +13,8 @@ export class KnownSecrets {
   readonly #passing = new Set<string>();
   /** The forms in which they can stand in a text, the longest first: one may be a part of another. */
   #forms: readonly string[] = [];
+  /** The same as they stand within a text of JSON. */
+  #escapedForms: readonly string[] = [];
 
   /** `lasting` are the secrets of the configuration. */
   constructor(lasting: readonly string[] = []) {
@@ -42,7 +44,7 @@ export class KnownSecrets {
   /** A line of JSON whose texts are without the secrets; its names stay, and it stays JSON. */
   redactLine(line: string): string {
     // Few lines have one, so that only few are parsed.
-    if (!this.#forms.some((form) => line.includes(escaped(form)))) return line;
+    if (!this.#escapedForms.some((form) => line.includes(form))) return line;
     const value = parseJson(line);
     return value === undefined ? this.redact(line) : `${JSON.stringify(this.#redactTexts(value))}\n`;
   }
@@ -58,10 +60,6 @@ export class KnownSecrets {
     const secrets = [...this.#lasting, ...this.#passing].filter((secret) => secret.length >= MIN_LENGTH);
     const forms = new Set(secrets.flatMap((secret) => [secret, encodeURIComponent(secret)]));
     this.#forms = [...forms].sort((a, b) => b.length - a.length);
+    this.#escapedForms = this.#forms.map((form) => JSON.stringify(form).slice(1, -1));
   }
-}
-
-/** As it stands within a text of JSON. */
-function escaped(text: string): string {
-  return JSON.stringify(text).slice(1, -1);
 }
