@@ -128,6 +128,11 @@ export class InputError extends LoaderError {
   }
 }
 
+/** The error of whatever is asked for while the process stops. */
+export function shuttingDown(): LoaderError {
+  return new LoaderError('shutting_down', 'The Loader is stopping; ask again when it has started.');
+}
+
 /** Tells whether `error` is a LoaderError with one of `codes`. */
 export function hasErrorCode(error: unknown, ...codes: ErrorCode[]): error is LoaderError {
   return error instanceof LoaderError && codes.includes(error.code);

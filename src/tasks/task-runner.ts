@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { InputError, LoaderError } from '../errors.ts';
+import { InputError, LoaderError, shuttingDown } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import type { PreparedTask, Provider, TaskWork } from './provider.ts';
 import { RunningTask } from './running-task.ts';
@@ -69,8 +69,7 @@ export class TaskRunner {
   create(providerName: string, parameters: JsonObject, scheduleId: string | null = null): Task | undefined {
     const provider = this.#knownProvider(providerName);
     const prepared = provider.prepare(parameters);
-    if (this.#isStopping)
-      throw new LoaderError('shutting_down', 'The Loader is stopping; ask again when it has started.');
+    if (this.#isStopping) throw shuttingDown();
     if (this.#running.has(provider.name)) return undefined;
     const task = this.#newTask(provider, prepared.parameters, { scheduleId });
     this.#options.store.insert(task);

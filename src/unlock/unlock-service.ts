@@ -1,7 +1,7 @@
 import { happens, onAbort } from '../async/abort.ts';
 import { Changes } from '../async/changes.ts';
 import type { UnlockProgress } from '../binary-split/unlock-progress.ts';
-import { LoaderError, type ErrorCode } from '../errors.ts';
+import { LoaderError, type ErrorCode, shuttingDown } from '../errors.ts';
 import { UnlockRun, type UnlockRunOptions } from './unlock-run.ts';
 import { UnlockStateMachine, type UnlockState } from './unlock-state-machine.ts';
 
@@ -48,7 +48,7 @@ export class UnlockService {
    */
   async start(email: string, password: string): Promise<UnlockState> {
     if (this.#isStopped) {
-      throw new LoaderError('shutting_down', 'The Loader is stopping; ask again when it has started.');
+      throw shuttingDown();
     }
     const claim = this.#machine.claim();
     if (claim === undefined) {

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify';
-import { LoaderError } from '../../errors.ts';
+import { shuttingDown } from '../../errors.ts';
 
 /** Refuses, with 503, requests that come over an open connection while the application closes. */
 export function registerClosingGuard(app: FastifyInstance): void {
@@ -14,6 +14,6 @@ export function registerClosingGuard(app: FastifyInstance): void {
       return;
     }
     void reply.header('connection', 'close');
-    done(new LoaderError('shutting_down', 'The Loader is stopping; ask again when it has started.'));
+    done(shuttingDown());
   });
 }
