@@ -3,7 +3,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { setImmediate } from 'node:timers/promises';
 import { Type } from 'typebox';
 import { loadConfig } from '../src/config/config.ts';
-import { createLogger } from '../src/logger.ts';
+import { createLogger } from '../src/log/logger.ts';
 import { defineProvider } from '../src/tasks/provider.ts';
 import { openTaskDatabase } from '../src/tasks/task-database.ts';
 import { TaskRunner } from '../src/tasks/task-runner.ts';

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify';
-import type { LogFile } from './log-file.ts';
-import type { Logger } from './logger.ts';
+import type { LogFile } from './log/log-file.ts';
+import type { Logger } from './log/logger.ts';
 import type { Services } from './services.ts';
 import { Shutdown } from './shutdown.ts';
 

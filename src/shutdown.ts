@@ -1,5 +1,5 @@
 import { asLoaderError } from './errors.ts';
-import type { Logger } from './logger.ts';
+import type { Logger } from './log/logger.ts';
 
 export interface ShutdownPhase {
   readonly name: string;

@@ -1,9 +1,9 @@
 import { helpText } from './config/config-docs.ts';
 import { ConfigError, takeConfig } from './config/config.ts';
 import { buildApp } from './http/app.ts';
-import { KnownSecrets } from './known-secrets.ts';
-import { LogFile } from './log-file.ts';
-import { createLogger } from './logger.ts';
+import { KnownSecrets } from './log/known-secrets.ts';
+import { LogFile } from './log/log-file.ts';
+import { createLogger } from './log/logger.ts';
 import { runLoader } from './run-loader.ts';
 import { createServices } from './services.ts';
 

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { systemErrorCode } from '../errors.ts';
 import { syncFolder } from '../files/folders.ts';
 import type { DraftFile } from '../files/draft-file.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
 import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';

@@ -2,7 +2,7 @@ import type { Dirent } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { systemErrorCode } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { readRecordedName } from './copy-record.ts';
 import { copyPaths, copyStem, isDigestStem, stemOf } from './copy-paths.ts';
 import { isSafeFolder } from '../resource-name.ts';

@@ -2,7 +2,7 @@ import { rename, rm } from 'node:fs/promises';
 import { KeyedLock } from '../async/keyed-lock.ts';
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import { makeFolder } from '../files/folders.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { isSafeSegment } from '../resource-name.ts';
 import { copyPaths, placeKey, type CopyPaths, type CopyPlace } from './copy-paths.ts';
 import { isAt } from './open-copy.ts';

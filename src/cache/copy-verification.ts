@@ -1,7 +1,7 @@
 import { NEVER } from '../async/abort.ts';
 import { Semaphore } from '../async/semaphore.ts';
 import { LoaderError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
 import { digestChunks, formatDigests, readDigests, type ChunkDigests } from './chunk-digests.ts';
 import type { CopyFiles } from './copy-files.ts';

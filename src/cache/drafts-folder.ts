@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { lstat, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { LoaderError, systemErrorCode } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { makeFolder } from '../files/folders.ts';
 import { DraftFile } from '../files/draft-file.ts';
 import { toCacheError } from './cache-error.ts';

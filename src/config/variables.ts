@@ -1,4 +1,4 @@
-import { LOG_LEVELS } from '../logger.ts';
+import { LOG_LEVELS } from '../log/logger.ts';
 import {
   atMostOne,
   baseUrl,

@@ -18,7 +18,7 @@ import { registerTaskRoutes } from './routes/task-routes.ts';
 import { registerUnlockRoutes } from './routes/unlock-routes.ts';
 import { registerUploadRoutes } from './routes/upload-routes.ts';
 import { REQUEST_FORMATS } from './errors/request-faults.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import type { Tasks } from '../tasks/tasks.ts';
 
 export interface AppServices {

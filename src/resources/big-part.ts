@@ -2,7 +2,7 @@ import type { BigPartCache } from '../cache/big-part-cache.ts';
 import type { OpenCopy } from '../cache/open-copy.ts';
 import { hasErrorCode } from '../errors.ts';
 import { EndOfFileError, readFully } from '../files/file-chunks.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { PREFLIGHT_LENGTH } from '../security/envelope.ts';
 import type { Session } from '../upstream/session.ts';

@@ -1,5 +1,5 @@
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
 import { CachedBigPart, type BigPart } from './big-part.ts';
 import type { SmallPart } from './envelope-parts.ts';

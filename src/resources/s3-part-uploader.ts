@@ -2,7 +2,7 @@ import { Changes } from '../async/changes.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { systemErrorCode, toError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 
 /** Bytes of a part. S3 takes at most 10,000 parts, each but the last of at least 5 MiB: an upload has at most 78 GiB. */
 export const PART_LENGTH = 8 * 1024 * 1024;

@@ -6,7 +6,7 @@ import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.t
 import type { DraftFile } from '../files/draft-file.ts';
 import type { Growth } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
 import { readCacheFileChunks } from './cache-file-chunks.ts';
 import { WrittenRanges } from './written-ranges.ts';

@@ -1,5 +1,5 @@
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { SharedTransfer, type Follower, type TransferSource } from './shared-transfer.ts';
 
 export interface SharedTransfersOptions {

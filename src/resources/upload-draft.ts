@@ -5,7 +5,7 @@ import type { S3Upload } from '../cdn/s3-upload.ts';
 import { LoaderError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { encryptEnvelope } from '../security/envelope-cipher.ts';
 import type { Session } from '../upstream/session.ts';

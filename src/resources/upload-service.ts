@@ -3,7 +3,7 @@ import { NEVER } from '../async/abort.ts';
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { hasErrorCode, toError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { DEFAULT_FOLDER, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
 import { UploadDraft, type UploadSession } from './upload-draft.ts';
 

@@ -2,7 +2,7 @@ import { abortReason } from '../async/abort.ts';
 import { Changes } from '../async/changes.ts';
 import { unfinishedPercent } from '../async/unfinished-percent.ts';
 import { asLoaderError, type LoaderError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { PartialResultError, type TaskContext, type TaskProgress, type TaskWork } from './provider.ts';
 import type { TaskStore } from './task-store.ts';
 import type { Task, TaskLogLevel } from './task.ts';

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { asLoaderError, InputError, LoaderError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { CronExpression } from './cron-expression.ts';
 import type { ScheduleStore } from './schedule-store.ts';
 import type { DueTime, Schedule } from './schedule.ts';

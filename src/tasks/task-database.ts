@@ -4,7 +4,7 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { systemErrorCode } from '../errors.ts';
 import { makeFolder } from '../files/folders.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { migrate } from './migrations.ts';
 import { DamagedDatabaseError, isDamaged, toStoreError } from './store-error.ts';
 

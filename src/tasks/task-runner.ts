@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { InputError, LoaderError, shuttingDown } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import type { PreparedTask, Provider, TaskWork } from './provider.ts';
 import { RunningTask } from './running-task.ts';
 import { oneOf } from './schema-faults.ts';

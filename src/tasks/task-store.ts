@@ -1,5 +1,5 @@
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { Statements } from './statements.ts';
 import { toStoreError, withStoreErrors } from './store-error.ts';
 import { TaskRetention, type TaskRetentionOptions } from './task-retention.ts';

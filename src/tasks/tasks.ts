@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DatabaseSync } from 'node:sqlite';
 import { LoaderError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import type { Provider } from './provider.ts';
 import { ScheduleStore } from './schedule-store.ts';
 import { Schedules } from './schedules.ts';

@@ -11,7 +11,7 @@ import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
 import { completeProgress, haltProgress, type UnlockProgress } from '../binary-split/unlock-progress.ts';
 import type { UnlockWorker } from '../binary-split/unlock-worker.ts';
 import { asLoaderError, LoaderError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../log/logger.ts';
 import { deriveArchiveAesKey } from '../security/key-derivation.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import type { Presence } from './presence.ts';

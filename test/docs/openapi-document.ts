@@ -1,8 +1,8 @@
 import { format } from 'prettier';
 import { loadConfig } from '../../src/config/config.ts';
 import { buildApp } from '../../src/http/app.ts';
-import { KnownSecrets } from '../../src/known-secrets.ts';
-import { createLogger } from '../../src/logger.ts';
+import { KnownSecrets } from '../../src/log/known-secrets.ts';
+import { createLogger } from '../../src/log/logger.ts';
 import { createServices } from '../../src/services.ts';
 
 export const OPENAPI_FILE = 'docs/openapi.json';

@@ -6,7 +6,7 @@ import { BigPartCache } from '../../src/cache/big-part-cache.ts';
 import type { CopyRecord } from '../../src/cache/copy-record.ts';
 import type { CacheEntry } from '../../src/cache/cache-entry.ts';
 import { copyStem } from '../../src/cache/copy-paths.ts';
-import { createLogger, type Logger } from '../../src/logger.ts';
+import { createLogger, type Logger } from '../../src/log/logger.ts';
 import { NEVER } from '../../src/async/abort.ts';
 import type { ResourceName } from '../../src/resource-name.ts';
 

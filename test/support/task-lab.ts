@@ -2,7 +2,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
 import { Type, type TObject } from 'typebox';
-import type { Logger } from '../../src/logger.ts';
+import type { Logger } from '../../src/log/logger.ts';
 import { defineProvider, type Provider, type TaskContext, type TaskWork } from '../../src/tasks/provider.ts';
 import { migrate } from '../../src/tasks/migrations.ts';
 import { TaskRunner } from '../../src/tasks/task-runner.ts';

@@ -7,7 +7,7 @@ import { unlessAborted } from '../../src/async/abort.ts';
 import type { BigPartCache } from '../../src/cache/big-part-cache.ts';
 import type { CdnObject, S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
 import { DraftFile } from '../../src/files/draft-file.ts';
-import { createLogger } from '../../src/logger.ts';
+import { createLogger } from '../../src/log/logger.ts';
 import type { ResourceName } from '../../src/resource-name.ts';
 import type { Follower, TransferSource } from '../../src/resources/shared-transfer.ts';
 

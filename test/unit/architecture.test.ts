@@ -27,8 +27,7 @@ const FLOORS: readonly (readonly string[])[] = [
   // The ground floor knows nothing of the product.
   ['net', 'files'],
   ['async'],
-  ['logger'],
-  ['known-secrets', 'log-file'],
+  ['log'],
   ['resource-name', 'json-schemas'],
   ['json'],
   ['errors', 'node-version'],
@@ -37,12 +36,13 @@ const FLOORS: readonly (readonly string[])[] = [
 /** Rooms that import these rooms only, beside themselves. */
 const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   // The engine knows nothing of its providers.
-  tasks: ['files', 'async', 'logger', 'errors', 'json'],
+  tasks: ['files', 'async', 'log', 'errors', 'json'],
   archive: ['security', 'files', 'async', 'errors', 'json'],
   // The ground floor knows nothing of the product, so it could serve another one.
   net: ['async', 'json', 'errors'],
   files: ['async', 'errors'],
   async: ['errors'],
+  log: ['json', 'errors'],
   json: [],
   errors: [],
 };

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, it } from 'node:test';
 import { LoaderError } from '../../src/errors.ts';
-import { createLogger } from '../../src/logger.ts';
+import { createLogger } from '../../src/log/logger.ts';
 import { Shutdown, type ShutdownPhase } from '../../src/shutdown.ts';
 
 const logger = createLogger({ level: 'silent' });

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { BigPartCache } from '../../../src/cache/big-part-cache.ts';
 import type { CopyRecord } from '../../../src/cache/copy-record.ts';
-import { createLogger } from '../../../src/logger.ts';
+import { createLogger } from '../../../src/log/logger.ts';
 import type { ResourceName } from '../../../src/resource-name.ts';
 import { CacheFolder } from '../../support/cache-folder.ts';
 

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { after, describe, it } from 'node:test';
 import { ConfigError, loadConfig, loadEngineConfig, takeConfig } from '../../../src/config/config.ts';
 import { VARIABLE_DOCS } from '../../../src/config/config-docs.ts';
-import { LOG_LEVELS } from '../../../src/logger.ts';
+import { LOG_LEVELS } from '../../../src/log/logger.ts';
 
 const PEM = generateKeyPairSync('ec', {
   namedCurve: 'P-256',

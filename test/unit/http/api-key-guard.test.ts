@@ -5,8 +5,8 @@ import { after, describe, it } from 'node:test';
 import type { FastifyInstance } from 'fastify';
 import { buildApp } from '../../../src/http/app.ts';
 import { loadConfig } from '../../../src/config/config.ts';
-import { KnownSecrets } from '../../../src/known-secrets.ts';
-import { createLogger } from '../../../src/logger.ts';
+import { KnownSecrets } from '../../../src/log/known-secrets.ts';
+import { createLogger } from '../../../src/log/logger.ts';
 import { createServices } from '../../../src/services.ts';
 import { registeredRoutes } from '../../support/registered-routes.ts';
 

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
 import { BigPartCache } from '../../../src/cache/big-part-cache.ts';
-import { createLogger } from '../../../src/logger.ts';
+import { createLogger } from '../../../src/log/logger.ts';
 import { createEvictProvider } from '../../../src/providers/evict-provider.ts';
 import { RecordedContext } from '../../support/task-context.ts';
 

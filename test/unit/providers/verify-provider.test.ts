@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
 import { BigPartCache } from '../../../src/cache/big-part-cache.ts';
 import { LoaderError } from '../../../src/errors.ts';
-import { createLogger } from '../../../src/logger.ts';
+import { createLogger } from '../../../src/log/logger.ts';
 import { createVerifyProvider } from '../../../src/providers/verify-provider.ts';
 import { RecordedContext } from '../../support/task-context.ts';
 

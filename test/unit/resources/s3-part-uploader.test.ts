@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { beforeEach, describe, it } from 'node:test';
-import { createLogger } from '../../../src/logger.ts';
+import { createLogger } from '../../../src/log/logger.ts';
 import { PART_LENGTH, S3PartUploader } from '../../../src/resources/s3-part-uploader.ts';
 import { FakeUpload } from '../../support/upload-lab.ts';
 

@@ -5,7 +5,7 @@ import { describe, it, mock } from 'node:test';
 import fc from 'fast-check';
 import { NEVER } from '../../../src/async/abort.ts';
 import { LoaderError } from '../../../src/errors.ts';
-import { createLogger } from '../../../src/logger.ts';
+import { createLogger } from '../../../src/log/logger.ts';
 import { CronExpression } from '../../../src/tasks/cron-expression.ts';
 import { ScheduleStore } from '../../../src/tasks/schedule-store.ts';
 import type { DueTime } from '../../../src/tasks/schedule.ts';

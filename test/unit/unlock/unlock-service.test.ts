@@ -8,7 +8,7 @@ import { NEVER, unlessAborted } from '../../../src/async/abort.ts';
 import type { UnlockedArchive } from '../../../src/binary-split/unlock-archive.ts';
 import type { UnlockProgress } from '../../../src/binary-split/unlock-progress.ts';
 import { LoaderError } from '../../../src/errors.ts';
-import { createLogger } from '../../../src/logger.ts';
+import { createLogger } from '../../../src/log/logger.ts';
 import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { deriveArchiveAesKey } from '../../../src/security/key-derivation.ts';
 import type { RunWorker, UnlockRunOptions } from '../../../src/unlock/unlock-run.ts';

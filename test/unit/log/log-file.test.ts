@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it, type TestContext } from 'node:test';
-import { LogFile } from '../../src/log-file.ts';
+import { LogFile } from '../../../src/log/log-file.ts';
 
 let folder = '';
 let filePath = '';

@@ -1,5 +1,5 @@
 import { pino, type Logger } from 'pino';
-import { MAX_CAUSES } from './errors.ts';
+import { MAX_CAUSES } from '../errors.ts';
 import { KnownSecrets } from './known-secrets.ts';
 import type { LogFile } from './log-file.ts';
 

@@ -1,4 +1,4 @@
-import { parseJson } from './json.ts';
+import { parseJson } from '../json.ts';
 
 const REDACTED = '[redacted]';
 /** Shorter texts stand in innocent lines too: to replace them would rather tell them than hide them. */

@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 
-const LOGGER = path.resolve(import.meta.dirname, '../../src/logger.ts');
-const LOG_FILE = path.resolve(import.meta.dirname, '../../src/log-file.ts');
-const SECRETS = path.resolve(import.meta.dirname, '../../src/known-secrets.ts');
-const ERRORS = path.resolve(import.meta.dirname, '../../src/errors.ts');
+const LOGGER = path.resolve(import.meta.dirname, '../../../src/log/logger.ts');
+const LOG_FILE = path.resolve(import.meta.dirname, '../../../src/log/log-file.ts');
+const SECRETS = path.resolve(import.meta.dirname, '../../../src/log/known-secrets.ts');
+const ERRORS = path.resolve(import.meta.dirname, '../../../src/errors.ts');
 
 let folder = '';
 let logFile = '';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { KnownSecrets } from '../../src/known-secrets.ts';
+import { KnownSecrets } from '../../../src/log/known-secrets.ts';
 
 describe('a text', () => {
   it('loses every secret of the configuration and of a login', () => {
