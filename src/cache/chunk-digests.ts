@@ -1,10 +1,11 @@
 import { webcrypto } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { LoaderError, systemErrorCode } from '../errors.ts';
-import { EndOfFileError, readFully } from '../files/file-chunks.ts';
+import { readFully } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
 import { readSmallFile, UnfitFileError } from '../files/small-file.ts';
 import { asRecord, parseJson } from '../json.ts';
+import { toCutFileError } from './cache-error.ts';
 
 /** The digests of a copy's chunks. They stand beside it as `<name>.big.sums` (docs/protocol.md section 9). */
 export interface ChunkDigests {
@@ -55,10 +56,7 @@ export async function* digestChunks(
 }
 
 function faultOfCopy(error: unknown): never {
-  if (error instanceof EndOfFileError) {
-    throw new LoaderError('cache_unusable', 'The copy in the cache was cut while it was read.', { cause: error });
-  }
-  if (systemErrorCode(error) !== 'EIO') throw error;
+  if (systemErrorCode(error) !== 'EIO') throw toCutFileError(error);
   throw new LoaderError('cache_unusable', 'A block of the copy in the cache can not be read.', { cause: error });
 }
 

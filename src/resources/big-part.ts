@@ -1,12 +1,12 @@
 import type { BigPartCache } from '../cache/big-part-cache.ts';
+import { toCutFileError } from '../cache/cache-error.ts';
 import type { OpenCopy } from '../cache/open-copy.ts';
 import { hasErrorCode } from '../errors.ts';
-import { EndOfFileError, readFully } from '../files/file-chunks.ts';
+import { FILE_CHUNK_LENGTH, readFileChunks, readFully } from '../files/file-chunks.ts';
 import type { Logger } from '../log/logger.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { PREFLIGHT_LENGTH } from '../security/envelope.ts';
 import type { Session } from '../upstream/session.ts';
-import { cutFile, readCacheFileChunks } from './cache-file-chunks.ts';
 import type { BigPartEnd, SmallPart } from './envelope-parts.ts';
 import type { Follower, TransferSource } from './shared-transfer.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
@@ -77,10 +77,11 @@ export class CachedBigPart implements BigPart {
   /** A copy that can't be read to its end is set aside, so that the next load does not meet it again. */
   async *chunks(): AsyncGenerator<Buffer, void, undefined> {
     try {
-      yield* readCacheFileChunks(this.#copy.handle, this.#copy.length);
+      yield* readFileChunks(this.#copy.handle, 0, this.#copy.length, FILE_CHUNK_LENGTH);
     } catch (error) {
-      await this.#cache.setAside(this.#resource, error, this.#copy);
-      throw error;
+      const failure = toCutFileError(error);
+      await this.#cache.setAside(this.#resource, failure, this.#copy);
+      throw failure;
     }
   }
 
@@ -160,6 +161,6 @@ async function readTail({ handle, length }: OpenCopy): Promise<Buffer> {
   try {
     return await readFully(handle, Buffer.alloc(length - start), start, length);
   } catch (error) {
-    throw error instanceof EndOfFileError ? cutFile(error) : error;
+    throw toCutFileError(error);
   }
 }

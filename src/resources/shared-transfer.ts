@@ -1,14 +1,14 @@
 import { unlessAborted } from '../async/abort.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
+import { toCacheError, toCutFileError } from '../cache/cache-error.ts';
 import type { CopyRecord } from '../cache/copy-record.ts';
 import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
-import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.ts';
+import { hasErrorCode, LoaderError, toError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
-import type { Growth } from '../files/file-chunks.ts';
+import { FILE_CHUNK_LENGTH, readFileChunks, type Growth } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
-import { readCacheFileChunks } from './cache-file-chunks.ts';
 import { WrittenRanges } from './written-ranges.ts';
 
 /*
@@ -217,7 +217,11 @@ export class Follower implements AsyncDisposable, Growth {
    */
   async *chunks(): AsyncGenerator<Buffer, void, undefined> {
     const { handle } = await this.#transfer.draft;
-    yield* readCacheFileChunks(handle, this.#transfer.length, this);
+    try {
+      yield* readFileChunks(handle, 0, this.#transfer.length, FILE_CHUNK_LENGTH, this);
+    } catch (error) {
+      throw toCutFileError(error);
+    }
   }
 
   /**
@@ -266,10 +270,6 @@ async function writeToCache(draft: DraftFile, block: Buffer, position: number): 
   try {
     await draft.write(block, position);
   } catch (error) {
-    throw new LoaderError(
-      'cache_unusable',
-      `The cache could not be written (${systemErrorCode(error) ?? 'unknown'}).`,
-      { cause: error },
-    );
+    throw toCacheError(error, 'written');
   }
 }

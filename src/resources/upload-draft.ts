@@ -1,15 +1,16 @@
 import { setImmediate } from 'node:timers/promises';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
+import { toCutFileError } from '../cache/cache-error.ts';
 import type { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { LoaderError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
+import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
 import type { Logger } from '../log/logger.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { encryptEnvelope } from '../security/envelope-cipher.ts';
 import type { Session } from '../upstream/session.ts';
-import { readCacheFileChunks } from './cache-file-chunks.ts';
 import { EnvelopeSplitter } from './envelope-parts.ts';
 import { S3PartUploader } from './s3-part-uploader.ts';
 
@@ -104,7 +105,12 @@ export class UploadDraft implements AsyncDisposable {
     this.#resource = resource;
     const upload = await this.#startUpload();
     await using parts = new S3PartUploader(upload, undefined, this.#options.logger);
-    for await (const chunk of readCacheFileChunks(this.#file.handle, this.#bigLength)) await parts.push(chunk);
+    try {
+      const chunks = readFileChunks(this.#file.handle, 0, this.#bigLength, FILE_CHUNK_LENGTH);
+      for await (const chunk of chunks) await parts.push(chunk);
+    } catch (error) {
+      throw toCutFileError(error);
+    }
     await parts.end();
   }
 
