@@ -8,8 +8,7 @@ import type { ResourceName } from '../resource-name.ts';
 import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
 import { CopyFiles, removeCompanions } from './copy-files.ts';
-import { CopyHolds } from './copy-holds.ts';
-import { isDigestStem, placeKey, placeOf, placeOfFile, type CopyPlace } from './copy-paths.ts';
+import { isDigestStem, placeOf, placeOfFile, type CopyPlace } from './copy-paths.ts';
 import { formatRecord, type CopyRecord } from './copy-record.ts';
 import { CopyVerification, type Verdict, type VerifyOptions } from './copy-verification.ts';
 import { DraftsFolder } from './drafts-folder.ts';
@@ -34,7 +33,6 @@ export class BigPartCache {
   readonly #files: CopyFiles;
   readonly #drafts: DraftsFolder;
   readonly #verification: CopyVerification;
-  readonly #holds = new CopyHolds();
 
   constructor(root: string, logger: Logger) {
     this.#root = root;
@@ -66,7 +64,7 @@ export class BigPartCache {
    * `removeUnlessHeld` leaves the copy: `using _hold = cache.hold(part)`.
    */
   hold(part: ResourceName): Disposable {
-    return this.#holds.hold(placeKey(placeOf(part)));
+    return this.#files.hold(placeOf(part));
   }
 
   /** Notes that a copy is loaded now. It never throws: a missing note can only make an eviction come too early. */
@@ -128,7 +126,7 @@ export class BigPartCache {
       if (!stats.isFile()) return 'absent';
       if (Math.trunc(stats.mtimeMs) !== entry.loadedAtMs || stats.size !== entry.length) return 'held';
       // Between this look and the call of unlink, nothing else runs.
-      if (this.#holds.isHeld(placeKey(place))) return 'held';
+      if (this.#files.isHeld(place)) return 'held';
       await unlink(paths.big); // Not rm, which takes a file that it may not remove for a folder.
       await removeCompanions(paths);
       return 'removed';

@@ -56,7 +56,6 @@ const THREAD_FILES: readonly string[] = ['src/binary-split/unlock-thread.ts'];
 /** Files of several functions of equal rank, named after their common theme. */
 const NAMED_AFTER_THEIR_THEME: readonly string[] = [
   'src/archive/archive-images.ts',
-  'src/cache/safe-folder.ts',
   'src/config/config-docs.ts',
   'src/config/kinds.ts',
   'src/http/bodies/client-abort.ts',
