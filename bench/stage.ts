@@ -18,7 +18,7 @@ import { LoaderPlace, MODELS } from './loader-place.ts';
 import { writeRandomFile } from './random-file.ts';
 import { UnlockStage } from './unlock-stage.ts';
 import { BLOCK_LENGTH } from '../src/security/envelope.ts';
-import type { Session } from '../src/upstream/session.ts';
+import type { Session } from '../src/upstream/upstream.ts';
 
 /** A resource that was uploaded through the Loader. */
 export interface BenchResource {

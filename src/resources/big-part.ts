@@ -6,7 +6,7 @@ import { FILE_CHUNK_LENGTH, readFileChunks, readFully } from '../files/file-chun
 import type { Logger } from '../log/logger.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { PREFLIGHT_LENGTH } from '../security/envelope.ts';
-import type { Session } from '../upstream/session.ts';
+import type { Session } from '../upstream/upstream.ts';
 import type { BigPartEnd, SmallPart } from './envelope-parts.ts';
 import type { Follower, TransferSource } from './shared-transfer.ts';
 import type { SharedTransfers } from './shared-transfers.ts';

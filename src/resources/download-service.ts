@@ -2,7 +2,7 @@ import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import type { Logger } from '../log/logger.ts';
 import { resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
-import type { Session } from '../upstream/session.ts';
+import type { Session } from '../upstream/upstream.ts';
 import { CachedBigPart, RemoteBigPart, type BigPart } from './big-part.ts';
 import { SmallPart } from './envelope-parts.ts';
 import { Prefetch } from './prefetch.ts';

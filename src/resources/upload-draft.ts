@@ -10,7 +10,7 @@ import { releaseChunk } from '../files/release-chunk.ts';
 import type { Logger } from '../log/logger.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { encryptEnvelope } from '../security/envelope-cipher.ts';
-import type { Session } from '../upstream/session.ts';
+import type { Session } from '../upstream/upstream.ts';
 import { EnvelopeSplitter } from './envelope-parts.ts';
 import { S3PartUploader } from './s3-part-uploader.ts';
 

@@ -8,9 +8,8 @@ import type { Logger } from '../log/logger.ts';
 import type { SecurityKeys } from '../security/security-keys.ts';
 import { ApiSession } from './api-session.ts';
 import type { ResourceApi } from './resource-api.ts';
-import type { Session } from './session.ts';
 import { readClaims, type TokenKeys } from './token-claims.ts';
-import { userFromClaims } from './user.ts';
+import { userFromClaims, type User } from './user.ts';
 
 export interface UpstreamOptions {
   readonly api: ResourceApi;
@@ -24,6 +23,30 @@ export interface UpstreamOptions {
 }
 
 const CDN_CONFIG_FILE = 'cdn.yaml';
+
+/** What a successful login gives. It never changes: work that begins with a session also ends with it. */
+export class Session {
+  readonly user: User;
+  readonly api: Pick<ApiSession, 'fetchKeyFragment' | 'fetchResource' | 'storeResource'>;
+  readonly cdn: S3CdnManager;
+  readonly #resourceAesKey: Buffer | undefined;
+
+  constructor(user: User, api: ApiSession, cdn: S3CdnManager, resourceAesKey: Buffer | undefined) {
+    this.user = user;
+    this.api = api;
+    this.cdn = cdn;
+    this.#resourceAesKey = resourceAesKey;
+  }
+
+  /** AES key of the resources' envelopes. @throws LoaderError `resource_key_missing` */
+  resourceAesKey(): Buffer {
+    if (this.#resourceAesKey !== undefined) return this.#resourceAesKey;
+    throw new LoaderError(
+      'resource_key_missing',
+      'There is no resource key: set RESOURCE_KEY or RESOURCE_KEY_FILE, or resource_key in cdn.yaml.',
+    );
+  }
+}
 
 /** Knows the user that is logged in: to the Resource API and, with the keys that it hands out, to the CDN. */
 export class Upstream {
@@ -78,14 +101,14 @@ export class Upstream {
   }
 
   async #createSession(email: string, password: string, signal: AbortSignal): Promise<Session> {
-    const { api, fingerprint, keys, tokenKeys, openCdn, secrets } = this.#options;
+    const { fingerprint, keys, tokenKeys, openCdn, secrets } = this.#options;
     secrets.add(password);
-    const token = await api.login(email, password, signal);
+    const token = await this.#options.api.login(email, password, signal);
     secrets.add(token);
     const user = userFromClaims(readClaims(token, tokenKeys));
     const hardware = await fingerprint.hardwareString();
-    const session = new ApiSession({
-      api,
+    const api = new ApiSession({
+      api: this.#options.api,
       email,
       password,
       hardware,
@@ -96,29 +119,17 @@ export class Upstream {
         readClaims(fresh, tokenKeys);
       },
     });
-    const cdnConfig = await fetchCdnConfig(session, signal);
+    const cdnConfig = await fetchCdnConfig(api, signal);
     const { downloader, uploader, resourceKey } = cdnConfig;
     secrets.add(downloader.secretAccessKey, uploader.secretAccessKey, resourceKey);
     // Derived once, for all loads and uploads of the session. A login needs no resource key.
-    const resourceAesKey = keys.resourceAesKey(resourceKey);
-    return Object.freeze({
-      user,
-      api: session,
-      cdn: openCdn(cdnConfig),
-      resourceAesKey() {
-        if (resourceAesKey !== undefined) return resourceAesKey;
-        throw new LoaderError(
-          'resource_key_missing',
-          'There is no resource key: set RESOURCE_KEY or RESOURCE_KEY_FILE, or resource_key in cdn.yaml.',
-        );
-      },
-    });
+    return new Session(user, api, openCdn(cdnConfig), keys.resourceAesKey(resourceKey));
   }
 }
 
-async function fetchCdnConfig(session: ApiSession, signal: AbortSignal): Promise<CdnConfig> {
+async function fetchCdnConfig(api: ApiSession, signal: AbortSignal): Promise<CdnConfig> {
   try {
-    return parseCdnConfig((await session.fetchResource('', CDN_CONFIG_FILE, signal)).toString('utf8'));
+    return parseCdnConfig((await api.fetchResource('', CDN_CONFIG_FILE, signal)).toString('utf8'));
   } catch (error) {
     if (!hasErrorCode(error, 'envelope_invalid')) throw error;
     throw new LoaderError('cdn_config_invalid', error.message, { cause: error.cause });
