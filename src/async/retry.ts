@@ -14,21 +14,9 @@ export interface RetryPolicy {
 const MAX_DELAY_MS = 10_000;
 
 /**
- * Runs `work` until it succeeds, fails for good, or has used up its attempts. It is ours since the libraries' retries wrap
- * a function only: a stream that resumes counts its failures by RetryCounter.
+ * Counts the failures of work that is tried again in a loop. It is ours since the libraries' retries wrap a function,
+ * which a stream that resumes can't be.
  */
-export async function retry<T>(work: () => Promise<T>, policy: RetryPolicy, signal: AbortSignal): Promise<T> {
-  const attempts = new RetryCounter(policy);
-  for (;;) {
-    try {
-      return await work();
-    } catch (error) {
-      await attempts.pauseOrThrow(error, signal);
-    }
-  }
-}
-
-/** Counts failures for work that can't be wrapped in a function, such as a stream that resumes. */
 export class RetryCounter {
   readonly #policy: RetryPolicy;
   #failures = 0;

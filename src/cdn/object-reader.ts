@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import { GetObjectCommand, type GetObjectCommandOutput, type S3Client } from '@aws-sdk/client-s3';
-import { retry, RetryCounter } from '../async/retry.ts';
+import { RetryCounter } from '../async/retry.ts';
 import { watchForStalls } from '../async/stall-watchdog.ts';
 import { LoaderError } from '../errors.ts';
 import { isTransientCdnError, objectChanged, toCdnError } from './cdn-errors.ts';
@@ -42,7 +42,14 @@ export class ObjectReader {
 
   /** Finds an object and reads its last `tailLength` bytes. @throws as `S3CdnManager.openObject` does */
   async open(location: ObjectLocation, tailLength: number, signal: AbortSignal): Promise<CdnObject> {
-    return await retry(() => this.#open(location, tailLength, signal), RETRY_POLICY, signal);
+    const attempts = new RetryCounter(RETRY_POLICY);
+    for (;;) {
+      try {
+        return await this.#open(location, tailLength, signal);
+      } catch (error) {
+        await attempts.pauseOrThrow(error, signal);
+      }
+    }
   }
 
   async #open({ bucket, key }: ObjectLocation, tailLength: number, signal: AbortSignal): Promise<CdnObject> {

@@ -1,50 +1,50 @@
 import assert from 'node:assert/strict';
 import { syncBuiltinESMExports } from 'node:module';
 import { describe, it, type TestContext } from 'node:test';
-import { retry, RetryCounter, type RetryPolicy } from '../../../src/async/retry.ts';
+import { RetryCounter, type RetryPolicy } from '../../../src/async/retry.ts';
 
 const POLICY: RetryPolicy = { attempts: 3, baseDelayMs: 1, isRetryable: () => true };
 const { signal } = new AbortController();
 
-describe('retry', () => {
-  it('calls once what succeeds, and answers its value', async () => {
+describe('work that is tried again', () => {
+  it('is done once where it succeeds', async () => {
     const work = countCalls(0);
     assert.equal(await retry(work.run, POLICY, signal), 'done');
     assert.equal(work.calls(), 1);
   });
 
-  it('tries again until it succeeds', async () => {
+  it('is done again until it succeeds', async () => {
     const work = countCalls(2);
     assert.equal(await retry(work.run, POLICY, signal), 'done');
     assert.equal(work.calls(), 3);
   });
 
-  it('gives up after its attempts, the first one included, with the last failure', async () => {
+  it('fails after its attempts, the first one included, with the last failure', async () => {
     const work = countCalls(Infinity);
     await assert.rejects(retry(work.run, POLICY, signal), /failure 3/);
     assert.equal(work.calls(), 3);
   });
 
-  it('does not try again what is not retryable', async () => {
+  it('is not done again after a failure that is not retryable', async () => {
     const work = countCalls(Infinity);
     await assert.rejects(retry(work.run, { ...POLICY, isRetryable: () => false }, signal), /failure 1/);
     assert.equal(work.calls(), 1);
   });
 
-  it('asks of each failure anew whether it is retryable', async () => {
+  it('ends at the first failure that is not retryable', async () => {
     const work = countCalls(Infinity);
     const isRetryable = (error: unknown) => error instanceof Error && error.message === 'failure 1';
     await assert.rejects(retry(work.run, { ...POLICY, attempts: 9, isRetryable }, signal), /failure 2/);
   });
 
-  it('counts afresh for every call', async () => {
+  it('has all its attempts each time', async () => {
     for (let call = 0; call < 3; call++) {
       const work = countCalls(2);
       assert.equal(await retry(work.run, POLICY, signal), 'done');
     }
   });
 
-  it('does not try again once the signal has aborted, and throws its reason', async () => {
+  it('is not done again once the signal has aborted, whose reason is thrown', async () => {
     const abort = new AbortController();
     let calls = 0;
     const work = () => {
@@ -56,7 +56,7 @@ describe('retry', () => {
     assert.equal(calls, 1);
   });
 
-  it('ends its pause when the signal aborts, and does not try again', async () => {
+  it('is not done again when the signal aborts within the pause', async () => {
     const abort = new AbortController();
     const work = countCalls(Infinity);
     const policy = { ...POLICY, requestedDelayMs: () => 9000 };
@@ -105,6 +105,18 @@ describe('RetryCounter', () => {
     await assert.rejects(counter.pauseOrThrow(second, signal), (error) => error === second);
   });
 });
+
+/** The loop in which the counter is used. */
+async function retry<T>(work: () => Promise<T>, policy: RetryPolicy, abortSignal: AbortSignal): Promise<T> {
+  const attempts = new RetryCounter(policy);
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      await attempts.pauseOrThrow(error, abortSignal);
+    }
+  }
+}
 
 /** Work that fails so many times, and then succeeds. */
 function countCalls(failures: number) {
