@@ -55,26 +55,22 @@ export async function sendBody(reply: FastifyReply, body: Body, options: SendBod
 }
 
 async function drain(response: ServerResponse, options: SendBodyOptions): Promise<void> {
-  await withStallTimeout(options, (signal) => once(response, 'drain', { signal }));
+  await untilStalled(once(response, 'drain', { signal: options.abort.signal }), options);
 }
 
 async function end(response: ServerResponse, options: SendBodyOptions): Promise<void> {
-  await withStallTimeout(options, async (signal) => {
-    const finished = once(response, 'finish', { signal });
-    response.end();
-    await finished;
-  });
+  const finished = once(response, 'finish', { signal: options.abort.signal });
+  response.end();
+  await untilStalled(finished, options);
 }
 
-async function withStallTimeout(
-  { stallTimeoutMs, abort }: SendBodyOptions,
-  wait: (signal: AbortSignal) => Promise<unknown>,
-): Promise<void> {
+/** Waits for `moved`, which the signal of `abort` ends. */
+async function untilStalled(moved: Promise<unknown>, { stallTimeoutMs, abort }: SendBodyOptions): Promise<void> {
   using _timer = new StallTimer(stallTimeoutMs, () =>
     abort.abort(new LoaderError('client_stalled', `The client read nothing for ${stallTimeoutMs} ms.`)),
   );
   try {
-    await wait(abort.signal);
+    await moved;
   } catch (error) {
     abort.signal.throwIfAborted(); // The reason, not the AbortError that wraps it.
     throw error;
