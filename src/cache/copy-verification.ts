@@ -12,7 +12,7 @@ import { isAt, isUnfit, openCopy, type OpenCopy } from './open-copy.ts';
 export interface VerifyOptions {
   readonly signal: AbortSignal;
   /** Told the bytes of each chunk that was read. */
-  readonly onBytes: (bytes: number) => void;
+  readonly onBytes?: (bytes: number) => void;
 }
 
 /**
@@ -64,7 +64,7 @@ export class CopyVerification {
   async makeDigests(place: CopyPlace): Promise<void> {
     using _permit = await this.#background.acquire(NEVER);
     try {
-      await this.verify(place, { signal: NEVER, onBytes: () => undefined });
+      await this.verify(place, { signal: NEVER });
     } catch (error) {
       this.#logger.warn({ err: error, resource: place }, 'The digests of a copy in the cache could not be made');
     }
@@ -124,7 +124,7 @@ async function readAgainst(
   }
   const chunkSha256: string[] = [];
   for await (const chunk of digestChunks(copy.handle, copy.length, signal)) {
-    onBytes(chunk.length);
+    onBytes?.(chunk.length);
     if (digests !== undefined && digests.chunkSha256[chunkSha256.length] !== chunk.sha256) {
       throw new LoaderError('envelope_invalid', `Chunk ${chunkSha256.length} of the copy in the cache is damaged.`);
     }
