@@ -19,7 +19,7 @@ describe('work that is tried again', () => {
     assert.equal(work.calls(), 3);
   });
 
-  it('fails after its attempts, the first one included, with the last failure', async () => {
+  it('gives up after its attempts, the first one included, with the last failure', async () => {
     const work = countCalls(Infinity);
     await assert.rejects(retry(work.run, POLICY, signal), /failure 3/);
     assert.equal(work.calls(), 3);
