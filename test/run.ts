@@ -13,6 +13,8 @@ import { shippedFolder } from '../lab/shipped-folder.ts';
  * CI=true, a skipped test is a failure.
  */
 
+/** The number of files whose times are printed at the end. */
+const SLOWEST_FILES = 10;
 /** For one file: a test that hangs must not hang the run. */
 const FILE_TIMEOUT_MS = 300_000;
 /** For the end of the run after a signal. */
@@ -84,6 +86,7 @@ async function buildShipped(): Promise<void> {
 
 async function runFiles(files: string[], concurrency: number): Promise<boolean> {
   let passed = true;
+  const seconds = new Map<string, number>();
   const stream = run({ files, concurrency, timeout: FILE_TIMEOUT_MS, signal: interrupt.signal });
   stream.on('test:fail', () => {
     passed = false;
@@ -94,8 +97,19 @@ async function runFiles(files: string[], concurrency: number): Promise<boolean> 
       passed = false;
     }
   });
+  stream.on('test:summary', ({ file, duration_ms: ms }) => {
+    if (file !== undefined) seconds.set(path.relative('.', file), ms / 1000);
+  });
   for await (const text of stream.compose(spec)) process.stdout.write(text as string);
+  printSlowest(seconds);
   return passed;
+}
+
+function printSlowest(seconds: ReadonlyMap<string, number>): void {
+  const slowest = [...seconds].sort(([, a], [, b]) => b - a).slice(0, SLOWEST_FILES);
+  if (seconds.size < 2) return;
+  console.log('The slowest files, in seconds:');
+  for (const [file, time] of slowest) console.log(`${time.toFixed(1).padStart(7)}  ${file}`);
 }
 
 async function startS3(): Promise<void> {
