@@ -3,15 +3,15 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readMemory } from '../lab/proc.ts';
 import { shippedFolder, shippedMain } from '../lab/shipped-folder.ts';
+import { prefetchOf } from '../lab/task-client.ts';
 import { checkOut } from './checkout.ts';
 import { ComparisonTable, type Comparison } from './comparison-table.ts';
-import { MODELS, type LoaderPlace } from './loader-place.ts';
+import type { LoaderPlace } from './loader-place.ts';
 import { interleave } from './measure.ts';
 import type { SectionLetter } from './options.ts';
 import { canRunEngine, MB, SMALL_ARCHIVE_LENGTH, TIMED_LENGTH } from './sections/section.ts';
 import { runEmptyTasks, runVerify } from './sections/task-work.ts';
 import type { Stage } from './stage.ts';
-import { TaskClient } from './task-client.ts';
 
 export interface AgainstOptions {
   readonly commit: string;
@@ -133,23 +133,22 @@ async function measureUploads(context: Context): Promise<void> {
 async function measureTasks(context: Context): Promise<void> {
   const { stage } = context;
   const resource = await stage.resource(TIMED_LENGTH);
-  const clientOf = async (place: LoaderPlace) => new TaskClient(await place.loader(), stage.signal);
+  const tasksOf = async (place: LoaderPlace) => (await place.loader()).tasks;
   await compare(context, 'task: prefetch of 300 MB', async (place) => {
     await place.clearCache();
-    const client = await clientOf(place);
-    const parameters = { resources: [{ folder: MODELS, filename: resource.name }] };
-    const wallMs = await time(() => client.run('prefetch', parameters, 5));
+    const tasks = await tasksOf(place);
+    const wallMs = await time(() => tasks.complete('prefetch', prefetchOf(resource.name)));
     await place.untilCached(resource.name);
     return wallMs;
   });
   await compare(context, 'task: verify of 300 MB', async (place) => {
-    const client = await clientOf(place);
-    return await time(() => runVerify(client, resource.length - MB));
+    const tasks = await tasksOf(place);
+    return await time(() => runVerify(tasks, resource.length - MB));
   });
   await compare(context, `tasks: ${EMPTY_TASKS} empty ones over HTTP`, async (place) => {
     await place.clearCache();
-    const client = await clientOf(place);
-    return await time(() => runEmptyTasks(client, EMPTY_TASKS));
+    const tasks = await tasksOf(place);
+    return await time(() => runEmptyTasks(tasks, EMPTY_TASKS));
   });
 }
 

@@ -7,6 +7,7 @@ import { encryptEnvelope } from '../src/security/envelope-cipher.ts';
 import { deriveArchiveAesKey } from '../src/security/key-derivation.ts';
 import { TAR_END, tarEntry } from '../lab/images/tar-entry.ts';
 import { MachineFiles } from './machine-files.ts';
+import { sha256 } from '../lab/sha256.ts';
 
 export const IMAGE_COUNT = 7;
 /** Of the whole: a base of 720 MB below seven layers of 150 MB each, where the whole has 1770 MB. */
@@ -164,8 +165,4 @@ function imageConfig(number: number, layers: readonly Layer[]): string {
     os: 'linux',
     rootfs: { type: 'layers', diff_ids: layers.map(({ diffId }) => diffId) },
   });
-}
-
-function sha256(text: string): string {
-  return createHash('sha256').update(text).digest('hex');
 }

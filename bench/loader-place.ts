@@ -1,6 +1,7 @@
-import { access, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { eventually } from '../lab/waiting.ts';
 import { DEMO_USER } from '../lab/upstream/origin.ts';
 import { LoaderUnderTest } from './loader-under-test.ts';
 
@@ -89,12 +90,12 @@ export class LoaderPlace {
    * rest must not fall into the next measurement, nor come after `clearCache`.
    */
   async untilCached(name: string): Promise<void> {
-    for (let waitedMs = 0; waitedMs < PUBLISH_TIMEOUT_MS; waitedMs += 20) {
-      const files = [this.bigPath(name), `${this.bigPath(name)}.sums`];
-      const looks = await Promise.allSettled(files.map((file) => access(file)));
-      if (looks.every(({ status }) => status === 'fulfilled')) return;
-      await sleep(20, undefined, { signal: this.#options.signal });
-    }
-    throw new Error(`${name} did not come into the cache within ${PUBLISH_TIMEOUT_MS} ms`);
+    const files = [this.bigPath(name), `${this.bigPath(name)}.sums`];
+    const { signal } = this.#options;
+    await eventually(() => files.every((file) => existsSync(file)), {
+      timeoutMs: PUBLISH_TIMEOUT_MS,
+      signal,
+      what: `the copy of ${name} in the cache`,
+    });
   }
 }

@@ -1,4 +1,6 @@
+import { LoaderClient } from '../lab/loader-client.ts';
 import { LoaderProcess, type LoaderProcessOptions } from '../lab/loader-process.ts';
+import { TaskClient } from '../lab/task-client.ts';
 import { curlDigest, curlDownload, curlSend, type Transfer } from './curl.ts';
 
 export interface LoaderOptions extends Pick<LoaderProcessOptions, 'main' | 'logPath'> {
@@ -12,18 +14,21 @@ const JSON_HEADER = ['-H', 'Content-Type: application/json'];
 export class LoaderUnderTest {
   readonly url: string;
   readonly pid: number;
-  /** What every request says of itself: the key, where the Loader has one. */
-  readonly headers: Readonly<Record<string, string>>;
+  /** For what is too small for curl. */
+  readonly client: LoaderClient;
   readonly #process: LoaderProcess;
   readonly #signal: AbortSignal;
 
   private constructor(loader: LoaderProcess, { env, signal }: LoaderOptions) {
-    const key = env['API_KEY'];
     this.#process = loader;
     this.pid = loader.pid;
     this.url = loader.url;
-    this.headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
+    this.client = new LoaderClient({ url: loader.url, apiKey: env['API_KEY'], signal });
     this.#signal = signal;
+  }
+
+  get tasks(): TaskClient {
+    return new TaskClient(this.client);
   }
 
   static async start(options: LoaderOptions): Promise<LoaderUnderTest> {
@@ -61,6 +66,6 @@ export class LoaderUnderTest {
   }
 
   #headerArgs(): string[] {
-    return Object.entries(this.headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`]);
+    return Object.entries(this.client.authorization).flatMap(([name, value]) => ['-H', `${name}: ${value}`]);
   }
 }

@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import { lstat, readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { sha256 } from '../lab/sha256.ts';
 
 /** Where every Linux machine has files such as images are made of; what is not there is passed over. */
 const ROOTS = ['/usr/lib', '/usr/share', '/opt', '/usr/bin', '/usr/local'];
@@ -64,7 +64,7 @@ async function addFolders(folderPath: string, folders: Folder[]): Promise<void> 
   if (folderPath === PROJECT) return; // It changes while it is measured.
   const entries = await readdir(folderPath, { withFileTypes: true }).catch(() => []);
   const names = entries.filter((entry) => entry.isFile()).map(({ name }) => name);
-  const rank = createHash('sha256').update(folderPath).digest('hex');
+  const rank = sha256(folderPath);
   if (names.length > 0) folders.push({ path: folderPath, names: names.sort(), rank });
   for (const entry of entries) {
     if (entry.isDirectory()) await addFolders(path.join(folderPath, entry.name), folders);

@@ -7,7 +7,7 @@ import { createLogger } from '../src/log/logger.ts';
 import { createServices } from '../src/services.ts';
 import { defineProvider, type TaskContext } from '../src/tasks/provider.ts';
 import { Tasks } from '../src/tasks/tasks.ts';
-import { monotonicUs } from './task-client.ts';
+import { monotonicUs } from './monotonic-us.ts';
 
 /**
  * A Loader whose only provider, `ticks`, reports the time as its bytes, in microseconds, at random moments. The task's

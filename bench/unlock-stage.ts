@@ -1,12 +1,12 @@
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
-import { DEMO_USER, Origin, type OriginOptions } from '../lab/upstream/origin.ts';
+import { Origin, type OriginOptions } from '../lab/upstream/origin.ts';
 import { DockerCli } from '../lab/services/docker-cli.ts';
 import { startDockerd, stopDockerd, type DockerService } from '../lab/services/services.ts';
 import { makeImageArchive, type ImageArchive } from './image-archive.ts';
 import { LoaderUnderTest } from './loader-under-test.ts';
 import { runProcess } from './run-process.ts';
-import { runUnlock, unlock, type UnlockOutcome } from './unlock-client.ts';
+import { runUnlock, unlock, type UnlockOutcome } from './run-unlock.ts';
 
 /** In the bench's own folder: an engine beside those of the tests would end with them. */
 const DOCKERD_NAME = 'bench/dockerd';
@@ -106,8 +106,8 @@ export class UnlockStage {
     this.#loader = loader;
     return {
       process: loader,
-      unlock: () => unlock(loader.url, DEMO_USER, signal),
-      tryUnlock: () => runUnlock(loader.url, DEMO_USER, signal),
+      unlock: () => unlock(loader.client),
+      tryUnlock: () => runUnlock(loader.client),
     };
   }
 

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { DemoEngine } from './demo-engine.ts';
+import { LoaderClient } from '../lab/loader-client.ts';
 import { LoaderProcess } from '../lab/loader-process.ts';
 import { Origin } from '../lab/upstream/origin.ts';
 
@@ -79,6 +80,11 @@ export class DemoStage {
   /** Of the Loader that was started last. */
   get loaderUrl(): string {
     return this.#loader?.url ?? '';
+  }
+
+  /** A client of that Loader. `signal` ends its requests. */
+  client(signal: AbortSignal): LoaderClient {
+    return new LoaderClient({ url: this.loaderUrl, apiKey: DEMO_API_KEY, signal });
   }
 
   /** What the Resource API gives to those who unlock. */

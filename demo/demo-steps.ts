@@ -1,11 +1,13 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, openAsBlob } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { DEMO_API_KEY, type DemoStage } from './demo-stage.ts';
+import type { DemoStage } from './demo-stage.ts';
 import { shippedFolder } from '../lab/shipped-folder.ts';
-import { LoaderClient } from '../lab/loader-client.ts';
+import { bodyOf } from '../lab/json-answer.ts';
+import type { LoaderClient } from '../lab/loader-client.ts';
+import { digestBody } from '../lab/sha256.ts';
+import { eventually } from '../lab/waiting.ts';
 import { DEMO_USER } from '../lab/upstream/origin.ts';
 import type { StepPrinter } from './step-printer.ts';
 
@@ -34,15 +36,14 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
     });
     return { note: await stage.startLoader(signal) };
   });
-  const client = new LoaderClient(stage.loaderUrl, DEMO_API_KEY, signal);
+  const client = stage.client(signal);
   await step('Log in with a wrong password', async () => {
     const answer = await client.login(DEMO_USER.email, randomBytes(8).toString('hex'));
     if (answer.status !== 401) throw new Error(`the Loader answered ${answer.status} in place of 401`);
-    return { note: 'answered 401', details: [answer.text] };
+    return { note: 'answered 401', details: [JSON.stringify(answer.body)] };
   });
   await step('Log in', async () => {
-    const answer = await client.login(DEMO_USER.email, DEMO_USER.password);
-    if (answer.status !== 200) throw new Error(`the Loader answered ${answer.status} ${answer.text}`);
+    bodyOf(await client.login(DEMO_USER.email, DEMO_USER.password));
     return { note: `as ${DEMO_USER.email}` };
   });
   await step('Make a model of 64 MB', async () => {
@@ -50,7 +51,7 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
     return { bytes: MODEL_LENGTH, note: 'random bytes' };
   });
   await step('Upload it', async () => {
-    await client.upload(DEMO_RESOURCE.filename, DEMO_RESOURCE.folder, stage.modelPath);
+    bodyOf(await client.upload(DEMO_RESOURCE.filename, await openAsBlob(stage.modelPath), DEMO_RESOURCE.folder));
     return { bytes: MODEL_LENGTH, note: 'encrypted and split on the way' };
   });
   await step('Load it cold, from the CDN', async () => {
@@ -63,7 +64,8 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
   });
   await step('Load it warm, from the cache', async () => {
     // Its last byte came before the copy was on the disk.
-    await untilThere(path.join(stage.cacheFolder, DEMO_RESOURCE.folder, `${DEMO_RESOURCE.filename}.big`), signal);
+    const bigPath = path.join(stage.cacheFolder, DEMO_RESOURCE.folder, `${DEMO_RESOURCE.filename}.big`);
+    await eventually(() => existsSync(bigPath), { signal, what: 'the copy of the model in the cache' });
     const downloadsBefore = stage.cdnDownloads;
     digests.push(await load(client));
     if (stage.cdnDownloads !== downloadsBefore) throw new Error('the Loader went to the CDN for it');
@@ -78,17 +80,11 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
   });
 }
 
-/** Waits for a file. @throws Error when it does not come */
-async function untilThere(filePath: string, signal: AbortSignal): Promise<void> {
-  for (let tries = 100; !existsSync(filePath); tries--) {
-    if (tries === 0) throw new Error('the model is not in the cache');
-    await sleep(50, undefined, { signal });
-  }
-}
-
 /** Answers the SHA-256 of what came. */
 async function load(client: LoaderClient): Promise<string> {
-  const model = await client.load(DEMO_RESOURCE.filename, DEMO_RESOURCE.folder);
+  const response = await client.load(DEMO_RESOURCE.filename, DEMO_RESOURCE.folder);
+  if (response.status !== 200) bodyOf(await client.readJson(response));
+  const model = await digestBody(response);
   if (model.length !== MODEL_LENGTH) throw new Error(`${model.length} bytes came back of ${MODEL_LENGTH}`);
   return model.sha256;
 }

@@ -3,9 +3,10 @@ import { rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { UnlockStatus } from '../src/unlock/unlock-service.ts';
 import type { DemoEngine } from './demo-engine.ts';
-import { DEMO_API_KEY, type DemoStage } from './demo-stage.ts';
+import type { DemoStage } from './demo-stage.ts';
 import { drawProgressBar } from './progress-bar.ts';
-import { LoaderClient } from '../lab/loader-client.ts';
+import { bodyOf } from '../lab/json-answer.ts';
+import type { LoaderClient } from '../lab/loader-client.ts';
 import { DEMO_USER } from '../lab/upstream/origin.ts';
 import { runLoaderCommand } from '../lab/loader-command.ts';
 import type { ShowProgress, StepPrinter } from './step-printer.ts';
@@ -29,13 +30,13 @@ export async function runUnlockSteps(
     return { bytes: size, note: 'loader pack, encrypted and read back', details: lines };
   });
   await step('Unlock with a wrong password', async () => {
-    const { last } = await unlock(stage.loaderUrl, randomBytes(8).toString('hex'), signal);
+    const { last } = await unlock(stage.client(signal), randomBytes(8).toString('hex'));
     if (last.code !== 'wrong_credentials') throw new Error(`the unlock ended with ${JSON.stringify(last)}`);
     const { state, error, code } = last;
     return { note: 'ended in an error', details: [JSON.stringify({ state, error, code })] };
   });
   await step('Unlock', async (show) => {
-    const { last, states } = await unlock(stage.loaderUrl, DEMO_USER.password, signal, show);
+    const { last, states } = await unlock(stage.client(signal), DEMO_USER.password, show);
     if (last.state !== 'ready') throw new Error(last.error ?? `the unlock ended in ${last.state}`);
     await engine.assertLoaded(signal);
     const bytes = last.progress?.bytesDone ?? 0;
@@ -52,7 +53,7 @@ export async function runUnlockSteps(
   });
   await step('Unlock once more', async () => {
     const startedAt = performance.now();
-    const { last, states } = await unlock(stage.loaderUrl, DEMO_USER.password, signal);
+    const { last, states } = await unlock(stage.client(signal), DEMO_USER.password);
     const ms = Math.round(performance.now() - startedAt);
     if (last.state !== 'ready') throw new Error(last.error ?? `the unlock ended in ${last.state}`);
     if (states.includes('downloading_key')) throw new Error('the Loader went through the archive again');
@@ -79,13 +80,11 @@ async function pack(stage: DemoStage, engine: DemoEngine, signal: AbortSignal): 
 
 /** Answers how it ended, and the states on its way. */
 async function unlock(
-  url: string,
+  client: LoaderClient,
   password: string,
-  signal: AbortSignal,
   show: ShowProgress = () => undefined,
 ): Promise<{ last: UnlockStatus; states: string[] }> {
-  const client = new LoaderClient(url, DEMO_API_KEY, signal);
-  await client.startUnlock(DEMO_USER.email, password);
+  bodyOf(await client.startUnlock(DEMO_USER.email, password));
   const states: string[] = [];
   let last: UnlockStatus | undefined;
   for await (const status of client.watchUnlock()) {

@@ -1,124 +1,109 @@
-import { createHash } from 'node:crypto';
-import { openAsBlob } from 'node:fs';
 import type { UnlockStatus } from '../src/unlock/unlock-service.ts';
+import { bodyOf, type JsonAnswer } from './json-answer.ts';
+import { readServerSentEvents } from './server-sent-events.ts';
 
-export interface LoaderAnswer {
-  readonly status: number;
-  /** The JSON text as it came. */
-  readonly text: string;
+export interface LoaderClientOptions {
+  readonly url: string;
+  /** Goes with each request. */
+  readonly apiKey?: string | undefined;
+  /** Ends every request that is under way. */
+  readonly signal?: AbortSignal;
+  /** Is given the text of each JSON answer. */
+  readonly onAnswer?: (text: string) => void;
 }
 
-export interface ReceivedModel {
-  /** SHA-256, hex. */
-  readonly sha256: string;
-  /** Bytes. */
-  readonly length: number;
-}
-
-/** An event of a task; its data depends on its name. */
-export interface TaskEvent {
-  readonly event: string;
-  readonly data: unknown;
-}
-
-/** What a neighbour of the Loader does with it, over HTTP. Models are streamed both ways. */
+/**
+ * A client of a Loader's HTTP API, for demo, tests and bench. What returns a `Response` or a `JsonAnswer` takes every
+ * status; all else takes 200 only.
+ */
 export class LoaderClient {
-  readonly #url: string;
-  readonly #signal: AbortSignal;
-  readonly #headers: Readonly<Record<string, string>>;
+  readonly url: string;
+  /** The headers of each request. */
+  readonly authorization: Readonly<Record<string, string>>;
+  readonly #signal: AbortSignal | undefined;
+  readonly #onAnswer: ((text: string) => void) | undefined;
 
-  /** `signal` ends whatever request is under way. */
-  constructor(url: string, apiKey: string, signal: AbortSignal) {
-    this.#url = url;
+  constructor({ url, apiKey, signal, onAnswer }: LoaderClientOptions) {
+    this.url = url;
+    this.authorization = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
     this.#signal = signal;
-    this.#headers = { authorization: `Bearer ${apiKey}` };
+    this.#onAnswer = onAnswer;
   }
 
-  async login(email: string, password: string): Promise<LoaderAnswer> {
-    const response = await this.#postJson('/login', { email, password });
-    return { status: response.status, text: await response.text() };
+  /** Sends any request. */
+  async fetch(route: string, { headers, signal, ...init }: RequestInit = {}): Promise<Response> {
+    const signals = [this.#signal, signal].filter((one) => one instanceof AbortSignal);
+    return await fetch(this.url + route, {
+      ...init,
+      headers: { ...this.authorization, ...(headers as Readonly<Record<string, string>> | undefined) },
+      ...(signals.length === 0 ? {} : { signal: AbortSignal.any(signals) }),
+    });
   }
 
-  /** Uploads the file at `path` as the resource `name` of `folder`. @throws Error when it was refused */
-  async upload(name: string, folder: string, path: string): Promise<void> {
+  async get(route: string): Promise<JsonAnswer> {
+    return await this.readJson(await this.fetch(route));
+  }
+
+  async delete(route: string, signal?: AbortSignal): Promise<JsonAnswer> {
+    return await this.readJson(
+      await this.fetch(route, { method: 'DELETE', ...(signal === undefined ? {} : { signal }) }),
+    );
+  }
+
+  /** Sends JSON, or a string as it is. */
+  async post(route: string, body: unknown, headers: Readonly<Record<string, string>> = {}): Promise<Response> {
+    return await this.fetch(route, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...headers },
+      body: typeof body === 'string' ? body : JSON.stringify(body),
+    });
+  }
+
+  async postForJson(route: string, body: unknown, headers?: Readonly<Record<string, string>>): Promise<JsonAnswer> {
+    return await this.readJson(await this.post(route, body, headers));
+  }
+
+  async login(email: string, password: string): Promise<JsonAnswer> {
+    return await this.postForJson('/login', { email, password });
+  }
+
+  /** POST /load; the caller reads the body. */
+  async load(name: string, folder = 'models'): Promise<Response> {
+    return await this.post(`/load/${encodeURIComponent(name)}`, { filename: name, folder });
+  }
+
+  /** POST /upload with the file before the folder, as curl and most clients do. */
+  async upload(name: string, content: Uint8Array<ArrayBuffer> | Blob, folder?: string): Promise<JsonAnswer> {
     const form = new FormData();
-    form.append('folder', folder);
-    form.append('data', await openAsBlob(path), name);
-    const response = await fetch(`${this.#url}/upload/${encodeURIComponent(name)}`, {
-      method: 'POST',
-      headers: this.#headers,
-      body: form,
-      signal: this.#signal,
-    });
-    await assertOk(response);
-    await response.arrayBuffer();
+    form.append('data', content instanceof Blob ? content : new Blob([content]), name);
+    if (folder !== undefined) form.append('folder', folder);
+    const route = `/upload/${encodeURIComponent(name)}`;
+    return await this.readJson(await this.fetch(route, { method: 'POST', body: form }));
   }
 
-  /** Loads a resource and digests it as it comes. @throws Error when it was refused, or broke off */
-  async load(name: string, folder: string): Promise<ReceivedModel> {
-    const response = await this.#postJson(`/load/${encodeURIComponent(name)}`, { filename: name, folder });
-    await assertOk(response);
-    const hash = createHash('sha256');
-    let length = 0;
-    for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
-      hash.update(chunk);
-      length += chunk.length;
-    }
-    return { sha256: hash.digest('hex'), length };
+  /** POST /unlock. */
+  async startUnlock(email: string, password: string): Promise<JsonAnswer> {
+    return await this.postForJson('/unlock', { email, password });
   }
 
-  /** Starts an unlock. @throws Error when it was refused */
-  async startUnlock(email: string, password: string): Promise<void> {
-    const response = await this.#postJson('/unlock', { email, password });
-    await assertOk(response);
-    await response.arrayBuffer();
+  async unlockStatus(): Promise<UnlockStatus> {
+    return (await this.getOk('/unlock/status')) as UnlockStatus;
   }
 
-  /** The states of the unlock, from the present one to that in which it ends. */
-  async *watchUnlock(): AsyncGenerator<UnlockStatus, void, undefined> {
-    for await (const { data } of this.#events('/unlock/events')) yield data as UnlockStatus;
+  /** The states of the unlock, from the present one to the one in which it ends. */
+  async *watchUnlock(signal?: AbortSignal): AsyncGenerator<UnlockStatus, void, undefined> {
+    const response = await this.fetch('/unlock/events', signal === undefined ? {} : { signal });
+    for await (const { data } of readServerSentEvents<UnlockStatus>(response)) yield data;
   }
 
-  /** Starts a task; answers its uid. @throws Error when it was refused */
-  async startTask(provider: string, parameters: Readonly<Record<string, unknown>>): Promise<string> {
-    const response = await this.#postJson('/', { provider, ...parameters });
-    await assertOk(response);
-    const { uid, message } = (await response.json()) as { uid?: string; message?: string };
-    if (uid === undefined) throw new Error(message);
-    return uid;
+  /** The body of a GET. @throws Error when the status is not 200 */
+  async getOk(route: string): Promise<unknown> {
+    return bodyOf(await this.get(route));
   }
 
-  /** The events of a task, from its beginning to its end. */
-  watchTask(uid: string): AsyncGenerator<TaskEvent, void, undefined> {
-    return this.#events(`/tasks/${uid}/events`);
+  async readJson(response: Response): Promise<JsonAnswer> {
+    const text = await response.text();
+    this.#onAnswer?.(text);
+    return { status: response.status, headers: response.headers, body: JSON.parse(text) as JsonAnswer['body'] };
   }
-
-  async *#events(route: string): AsyncGenerator<TaskEvent, void, undefined> {
-    const response = await fetch(this.#url + route, { headers: this.#headers, signal: this.#signal });
-    await assertOk(response);
-    const decoder = new TextDecoder();
-    let rest = '';
-    for await (const bytes of (response.body ?? []) as AsyncIterable<Uint8Array>) {
-      const events = (rest + decoder.decode(bytes, { stream: true })).split('\n\n');
-      rest = events.pop() ?? '';
-      for (const text of events) {
-        const event = /^event: (.*)$/m.exec(text)?.[1];
-        const data = /^data: (.*)$/m.exec(text)?.[1];
-        if (event !== undefined && data !== undefined) yield { event, data: JSON.parse(data) as unknown };
-      }
-    }
-  }
-
-  async #postJson(route: string, body: unknown): Promise<Response> {
-    return await fetch(this.#url + route, {
-      method: 'POST',
-      headers: { ...this.#headers, 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-      signal: this.#signal,
-    });
-  }
-}
-
-async function assertOk(response: Response): Promise<void> {
-  if (!response.ok) throw new Error(`the Loader answered ${response.status} ${await response.text()}`);
 }

@@ -6,7 +6,7 @@ import type { LoaderUnderTest } from '../loader-under-test.ts';
 import { LocalTasks } from '../local-tasks.ts';
 import { interleave, median } from '../measure.ts';
 import { probeDuring, probeOnce } from '../probe-during.ts';
-import { TaskClient } from '../task-client.ts';
+import type { TaskClient } from '../../lab/task-client.ts';
 import { formatTimes } from '../time-row.ts';
 import { healthOf, LARGE_LENGTH, MB, TARGET_HEALTH_MS, type SectionContext } from './section.ts';
 import { runEmptyTasks, runVerify } from './task-work.ts';
@@ -31,25 +31,21 @@ export async function measureTaskAnswers(context: SectionContext): Promise<void>
   past.leaveUnfinished();
   past.close();
   const loader = await stage.place.freshLoader({ isLoggedIn: false });
-  const client = new TaskClient(loader, stage.signal);
-  await measureRequests(context, loader, client);
+  const { tasks } = loader;
+  await measureRequests(context, loader);
   await stage.place.clearCache();
-  await measureEmptyTasks(context, client);
-  const latenciesMs = await probeDuring(healthOf(loader), { run: () => runEmptyTasks(client, EMPTY_COUNT) });
+  await measureEmptyTasks(context, tasks);
+  const latenciesMs = await probeDuring(healthOf(loader), { run: () => runEmptyTasks(tasks, EMPTY_COUNT) });
   const what = `/health, ${EMPTY_COUNT} empty tasks`;
   table.add(latencyRow({ what, latenciesMs, targetMs: TARGET_HEALTH_MS }));
   await stage.place.clearState();
 }
 
-async function measureRequests(
-  { stage, table, rounds }: SectionContext,
-  loader: LoaderUnderTest,
-  client: TaskClient,
-): Promise<void> {
-  const past = await client.history(HISTORY_PAGE);
-  const running = (await client.list()).filter(({ status }) => status === 'in_progress');
+async function measureRequests({ stage, table, rounds }: SectionContext, loader: LoaderUnderTest): Promise<void> {
+  const past = (await loader.tasks.history(`?limit=${HISTORY_PAGE}`)).tasks;
+  const running = Object.values(await loader.tasks.list()).filter(({ status }) => status === 'in_progress');
   if (running.length !== 1) throw new Error(`${running.length} tasks run, not one`);
-  const optionsOf = (route: string) => ({ url: loader.url + route, headers: loader.headers, rate: RATE });
+  const optionsOf = (route: string) => ({ url: loader.url + route, headers: loader.client.authorization, rate: RATE });
   const slice = (route: string) => () =>
     probeOnce(optionsOf(route), () => sleep(SLICE_MS, undefined, { signal: stage.signal }));
   const samples = await interleave(
@@ -75,7 +71,7 @@ async function measureRequests(
     latencyRow({ what: `/tasks/history?limit=${HISTORY_PAGE}, the same`, latenciesMs: samples.history.flat(), peerMs }),
   );
   table.add(latencyRow({ what: '/tasks/{uid}, the same', latenciesMs: samples.one.flat(), peerMs }));
-  const verify = (route: string) => () => probeOnce(optionsOf(route), () => runVerify(client, LARGE_LENGTH - MB));
+  const verify = (route: string) => () => probeOnce(optionsOf(route), () => runVerify(loader.tasks, LARGE_LENGTH - MB));
   const busy = await interleave({ health: verify('/health'), list: verify('/tasks') }, rounds);
   table.add(
     latencyRow({
@@ -86,12 +82,12 @@ async function measureRequests(
   );
 }
 
-async function measureEmptyTasks({ stage, table, rounds }: SectionContext, client: TaskClient): Promise<void> {
+async function measureEmptyTasks({ stage, table, rounds }: SectionContext, tasks: TaskClient): Promise<void> {
   const local = await LocalTasks.open(path.join(stage.folder, 'local-tasks'));
   try {
     const samples = await interleave(
       {
-        http: () => time(() => runEmptyTasks(client, EMPTY_COUNT)),
+        http: () => time(() => runEmptyTasks(tasks, EMPTY_COUNT)),
         local: () => time(() => local.runEmpty(EMPTY_COUNT)),
       },
       rounds,

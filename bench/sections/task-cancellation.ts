@@ -4,7 +4,6 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readConnections, readOpenFiles } from '../../lab/proc.ts';
 import type { BenchResource, Stage } from '../stage.ts';
-import { TaskClient } from '../task-client.ts';
 import { formatTimes } from '../time-row.ts';
 import { LARGE_LENGTH, type SectionContext } from './section.ts';
 
@@ -65,12 +64,12 @@ export async function measureTaskCancellation({ stage, table }: SectionContext):
 
 async function cancelOnce(stage: Stage, resource: BenchResource): Promise<Leftovers> {
   const loader = await stage.place.loader();
-  const client = new TaskClient(loader, stage.signal);
   const port = Number(new URL(stage.s3.endpoint).port);
   await stage.place.clearCache();
   const share = MIN_SHARE + Math.random() * (MAX_SHARE - MIN_SHARE);
-  const uid = await client.create('prefetch', { resources: [{ folder: 'models', filename: resource.name }] });
-  for (let task = await client.get(uid); task.bytes_done < share * resource.length; task = await client.get(uid)) {
+  const uid = await loader.tasks.beginPrefetch(resource.name);
+  const look = () => loader.tasks.details(uid);
+  for (let task = await look(); task.bytes_done < share * resource.length; task = await look()) {
     if (task.status !== 'in_progress') throw new Error(`the prefetch is ${task.status}: ${task.error ?? ''}`);
     await sleep(POLL_MS, undefined, { signal: stage.signal });
   }
@@ -79,7 +78,7 @@ async function cancelOnce(stage: Stage, resource: BenchResource): Promise<Leftov
   if (readConnections(loader.pid, port).length === 0) throw new Error('the prefetch has no connection');
 
   const askedAt = performance.now();
-  const task = await client.cancel(uid);
+  const task = await loader.tasks.cancel(uid);
   const answeredAt = performance.now();
   const present = readConnections(loader.pid, port);
   const openFiles = countOpenFiles(stage, loader.pid);

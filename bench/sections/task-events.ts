@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { median } from '../measure.ts';
-import { TaskClient, type TaskView } from '../task-client.ts';
+import type { TaskClient, TaskView } from '../../lab/task-client.ts';
+import { monotonicUs } from '../monotonic-us.ts';
 import type { SectionContext } from './section.ts';
 
 const PROGRESS_LOADER = path.resolve(import.meta.dirname, '../progress-loader.ts');
@@ -22,9 +23,8 @@ interface Progress {
  */
 export async function measureTaskEvents({ stage, table }: SectionContext): Promise<void> {
   const loader = await stage.place.freshLoader({ main: PROGRESS_LOADER, isLoggedIn: false });
-  const client = new TaskClient(loader, stage.signal);
   for (const { what, parameters } of PATTERNS) {
-    const { latenciesMs, events, stepsBack } = await follow(client, parameters);
+    const { latenciesMs, events, stepsBack } = await follow(loader.tasks, parameters);
     const max = Math.max(...latenciesMs);
     table.add({
       what: `report to event, ${what}`,
@@ -43,16 +43,17 @@ export async function measureTaskEvents({ stage, table }: SectionContext): Promi
 }
 
 async function follow(
-  client: TaskClient,
+  tasks: TaskClient,
   parameters: (typeof PATTERNS)[number]['parameters'],
 ): Promise<{ latenciesMs: number[]; events: number; stepsBack: number }> {
-  const uid = await client.create('ticks', parameters);
+  const uid = await tasks.begin('ticks', parameters);
   const seen: { readonly bytes: number; readonly arrivedAtUs: number }[] = [];
   let latest: Progress = { progress: 0, bytes_done: 0 };
   let events = 0;
   let stepsBack = 0;
   let end: TaskView | undefined;
-  for await (const { event, data, arrivedAtUs } of client.events(uid)) {
+  for await (const { event, data } of tasks.events(uid)) {
+    const arrivedAtUs = monotonicUs();
     if (event === 'log') continue;
     const present = data as Progress;
     events++;

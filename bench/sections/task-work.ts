@@ -1,15 +1,13 @@
-import type { TaskClient } from '../task-client.ts';
-
-const POLL_MS = 20;
+import type { TaskClient } from '../../lab/task-client.ts';
 
 /** Runs so many tasks one after the other, each of which finds an empty cache and has nothing to do. */
-export async function runEmptyTasks(client: TaskClient, count: number): Promise<void> {
-  for (let index = 0; index < count; index++) await client.run('evict', { max_bytes: 0 });
+export async function runEmptyTasks(tasks: TaskClient, count: number): Promise<void> {
+  for (let index = 0; index < count; index++) await tasks.complete('evict', { max_bytes: 0 });
 }
 
 /** Verifies a cache that has one good copy of a resource, of `minBytes` at least. */
-export async function runVerify(client: TaskClient, minBytes: number): Promise<void> {
-  const { result } = await client.run('verify', {}, POLL_MS);
+export async function runVerify(tasks: TaskClient, minBytes: number): Promise<void> {
+  const { result } = await tasks.complete('verify');
   const { good, bytes } = result as { readonly good: number; readonly bytes: number };
   if (good === 0 || bytes < minBytes) throw new Error(`verify answered ${JSON.stringify(result)}`);
 }

@@ -1,6 +1,7 @@
 import { createCipheriv, createHash } from 'node:crypto';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { tarArchive, type TarEntry, type TarNameStyle } from './tar-entry.ts';
+import { sha256 } from '../../lab/sha256.ts';
 
 /** Makes images, and archives of them as `docker save` writes them, without an engine. */
 
@@ -230,8 +231,4 @@ function compress(content: Buffer, compression: 'none' | 'gzip' | 'zstd'): Buffe
 
 function hexOf(digest: string): string {
   return digest.slice('sha256:'.length);
-}
-
-function sha256(content: Uint8Array | string): string {
-  return createHash('sha256').update(content).digest('hex');
 }

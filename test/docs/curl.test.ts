@@ -7,9 +7,9 @@ import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { DEMO_API_KEY } from '../../demo/demo-stage.ts';
-import { TestLoader } from '../support/test-loader.ts';
 import { Origin } from '../../lab/upstream/origin.ts';
 import { Document, DOCUMENTS } from './documents.ts';
+import { TestLoader } from '../support/test-loader.ts';
 
 /** Runs every shell block of the documents that has curl, against a Loader with the demo's stand-ins. */
 

@@ -1,7 +1,7 @@
 import { mkdtemp, open, readdir, readlink, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { eventually } from '../../lab/waiting.ts';
 import { BigPartCache } from '../../src/cache/big-part-cache.ts';
 import type { CopyRecord } from '../../src/cache/copy-record.ts';
 import type { CacheEntry } from '../../src/cache/cache-entry.ts';
@@ -9,6 +9,8 @@ import { copyStem } from '../../src/cache/copy-paths.ts';
 import { createLogger, type Logger } from '../../src/log/logger.ts';
 import { NEVER } from '../../src/async/abort.ts';
 import type { ResourceName } from '../../src/resource-name.ts';
+
+const WAIT_MS = 10_000;
 
 /** A cache in a temporary folder of its own. */
 export class CacheFolder {
@@ -39,7 +41,8 @@ export class CacheFolder {
   async closed(): Promise<void> {
     // Between two copies, the background has nothing open.
     let seenClosed = 0;
-    await until(async () => (seenClosed = (await this.openFiles()).length === 0 ? seenClosed + 1 : 0) === 5);
+    const isClosed = async () => (seenClosed = (await this.openFiles()).length === 0 ? seenClosed + 1 : 0) === 5;
+    await eventually(isClosed, { timeoutMs: WAIT_MS, pollMs: 1, what: 'the end of all work in the cache' });
   }
 
   /** The path of a file in the resource folder `models`, or in another. */
@@ -56,8 +59,8 @@ export class CacheFolder {
     const openBefore = (await this.openFiles()).length;
     await this.publishOnly(part, content, record);
     const digests = `${copyStem(part.name)}.big.sums`;
-    await until(() => this.has(digests, part.folder));
-    await until(async () => (await this.openFiles()).length <= openBefore);
+    await eventually(() => this.has(digests, part.folder), { timeoutMs: WAIT_MS, pollMs: 1 });
+    await eventually(async () => (await this.openFiles()).length <= openBefore, { timeoutMs: WAIT_MS, pollMs: 1 });
   }
 
   async publishOnly(part: ResourceName, content: string | Buffer, record?: CopyRecord): Promise<void> {
@@ -98,12 +101,5 @@ export class CacheFolder {
     const descriptors = await readdir('/proc/self/fd');
     const targets = await Promise.all(descriptors.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')));
     return targets.filter((target) => target.startsWith(this.base));
-  }
-}
-
-export async function until(condition: () => Promise<boolean> | boolean, timeoutMs = 10_000): Promise<void> {
-  for (const deadline = Date.now() + timeoutMs; !(await condition());) {
-    if (Date.now() > deadline) throw new Error('it did not come true in time');
-    await sleep(1);
   }
 }

@@ -1,13 +1,15 @@
-import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
 import { Origin } from '../../lab/upstream/origin.ts';
 import { FaultProxy } from '../../lab/faults/fault-proxy.ts';
-import { TestLoader } from './test-loader.ts';
-import { TaskClient } from './task-client.ts';
+import { bodyOf } from '../../lab/json-answer.ts';
+import { eventually } from '../../lab/waiting.ts';
 import { noteSecrets, S3 } from '../../lab/test-environment.ts';
+import { TestLoader } from './test-loader.ts';
+import { TaskClient } from '../../lab/task-client.ts';
 
 export interface DeviceOptions {
   readonly env?: Readonly<Record<string, string>>;
@@ -115,14 +117,12 @@ export class Device {
   }
 
   async login(): Promise<void> {
-    const answer = await this.loader.login(this.email, this.password);
-    if (answer.status !== 200) throw new Error(`login failed: ${JSON.stringify(answer.body)}`);
+    bodyOf(await this.loader.login(this.email, this.password));
   }
 
   /** Uploads under `models` and insists. */
   async upload(name: string, content: Uint8Array<ArrayBuffer>, folder?: string): Promise<void> {
-    const answer = await this.loader.upload(name, content, folder);
-    if (answer.status !== 200) throw new Error(`upload failed: ${JSON.stringify(answer.body)}`);
+    bodyOf(await this.loader.upload(name, content, folder));
   }
 
   /** Waits until nothing is open or unfinished: a transfer still publishes its file when its callers have gone. */
@@ -190,28 +190,4 @@ function createS3Client(): S3Client {
     credentials: { accessKeyId: S3?.accessKey ?? '', secretAccessKey: S3?.accessSecret ?? '' },
     forcePathStyle: true,
   });
-}
-
-export function sha256(bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('hex');
-}
-
-/** Reads a body to its end: its digest, and how many bytes it had. It fails when the body breaks off. */
-export async function digestBody(response: Response): Promise<{ sha256: string; length: number }> {
-  const hash = createHash('sha256');
-  let length = 0;
-  for await (const chunk of response.body ?? []) {
-    hash.update(chunk as Uint8Array);
-    length += (chunk as Uint8Array).length;
-  }
-  return { sha256: hash.digest('hex'), length };
-}
-
-/** Waits until `condition` holds; fails after `timeoutMs`. */
-export async function eventually(condition: () => Promise<boolean> | boolean, timeoutMs = 5000): Promise<void> {
-  const deadline = Date.now() + timeoutMs;
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error('it did not come true in time');
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }

@@ -1,7 +1,8 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { sha256 } from '../../lab/sha256.ts';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
 import { NEVER } from '../../src/async/abort.ts';
 import { S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
@@ -19,7 +20,7 @@ export const PLAINTEXT = randomBytes(17 * MIB + 123);
 const ENVELOPE = encryptBuffer(PLAINTEXT, KEY);
 export const SMALL = ENVELOPE.subarray(0, smallPartLength(ENVELOPE.length));
 export const BIG = ENVELOPE.subarray(SMALL.length);
-export const RECORD = { bigLength: BIG.length, smallSha256: createHash('sha256').update(SMALL).digest('hex') };
+export const RECORD = { bigLength: BIG.length, smallSha256: sha256(SMALL) };
 
 /** An S3 server of one object. */
 export class OneObjectServer {

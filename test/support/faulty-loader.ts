@@ -1,10 +1,9 @@
 import { Worker } from 'node:worker_threads';
 import { takeConfig } from '../../src/config/config.ts';
-import { buildApp } from '../../src/http/app.ts';
 import { KnownSecrets } from '../../src/log/known-secrets.ts';
 import { createLogger } from '../../src/log/logger.ts';
 import { runLoader } from '../../src/run-loader.ts';
-import { createServices } from '../../src/services.ts';
+import { composeLoader } from '../../src/start.ts';
 
 /**
  * A Loader with a route more, `POST /faults/{name}`, which answers and then has a fault that nothing catches. The text
@@ -34,14 +33,8 @@ async function failToDispose(error: Error): Promise<void> {
 const { config, secrets: configSecrets } = takeConfig();
 const secrets = new KnownSecrets(configSecrets);
 const logger = createLogger({ level: config.logLevel, secrets });
-const services = createServices(config, logger, secrets);
-const app = await buildApp(services, {
-  modelCacheDir: config.modelCacheDir,
-  apiKeys: config.apiKeys,
-  clientStallTimeoutMs: config.clientStallTimeoutMs,
-  logger,
-});
-app.post<{ Params: { name: string }; Body: { text: string } }>('/faults/:name', (request, reply) => {
+const parts = await composeLoader(config, { secrets, logger, logFile: undefined });
+parts.app.post<{ Params: { name: string }; Body: { text: string } }>('/faults/:name', (request, reply) => {
   const { text } = request.body;
   const error = Object.assign(new Error(`the text was ${text}`), { text, code: 'EFAULT', request: { text } });
   const { name } = request.params;
@@ -50,12 +43,4 @@ app.post<{ Params: { name: string }; Body: { text: string } }>('/faults/:name', 
   else reply.raw.once('finish', () => FAULTS[name]?.(error));
   return {};
 });
-await runLoader({
-  app,
-  services,
-  host: config.host,
-  port: config.port,
-  shutdownTimeoutMs: config.shutdownTimeoutMs,
-  logger,
-  logFile: undefined,
-});
+await runLoader(parts);

@@ -1,5 +1,4 @@
 import { DatabaseSync } from 'node:sqlite';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
 import { Type, type TObject } from 'typebox';
 import type { Logger } from '../../src/log/logger.ts';
@@ -71,12 +70,6 @@ export class ControlledProvider {
     });
     return promise;
   }
-}
-
-/** Lets all that can go on go on. */
-export async function settle(): Promise<void> {
-  await nextTurn();
-  await nextTurn();
 }
 
 /** Collects what is logged, as JSON texts. Its errors tell more than the Loader's do. */

@@ -1,10 +1,11 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { appendFileSync } from 'node:fs';
 import path from 'node:path';
+import { LoaderClient } from '../../lab/loader-client.ts';
 import { LoaderProcess } from '../../lab/loader-process.ts';
 import { readMemory, readOpenFiles } from '../../lab/proc.ts';
 import { SERVICES_FOLDER } from '../../lab/services/services.ts';
-import { LOG_FOLDER, RUN_FOLDER } from '../../lab/test-environment.ts';
+import { LOG_FOLDER, noteSecrets, RUN_FOLDER } from '../../lab/test-environment.ts';
 
 export interface TestLoaderOptions {
   readonly env: Readonly<Record<string, string>>;
@@ -12,27 +13,17 @@ export interface TestLoaderOptions {
   readonly uid?: number;
 }
 
-export interface JsonAnswer {
-  readonly status: number;
-  readonly headers: Headers;
-  readonly body: { readonly detail?: unknown; readonly code?: string; readonly [name: string]: unknown };
-}
-
-/** A Loader process with what tests want of it: a log of everything, and short ways to its routes. */
-export class TestLoader {
-  readonly url: string;
+/** A Loader process and its client, with a log of everything. */
+export class TestLoader extends LoaderClient {
   readonly port: number;
   readonly pid: number;
-  /** What it wants with each request: the first of its API keys, where it has any. */
-  readonly authorization: Readonly<Record<string, string>>;
   readonly #process: LoaderProcess;
 
   private constructor(loader: LoaderProcess, apiKeys: string | undefined) {
+    super({ url: loader.url, apiKey: apiKeys?.split(',')[0], onAnswer: noteAnswer });
     this.#process = loader;
-    this.url = loader.url;
     this.port = loader.port;
     this.pid = loader.pid;
-    this.authorization = apiKeys === undefined ? {} : { authorization: `Bearer ${apiKeys.split(',')[0] ?? ''}` };
   }
 
   static async start(options: TestLoaderOptions): Promise<TestLoader> {
@@ -54,36 +45,6 @@ export class TestLoader {
     return this.log()
       .split('\n')
       .filter((line) => line.includes(JSON.stringify(message)));
-  }
-
-  async post(route: string, body: unknown, headers: Readonly<Record<string, string>> = {}): Promise<Response> {
-    return await fetch(`${this.url}${route}`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', ...this.authorization, ...headers },
-      body: typeof body === 'string' ? body : JSON.stringify(body),
-    });
-  }
-
-  async postForJson(route: string, body: unknown, headers?: Readonly<Record<string, string>>): Promise<JsonAnswer> {
-    return await readJson(await this.post(route, body, headers));
-  }
-
-  async login(email: string, password: string): Promise<JsonAnswer> {
-    return await this.postForJson('/login', { email, password });
-  }
-
-  /** POST /load, as a Response whose body the caller reads. */
-  async load(name: string, folder = 'models'): Promise<Response> {
-    return await this.post(`/load/${encodeURIComponent(name)}`, { filename: name, folder });
-  }
-
-  /** POST /upload with the file before the folder, as curl and most clients do. */
-  async upload(name: string, content: Uint8Array<ArrayBuffer> | Blob, folder?: string): Promise<JsonAnswer> {
-    const form = new FormData();
-    form.append('data', content instanceof Blob ? content : new Blob([content]), name);
-    if (folder !== undefined) form.append('folder', folder);
-    const url = `${this.url}/upload/${encodeURIComponent(name)}`;
-    return await readJson(await fetch(url, { method: 'POST', body: form, headers: this.authorization }));
   }
 
   /** What its file descriptors point to, under `folder`; the tasks' database, which is always open, is left out. */
@@ -133,9 +94,14 @@ function processOptions({ env, ...options }: TestLoaderOptions) {
   };
 }
 
-/** Reads a JSON answer, and keeps it beside the logs for the test that looks for secrets. */
-export async function readJson(response: Response): Promise<JsonAnswer> {
-  const text = await response.text();
+/** Keeps an answer beside the logs for the test that looks for secrets. */
+function noteAnswer(text: string): void {
   appendFileSync(path.join(LOG_FOLDER, 'answers.log'), `${text}\n`);
-  return { status: response.status, headers: response.headers, body: JSON.parse(text) as JsonAnswer['body'] };
+}
+
+/** A new API key, which must not be in logs and answers. */
+export function newApiKey(): string {
+  const key = `key-${randomBytes(16).toString('hex')}`;
+  noteSecrets(key);
+  return key;
 }

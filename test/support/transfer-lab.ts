@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { digestChunks, sha256, type ChunksDigest } from '../../lab/sha256.ts';
 import { unlessAborted } from '../../src/async/abort.ts';
 import type { BigPartCache } from '../../src/cache/big-part-cache.ts';
 import type { CdnObject, S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
@@ -134,31 +135,16 @@ export class TransferLab {
   }
 }
 
-export interface Reading {
-  readonly digest: string;
-  readonly length: number;
-}
-
-export const WHOLE: Reading = { digest: digest(CONTENT), length: CONTENT.length };
+export const WHOLE: ChunksDigest = { sha256: sha256(CONTENT), length: CONTENT.length };
 
 /** Reads all as a caller would, and leaves. */
-export async function readAll(follower: Follower): Promise<Reading> {
+export async function readAll(follower: Follower): Promise<ChunksDigest> {
   await using reader = follower;
-  const hash = createHash('sha256');
-  let length = 0;
-  for await (const chunk of reader.chunks()) {
-    hash.update(chunk);
-    length += chunk.length;
-  }
-  return { digest: hash.digest('hex'), length };
+  return await digestChunks(reader.chunks());
 }
 
 /** Waits until the cache has all as a caller would, and leaves. It returns what was told meanwhile. */
 export async function storeAll(follower: Follower): Promise<number[]> {
   await using waiter = follower;
   return await Array.fromAsync(waiter.stored());
-}
-
-function digest(bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex');
 }

@@ -11,9 +11,11 @@ import { DockerCli } from '../../lab/services/docker-cli.ts';
 import { EngineProxy } from '../../lab/faults/engine-proxy.ts';
 import { FaultProxy } from '../../lab/faults/fault-proxy.ts';
 import type { Image } from '../../lab/images/image-maker.ts';
-import { TestLoader, type JsonAnswer } from './test-loader.ts';
-import { TaskClient } from './task-client.ts';
 import { noteSecrets } from '../../lab/test-environment.ts';
+import { TestLoader } from './test-loader.ts';
+import { bodyOf, type JsonAnswer } from '../../lab/json-answer.ts';
+import { eventually } from '../../lab/waiting.ts';
+import { TaskClient } from '../../lab/task-client.ts';
 
 /** How long the engine may be silent in these tests, in ms: short, so that they are. */
 export const ENGINE_STALL_TIMEOUT_MS = 1000;
@@ -124,27 +126,22 @@ export class UnlockDevice {
   }
 
   async post(password = this.password): Promise<JsonAnswer> {
-    return await this.loader.postForJson('/unlock', { email: this.email, password });
+    return await this.loader.startUnlock(this.email, password);
   }
 
   async status(): Promise<UnlockStatus> {
-    const response = await fetch(`${this.loader.url}/unlock/status`, { headers: this.loader.authorization });
-    return (await response.json()) as UnlockStatus;
+    return await this.loader.unlockStatus();
   }
 
   /** Starts a run and waits for its end. */
   async unlock(password?: string): Promise<UnlockStatus> {
-    const answer = await this.post(password);
-    assert.equal(answer.status, 200, JSON.stringify(answer.body));
+    bodyOf(await this.post(password));
     return await this.ended();
   }
 
   /** Every status of the run that is under way, the last one included. */
   async events(): Promise<UnlockStatus[]> {
-    const options = { headers: this.loader.authorization, signal: AbortSignal.timeout(WAIT_MS) };
-    const response = await fetch(`${this.loader.url}/unlock/events`, options);
-    const text = await response.text();
-    return [...text.matchAll(/^data: (.*)$/gm)].map((match) => JSON.parse(match[1] ?? '') as UnlockStatus);
+    return await Array.fromAsync(this.loader.watchUnlock(AbortSignal.timeout(WAIT_MS)));
   }
 
   async ended(): Promise<UnlockStatus> {
@@ -155,12 +152,10 @@ export class UnlockDevice {
 
   /** Polls until the run is in `state`. */
   async inState(...states: readonly string[]): Promise<UnlockStatus> {
-    for (const deadline = Date.now() + WAIT_MS; Date.now() < deadline;) {
-      const status = await this.status();
-      if (states.includes(status.state)) return status;
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-    throw new Error(`it did not come to ${states.join(' or ')}`);
+    let status = await this.status();
+    const isIn = async () => states.includes((status = await this.status()).state);
+    await eventually(isIn, { timeoutMs: WAIT_MS, what: states.join(' or ') });
+    return status;
   }
 
   /** The images are there, each under its ID and all of its tags, and nothing else is. */
@@ -186,11 +181,10 @@ export class UnlockDevice {
 
   /** Waits until the engine has an image. */
   async loadedAnything(): Promise<void> {
-    for (const deadline = Date.now() + WAIT_MS; Date.now() < deadline;) {
-      if ((await this.docker.imageIds()).length > 0) return;
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-    throw new Error('no image was loaded');
+    await eventually(async () => (await this.docker.imageIds()).length > 0, {
+      timeoutMs: WAIT_MS,
+      what: 'a loaded image',
+    });
   }
 
   async damageReceipt(): Promise<void> {

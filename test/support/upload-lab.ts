@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
 import type { S3Upload } from '../../src/cdn/s3-upload.ts';
 import { LoaderError } from '../../src/errors.ts';
@@ -117,8 +117,4 @@ export async function* inChunks(content: Buffer): AsyncGenerator<Buffer, void, u
     await Promise.resolve();
     yield content.subarray(start, start + 500_000);
   }
-}
-
-export function sha256(bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex');
 }

@@ -17,8 +17,10 @@ import {
 } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
+import { Device } from '../../support/device.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
+import { eventually } from '../../../lab/waiting.ts';
 
 const content = randomBytes(10_000_000);
 const digest = sha256(content);

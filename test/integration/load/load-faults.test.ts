@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
-import { Device, digestBody, eventually, sha256, STALL_TIMEOUT_MS } from '../../support/device.ts';
+import { Device, STALL_TIMEOUT_MS } from '../../support/device.ts';
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
-import { TestLoader, readJson } from '../../support/test-loader.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import { TestLoader } from '../../support/test-loader.ts';
 
 /** Three ranges and a bit. */
 const content = randomBytes(26_000_000);
@@ -35,7 +37,7 @@ describe('a cold load', { skip: S3_SKIP }, () => {
   after(() => device.stop());
 
   async function expectFailure(code: string, name = 'model'): Promise<void> {
-    const answer = await readJson(await device.loader.load(name));
+    const answer = await device.loader.readJson(await device.loader.load(name));
     assert.deepEqual([answer.status, answer.body.code], [500, code]);
     assert.equal(typeof answer.body.detail, 'string');
   }

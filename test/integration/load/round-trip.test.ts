@@ -4,8 +4,9 @@ import { openAsBlob } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { Device, digestBody, sha256 } from '../../support/device.ts';
+import { Device } from '../../support/device.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
 
 const MIB = 1024 * 1024;
 const SIZES = [0, 1, 15, 16, 17, ...range(3055, 3090), ...range(10_223, 10_260), 5 * MIB - 1, 5 * MIB, 5 * MIB + 1];

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, afterEach, before, describe, it } from 'node:test';
-import { Device, digestBody, sha256, UPSTREAM_TIMEOUT_MS } from '../../support/device.ts';
+import { Device, UPSTREAM_TIMEOUT_MS } from '../../support/device.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
 
 describe('POST /login', { skip: S3_SKIP }, () => {
   let device: Device;

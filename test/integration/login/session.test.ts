@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, afterEach, before, describe, it } from 'node:test';
-import { Device, digestBody, sha256 } from '../../support/device.ts';
-import { readJson } from '../../support/test-loader.ts';
+import { Device } from '../../support/device.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
 
 describe('a session whose token expires', { skip: S3_SKIP }, () => {
   let device: Device;
@@ -38,7 +38,7 @@ describe('a session whose token expires', { skip: S3_SKIP }, () => {
   it('answers 500 token_refused after one retry when the fresh token is refused too', async () => {
     device.apiProxy.fault = (request) =>
       request.url === '/login' ? { kind: 'pass' } : { kind: 'answer', status: 401 };
-    const answer = await readJson(await device.loader.load('model'));
+    const answer = await device.loader.readJson(await device.loader.load('model'));
     assert.deepEqual([answer.status, answer.body.code], [500, 'token_refused']);
     assert.equal(logins(), 1);
     assert.equal(device.apiProxy.requests.length, 3);
@@ -47,7 +47,7 @@ describe('a session whose token expires', { skip: S3_SKIP }, () => {
   it('answers 500 wrong_credentials when the password was changed upstream', async () => {
     device.apiProxy.fault = (request) =>
       request.url === '/login' ? { kind: 'answer', status: 409 } : { kind: 'answer', status: 403 };
-    const answer = await readJson(await device.loader.load('model'));
+    const answer = await device.loader.readJson(await device.loader.load('model'));
     assert.deepEqual([answer.status, answer.body.code], [500, 'wrong_credentials']);
   });
 

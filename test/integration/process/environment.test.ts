@@ -5,10 +5,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { LoaderProcess } from '../../../lab/loader-process.ts';
 import { shippedFolder, shippedMain } from '../../../lab/shipped-folder.ts';
 import { ScriptedApi } from '../../support/scripted-api.ts';
+import { eventually } from '../../../lab/waiting.ts';
 
 let folder: string;
 
@@ -31,11 +31,6 @@ async function startLoader(env: Readonly<Record<string, string>>): Promise<Loade
     },
     logPath: path.join(folder, 'loader.log'),
   });
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  const signal = AbortSignal.timeout(10_000);
-  while (!condition()) await sleep(20, undefined, { signal });
 }
 
 describe('the environment of the Loader', () => {
@@ -66,7 +61,7 @@ describe('the environment of the Loader', () => {
         headers: { 'content-type': 'application/json', authorization: 'Bearer hush-api-key' },
         body: JSON.stringify({ email: 'a@b.c', password: 'hush-password' }),
       }).catch(() => undefined);
-      await until(() => existsSync(dump) && readFileSync(dump, 'utf8').includes('done'));
+      await eventually(() => existsSync(dump) && readFileSync(dump, 'utf8').includes('done'));
       const dumped = readFileSync(dump, 'utf8');
       assert.match(dumped, /^OTHER=stays$/m);
       assert.doesNotMatch(dumped, /hush/);
@@ -86,11 +81,11 @@ describe('LOG_FILE', () => {
       await fetch(`${loader.url}/health`);
       renameSync(file, `${file}.1`);
       loader.signal('SIGHUP');
-      await until(() => existsSync(file));
+      await eventually(() => existsSync(file));
       await fetch(`${loader.url}/status`);
       assert.match(readFileSync(`${file}.1`, 'utf8'), /"route":"\/health"/);
       assert.doesNotMatch(readFileSync(`${file}.1`, 'utf8'), /"route":"\/status"/);
-      await until(() => readFileSync(file, 'utf8').includes('"route":"/status"'));
+      await eventually(() => readFileSync(file, 'utf8').includes('"route":"/status"'));
       assert.deepEqual(
         [file, `${file}.1`].map((name) => statSync(name).mode & 0o777),
         [0o600, 0o600],

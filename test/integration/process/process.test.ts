@@ -3,10 +3,11 @@ import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Device, digestBody, sha256 } from '../../support/device.ts';
+import { Device } from '../../support/device.ts';
 import type { Fault } from '../../../lab/faults/fault-proxy.ts';
 import { shippedFolder, shippedMain } from '../../../lab/shipped-folder.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
 
 const content = randomBytes(26_000_000);
 const PASS: Fault = { kind: 'pass' };

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
-import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
+import { Device } from '../../support/device.ts';
 import { BOUNDARY, FORM_END, formHead, partHead, RawConnection } from '../../../lab/faults/raw-http.ts';
-import { readJson, type JsonAnswer } from '../../support/test-loader.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import type { JsonAnswer } from '../../../lab/json-answer.ts';
 
 interface Item {
   readonly type: string;
@@ -31,7 +33,7 @@ describe('a request', { skip: S3_SKIP }, () => {
       headers: { 'content-type': `multipart/form-data; boundary=${BOUNDARY}` },
       body,
     });
-    return await readJson(response);
+    return await device.loader.readJson(response);
   }
 
   const badNames = [
@@ -170,7 +172,7 @@ describe('a request', { skip: S3_SKIP }, () => {
   });
 
   it('for an unknown path is answered with 404', async () => {
-    const answer = await readJson(await fetch(`${device.loader.url}/nothing/here`));
+    const answer = await device.loader.readJson(await fetch(`${device.loader.url}/nothing/here`));
     assert.equal(answer.status, 404);
     assert.deepEqual(answer.body, { detail: 'Not Found', code: 'not_found' });
   });
@@ -182,7 +184,7 @@ describe('a request', { skip: S3_SKIP }, () => {
       ['POST', '/health', 'GET, HEAD'],
       ['PUT', '/upload/m', 'POST'],
     ] as const) {
-      const answer = await readJson(await fetch(`${device.loader.url}${route}`, { method }));
+      const answer = await device.loader.readJson(await fetch(`${device.loader.url}${route}`, { method }));
       assert.equal(answer.status, 405, `${method} ${route}`);
       assert.deepEqual(answer.body, { detail: 'Method Not Allowed', code: 'method_not_allowed' });
       assert.equal(answer.headers.get('allow'), allow);
@@ -212,7 +214,7 @@ describe('a request', { skip: S3_SKIP }, () => {
     const answer = await sendForm(`${partHead('data', 'a')}one\r\n${partHead('data', 'b')}two${FORM_END}`, 'twofiles');
     assert.match(items(answer)[0]?.msg ?? '', /one file only/);
     await eventually(async () => (await device.pendingUploads()).length === 0);
-    const load = await readJson(await device.loader.load('twofiles'));
+    const load = await device.loader.readJson(await device.loader.load('twofiles'));
     assert.equal(load.body.code, 'resource_not_in_api');
   });
 
@@ -222,7 +224,7 @@ describe('a request', { skip: S3_SKIP }, () => {
       assert.equal(answer.status, 422, body);
     }
     await eventually(async () => (await device.pendingUploads()).length === 0);
-    assert.equal((await readJson(await device.loader.load('cut'))).body.code, 'resource_not_in_api');
+    assert.equal((await device.loader.readJson(await device.loader.load('cut'))).body.code, 'resource_not_in_api');
   });
 
   it('to upload that breaks off in the middle stores nothing', async () => {
@@ -231,7 +233,7 @@ describe('a request', { skip: S3_SKIP }, () => {
     await eventually(async () => (await device.pendingUploads()).length === 1);
     connection.close();
     await eventually(async () => (await device.pendingUploads()).length === 0);
-    assert.equal((await readJson(await device.loader.load('broken'))).body.code, 'resource_not_in_api');
+    assert.equal((await device.loader.readJson(await device.loader.load('broken'))).body.code, 'resource_not_in_api');
   });
 
   it('to upload a flood of fields is refused with 422', async () => {
@@ -304,7 +306,7 @@ describe('API keys', { skip: S3_SKIP }, () => {
       ] as const) {
         const refusals = [{}, { authorization: 'Bearer wrong' }, { authorization: 'Basic first-key' }];
         for (const headers of refusals) {
-          const answer = await readJson(
+          const answer = await device.loader.readJson(
             await fetch(`${device.loader.url}${route}?api_key=first-key`, { method, headers }),
           );
           assert.equal(answer.status, 401, route);

@@ -6,10 +6,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { findProcesses } from '../../../lab/proc.ts';
-import { eventually } from '../../support/device.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { eventually } from '../../../lab/waiting.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../../..');
 /** For a start of Ceph on a busy machine, and the end of all after a signal. */
@@ -69,11 +68,8 @@ function commandOf(pid: number): string {
 
 /** Waits for a Loader: the test file then uses the S3 server. */
 async function untilLoaderRuns(run: InnerRun): Promise<void> {
-  for (const deadline = Date.now() + WAIT_MS; Date.now() < deadline;) {
-    if (findProcesses(`STATE_DIR=${folder}`).length > 0) return;
-    await sleep(20);
-  }
-  throw new Error(`no Loader was started: ${run.text}`);
+  const isRunning = () => findProcesses(`STATE_DIR=${folder}`).length > 0;
+  await eventually(isRunning, { timeoutMs: WAIT_MS, pollMs: 20, what: `a Loader after ${run.text}` });
 }
 
 describe('test/run.ts', () => {

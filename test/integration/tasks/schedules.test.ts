@@ -5,10 +5,12 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Device, eventually } from '../../support/device.ts';
-import { TestLoader, type JsonAnswer } from '../../support/test-loader.ts';
-import { newApiKey, prefetchOf, type SeenSchedule } from '../../support/task-client.ts';
+import { Device } from '../../support/device.ts';
 import { noteSecrets, S3_SKIP } from '../../../lab/test-environment.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import { TestLoader, newApiKey } from '../../support/test-loader.ts';
+import type { JsonAnswer } from '../../../lab/json-answer.ts';
+import { prefetchOf, type ScheduleView } from '../../../lab/task-client.ts';
 
 const UUID = /^[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/;
 const EVERY_SECOND = '* * * * * *';
@@ -30,21 +32,21 @@ describe('schedules', { skip: S3_SKIP }, () => {
 
   afterEach(async () => {
     device.heal();
-    for (const { id } of await device.tasks.schedules()) await device.tasks.delete(`/schedules/${id}`);
+    for (const { id } of await device.tasks.schedules()) await device.loader.delete(`/schedules/${id}`);
     for (const { uid } of Object.values(await device.tasks.list())) await device.tasks.cancel(uid);
   });
 
   after(() => device.stop());
 
-  async function find(id: string): Promise<SeenSchedule | undefined> {
+  async function find(id: string): Promise<ScheduleView | undefined> {
     return (await device.tasks.schedules()).find((schedule) => schedule.id === id);
   }
 
   /** Waits for the outcome of a run, other than that of `before`. */
   async function nextRun(
     id: string,
-    before?: SeenSchedule['last_run'],
-  ): Promise<NonNullable<SeenSchedule['last_run']>> {
+    before?: ScheduleView['last_run'],
+  ): Promise<NonNullable<ScheduleView['last_run']>> {
     for (let i = 0; i < 300; i++) {
       const run = (await find(id))?.last_run ?? null;
       if (run !== null && run.due_at !== before?.due_at) return run;
@@ -98,16 +100,16 @@ describe('schedules', { skip: S3_SKIP }, () => {
     const third = await device.tasks.schedule({ provider: 'verify', cron: '0 0 1 1 *' });
     assert.deepEqual(third.parameters, {});
     assert.deepEqual(await device.tasks.schedules(), [first, second, third]);
-    const { status, body } = await device.tasks.delete(`/schedules/${second.id}`);
+    const { status, body } = await device.loader.delete(`/schedules/${second.id}`);
     assert.deepEqual([status, body], [200, second]);
     assert.deepEqual(await device.tasks.schedules(), [first, third]);
-    assert.equal((await device.tasks.delete(`/schedules/${second.id}`)).body.code, 'schedule_not_found');
+    assert.equal((await device.loader.delete(`/schedules/${second.id}`)).body.code, 'schedule_not_found');
   });
 
   it('begin tasks at their times, and show the last and the next run', async () => {
     const { id, next_run: nextRunAt } = await device.tasks.schedule({ ...EVICT, cron: EVERY_SECOND });
     assert.ok(Date.parse(nextRunAt ?? '') - Date.now() <= 1000);
-    let last: SeenSchedule['last_run'] = null;
+    let last: ScheduleView['last_run'] = null;
     const dueTimes: number[] = [];
     for (let i = 0; i < 3; i++) {
       last = await nextRun(id, last);
@@ -139,7 +141,7 @@ describe('schedules', { skip: S3_SKIP }, () => {
       cron: EVERY_SECOND,
     });
     const { task } = await nextRun(id);
-    assert.equal((await device.tasks.delete(`/schedules/${id}`)).status, 200);
+    assert.equal((await device.loader.delete(`/schedules/${id}`)).status, 200);
     assert.equal((await device.tasks.details(task ?? '')).status, 'in_progress');
     gate.resolve(undefined);
     assert.equal((await device.tasks.ended(task ?? '')).status, 'complete');
@@ -199,7 +201,7 @@ describe('schedules', { skip: S3_SKIP }, () => {
       assert.equal(next.outcome, 'started');
       await device.tasks.ended(next.task ?? '');
     }
-    await device.tasks.delete(`/schedules/${id}`);
+    await device.loader.delete(`/schedules/${id}`);
     await device.restartLoader('SIGKILL');
     assert.deepEqual(await device.tasks.schedules(), [yearly], 'a deleted one came back');
   });
@@ -345,7 +347,7 @@ describe('schedules', { skip: S3_SKIP }, () => {
 
   it('that there are not are answered with 404', async () => {
     for (const id of [NOBODYS_ID, 'x', '%00']) {
-      const { status, body } = await device.tasks.delete(`/schedules/${id}`);
+      const { status, body } = await device.loader.delete(`/schedules/${id}`);
       assert.deepEqual([status, body.code], [404, 'schedule_not_found']);
     }
   });

@@ -4,15 +4,12 @@ import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
-import {
-  newApiKey,
-  prefetchOf,
-  type HistoryPage,
-  type SeenDetails,
-  type SeenSchedule,
-} from '../../support/task-client.ts';
+import { Device } from '../../support/device.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import { newApiKey } from '../../support/test-loader.ts';
+import { prefetchOf, type HistoryPage, type TaskView, type ScheduleView } from '../../../lab/task-client.ts';
 
 /** A run of the tests takes 60, the campaign (npm run test:kills) 200. A run can be repeated by its seed. */
 const KILLS = Number(process.env['LOADER_TEST_TASK_KILLS'] ?? 60);
@@ -45,7 +42,7 @@ function identity({
   retry_of: retryOf,
   schedule,
   created_at: at,
-}: SeenDetails): string {
+}: TaskView): string {
   return JSON.stringify([uid, provider, parameters, attempt, retryOf, schedule, at]);
 }
 
@@ -53,16 +50,16 @@ function identity({
 class Model {
   /** Provider of those whose begin was answered, by uid. */
   readonly begun = new Map<string, string>();
-  readonly seen = new Map<string, SeenDetails>();
+  readonly seen = new Map<string, TaskView>();
   /** JSON of finished ones, by uid. */
   readonly #finished = new Map<string, string>();
 
-  get running(): SeenDetails[] {
+  get running(): TaskView[] {
     return [...this.seen.values()].filter(({ status }) => status === 'in_progress');
   }
 
   /** Takes in what was answered about a task; it must fit what was answered before. */
-  note(task: SeenDetails): void {
+  note(task: TaskView): void {
     const before = this.seen.get(task.uid);
     const finished = this.#finished.get(task.uid);
     if (before !== undefined) assert.equal(identity(task), identity(before), 'another task has its uid');
@@ -84,7 +81,7 @@ class Model {
   }
 
   /** The whole history after a start, newest first. `ran` are those that were running when the Loader died. */
-  noteAll(history: readonly SeenDetails[], ran: readonly SeenDetails[]): void {
+  noteAll(history: readonly TaskView[], ran: readonly TaskView[]): void {
     const byUid = new Map(history.map((task) => [task.uid, task]));
     assert.equal(byUid.size, history.length, 'a task is in the history twice');
     for (const [uid, provider] of this.begun) {
@@ -104,7 +101,7 @@ class Model {
     this.#checkRetries(history);
   }
 
-  #checkRetries(history: readonly SeenDetails[]): void {
+  #checkRetries(history: readonly TaskView[]): void {
     const retries = Map.groupBy(
       history.filter((task) => task.retry_of !== null),
       (task) => task.retry_of,
@@ -145,7 +142,7 @@ describe('tasks of a Loader that is killed', { skip: S3_SKIP }, () => {
   /** Digests of the copies, by file name. */
   const copies = new Map<string, string>();
   const model = new Model();
-  let schedules: readonly SeenSchedule[] = [];
+  let schedules: readonly ScheduleView[] = [];
 
   before(async () => {
     const env = { API_KEY: newApiKey(), UPSTREAM_TIMEOUT_MS: '10000', STALL_TIMEOUT_MS: '10000', LOG_LEVEL: 'info' };
@@ -171,8 +168,8 @@ describe('tasks of a Loader that is killed', { skip: S3_SKIP }, () => {
   after(() => device.stop());
 
   /** Without a trace in answers.log, which would become very long. */
-  async function wholeHistory(): Promise<SeenDetails[]> {
-    const tasks: SeenDetails[] = [];
+  async function wholeHistory(): Promise<TaskView[]> {
+    const tasks: TaskView[] = [];
     for (let cursor: string | null = ''; cursor !== null;) {
       const url = `${device.loader.url}/tasks/history?limit=200${cursor === '' ? '' : `&cursor=${cursor}`}`;
       const response = await fetch(url, { headers: device.loader.authorization });
@@ -211,7 +208,7 @@ describe('tasks of a Loader that is killed', { skip: S3_SKIP }, () => {
       assert.equal(new Set(busy).size, busy.length, `two of a provider run: ${busy.join(', ')}`);
     } else if (choice < 0.93 && running !== undefined) {
       for await (const { event, data } of tasks.events(running.uid)) {
-        if (event === 'end') model.note(data as unknown as SeenDetails);
+        if (event === 'end') model.note(data as TaskView);
         if (random() < 0.3) break;
       }
     } else {
@@ -287,7 +284,7 @@ describe('tasks of a Loader that is killed', { skip: S3_SKIP }, () => {
   }
 
   async function isTask(uid: string | null): Promise<boolean> {
-    return (await device.tasks.get(`/tasks/${uid}`)).status === 200;
+    return (await device.loader.get(`/tasks/${uid}`)).status === 200;
   }
 
   it(`are all there, none twice and none changed, after kill -9 at ${KILLS} random moments`, async (test) => {
@@ -314,11 +311,13 @@ describe('tasks of a Loader that is killed', { skip: S3_SKIP }, () => {
         model.noteAll(await wholeHistory(), ran);
         await checkSchedules();
       }
-      for (const { id } of schedules) assert.equal((await device.tasks.delete(`/schedules/${id}`)).status, 200);
+      for (const { id } of schedules) assert.equal((await device.loader.delete(`/schedules/${id}`)).status, 200);
       device.heal();
       await device.login();
       // Repetitions that wait for the login go on, and all comes to its end.
-      await eventually(async () => (await device.tasks.history('?status=in_progress')).tasks.length === 0, 20_000);
+      await eventually(async () => (await device.tasks.history('?status=in_progress')).tasks.length === 0, {
+        timeoutMs: 20_000,
+      });
       await device.settled();
       model.noteAll(await wholeHistory(), model.running);
       await checkCache();

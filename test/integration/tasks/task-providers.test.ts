@@ -6,11 +6,13 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
+import { Device } from '../../support/device.ts';
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
-import { TestLoader } from '../../support/test-loader.ts';
-import { newApiKey, prefetchOf, type SeenDetails } from '../../support/task-client.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import { TestLoader, newApiKey } from '../../support/test-loader.ts';
+import { prefetchOf, type TaskView } from '../../../lab/task-client.ts';
 
 const PASS: Fault = { kind: 'pass' };
 const MB = 1_000_000;
@@ -49,12 +51,12 @@ async function assertLoads(device: Device, name: string, content: Buffer): Promi
 }
 
 /** Progress as it was told until the end of the task. */
-async function reports(device: Device, uid: string): Promise<SeenDetails[]> {
+async function reports(device: Device, uid: string): Promise<TaskView[]> {
   const events = await Array.fromAsync(device.tasks.events(uid));
-  return events.filter(({ event }) => event !== 'log').map(({ data }) => data as unknown as SeenDetails);
+  return events.filter(({ event }) => event !== 'log').map(({ data }) => data as TaskView);
 }
 
-function assertNeverBack(seen: readonly SeenDetails[]): void {
+function assertNeverBack(seen: readonly TaskView[]): void {
   let [bytes, percent] = [0, 0];
   for (const { bytes_done: bytesDone, bytes_total: bytesTotal, progress } of seen) {
     assert.ok(bytesDone >= bytes && bytesDone <= (bytesTotal ?? Infinity), `${bytesDone} after ${bytes}`);
@@ -64,7 +66,7 @@ function assertNeverBack(seen: readonly SeenDetails[]): void {
   assert.ok(bytes > 0);
 }
 
-function assertByBytes(seen: readonly SeenDetails[], total: number): void {
+function assertByBytes(seen: readonly TaskView[], total: number): void {
   assertNeverBack(seen);
   const last = seen.at(-1);
   assert.deepEqual([last?.bytes_done, last?.bytes_total, last?.progress], [total, total, 100]);
@@ -81,7 +83,7 @@ interface PrefetchResult {
 }
 
 /** Name, status and code of each resource. */
-function outcomes(task: SeenDetails): (readonly [string, string, string | null])[] {
+function outcomes(task: TaskView): (readonly [string, string, string | null])[] {
   return (task.result as PrefetchResult).resources.map(({ filename, status, code }) => [filename, status, code]);
 }
 
@@ -115,7 +117,7 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
 
   /** The proxies hear of a closed connection a moment after the answer. */
   async function assertNoRequests(): Promise<void> {
-    await eventually(() => device.s3Proxy.openRequests + device.apiProxy.openRequests === 0, 100);
+    await eventually(() => device.s3Proxy.openRequests + device.apiProxy.openRequests === 0, { timeoutMs: 100 });
   }
 
   /** Nothing of it is left: no connection, no open file, no unfinished one, and nothing in the cache. */
@@ -127,7 +129,7 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
     assert.deepEqual(await readdir(path.join(device.cacheFolder, 'models')).catch(() => []), []);
   }
 
-  async function cancelWithinASecond(uid: string): Promise<SeenDetails> {
+  async function cancelWithinASecond(uid: string): Promise<TaskView> {
     const late = sleep(1000, undefined, { ref: false });
     const task = await Promise.race([device.tasks.cancel(uid), late]);
     assert.ok(task !== undefined, 'there was no answer within a second');
@@ -374,7 +376,7 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
       await sleep(round * 12);
       const { status, result } = await device.tasks.cancel(uid);
       // Of what was published before, the sums may just be made.
-      await eventually(async () => (await device.unfinishedFiles()).length === 0, 500);
+      await eventually(async () => (await device.unfinishedFiles()).length === 0, { timeoutMs: 500 });
       await assertNoRequests();
       if (status === 'cancelled') assert.equal(result, null);
       // What was published before is whole.
@@ -641,7 +643,9 @@ describe('a verify', { skip: S3_SKIP }, () => {
     const task = await device.tasks.cancel(uid);
     assert.ok(performance.now() - startedAt < 1000);
     assert.deepEqual([task.status, task.code], ['cancelled', 'task_cancelled']);
-    await eventually(() => device.s3Proxy.openRequests === 0 && device.s3Proxy.openConnections <= before + 1, 100);
+    await eventually(() => device.s3Proxy.openRequests === 0 && device.s3Proxy.openConnections <= before + 1, {
+      timeoutMs: 100,
+    });
     assert.deepEqual(await device.unfinishedFiles(), []);
     assert.deepEqual(device.loader.openFilesUnder(device.cacheFolder), []);
   });

@@ -7,10 +7,12 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
-import { TestLoader } from '../../support/test-loader.ts';
-import { newApiKey, TaskClient, type SeenDetails } from '../../support/task-client.ts';
+import { Device } from '../../support/device.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import { TestLoader, newApiKey } from '../../support/test-loader.ts';
+import { TaskClient, type TaskView } from '../../../lab/task-client.ts';
 
 const NOBODY = 65_534;
 const NOBODYS_UID = '00000000-0000-4000-8000-000000000000';
@@ -103,10 +105,10 @@ class Place {
           '/tasks/history',
           '/schedules',
           ...['', '/logs', '/events'].map((end) => `/tasks/${NOBODYS_UID}${end}`),
-        ].map((route) => this.tasks.get(route)),
+        ].map((route) => this.loader.get(route)),
       )),
-      await this.tasks.delete(`/tasks/${NOBODYS_UID}`),
-      await this.tasks.delete(`/schedules/${NOBODYS_UID}`),
+      await this.loader.delete(`/tasks/${NOBODYS_UID}`),
+      await this.loader.delete(`/schedules/${NOBODYS_UID}`),
     ];
     for (const { status, body } of answers) {
       assert.deepEqual([status, body.code], [503, 'task_store_unavailable']);
@@ -114,22 +116,22 @@ class Place {
     }
     const health = await fetch(`${this.loader.url}/health`);
     assert.equal(health.status, 200);
-    assert.deepEqual((await this.tasks.get('/unlock/status')).body['state'], 'idle');
+    assert.deepEqual((await this.loader.get('/unlock/status')).body['state'], 'idle');
     // Without a key there is not even that.
     assert.equal((await fetch(`${this.loader.url}/tasks`)).status, 401);
   }
 
-  async assertWorks(): Promise<SeenDetails> {
+  async assertWorks(): Promise<TaskView> {
     const task = await this.tasks.run('evict', EVICT);
     assert.equal(task.status, 'complete');
     assert.deepEqual((await this.tasks.history('?limit=1')).tasks, [task]);
     const { id } = await this.tasks.schedule(YEARLY);
-    assert.equal((await this.tasks.delete(`/schedules/${id}`)).status, 200);
+    assert.equal((await this.loader.delete(`/schedules/${id}`)).status, 200);
     return task;
   }
 
   async comesBack(): Promise<void> {
-    await eventually(async () => (await this.tasks.get('/tasks')).status === 200, COMES_BACK_MS);
+    await eventually(async () => (await this.loader.get('/tasks')).status === 200, { timeoutMs: COMES_BACK_MS });
   }
 }
 

@@ -4,13 +4,13 @@ import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { saveImages } from '../../../lab/images/image-maker.ts';
-import { eventually } from '../../support/device.ts';
-import { readJson } from '../../support/test-loader.ts';
 import { startDockerd, stopDockerd } from '../../../lab/services/services.ts';
-import { newApiKey, type SeenDetails } from '../../support/task-client.ts';
 import { DOCKER_SKIP, noteSecrets } from '../../../lab/test-environment.ts';
 import { testImages } from '../../support/test-images.ts';
 import { UnlockDevice } from '../../support/unlock-device.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import { newApiKey } from '../../support/test-loader.ts';
+import type { TaskView } from '../../../lab/task-client.ts';
 
 const ENGINE = 'dockerd-tasks';
 const BUSY = { message: 'A job with the same provider is already in progress' };
@@ -40,7 +40,7 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
   const credentials = () => ({ email: device.email, password: device.password });
 
   /** Every task that there ever was: each must be an unlock of this operator, and show no password. */
-  async function unlockTasks(): Promise<SeenDetails[]> {
+  async function unlockTasks(): Promise<TaskView[]> {
     const tasks = await device.tasks.wholeHistory();
     for (const { provider, parameters } of tasks) {
       assert.deepEqual([provider, parameters], ['unlock', { email: device.email }]);
@@ -48,7 +48,7 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
     return tasks;
   }
 
-  async function onlyTask(): Promise<SeenDetails> {
+  async function onlyTask(): Promise<TaskView> {
     const [task, ...others] = await unlockTasks();
     assert.ok(task !== undefined && others.length === 0, `there are ${others.length} more tasks, or none`);
     return task;
@@ -62,7 +62,7 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
     return () => resolve(undefined);
   }
 
-  function assertComplete(task: SeenDetails): void {
+  function assertComplete(task: TaskView): void {
     const { status, progress, result, error, code, bytes_done: bytesDone, bytes_total: bytesTotal } = task;
     assert.deepEqual({ status, progress, error, code }, { status: 'complete', progress: 100, error: null, code: null });
     assert.deepEqual(result, { state: 'ready', images: images.length, bytes: bytesTotal });
@@ -76,7 +76,7 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
 
   async function deleteUnlock(): Promise<unknown> {
     const options = { method: 'DELETE', headers: device.loader.authorization };
-    return (await readJson(await fetch(`${device.loader.url}/unlock`, options))).body;
+    return (await device.loader.readJson(await fetch(`${device.loader.url}/unlock`, options))).body;
   }
 
   it('is among the tasks when it was begun by POST /unlock', async () => {
@@ -117,7 +117,7 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
     const seen: number[] = [];
     for await (const { event, data } of device.tasks.events(uid)) {
       if (event === 'log') continue;
-      const bytesDone = Number(data['bytes_done']);
+      const bytesDone = Number(data.bytes_done);
       assert.ok(bytesDone >= last);
       last = bytesDone;
       seen.push(bytesDone);
@@ -314,7 +314,7 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
     assert.equal((await device.tasks.post('unlock', credentials())).status, 503);
     assert.equal((await device.unlock()).state, 'ready');
     await device.assertLoaded(images);
-    assert.equal((await device.tasks.get('/tasks')).body.code, 'task_store_unavailable');
+    assert.equal((await device.loader.get('/tasks')).body.code, 'task_store_unavailable');
     await device.loader.stop();
     await device.startLoader();
   });

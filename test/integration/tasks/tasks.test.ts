@@ -4,10 +4,13 @@ import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
-import { TestLoader, readJson, type JsonAnswer } from '../../support/test-loader.ts';
-import { newApiKey, prefetchOf, TaskClient, type HistoryPage, type SeenDetails } from '../../support/task-client.ts';
+import { Device } from '../../support/device.ts';
 import { noteSecrets, S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import { TestLoader, newApiKey } from '../../support/test-loader.ts';
+import type { JsonAnswer } from '../../../lab/json-answer.ts';
+import { prefetchOf, TaskClient, type HistoryPage, type TaskView } from '../../../lab/task-client.ts';
 
 const UUID = /^[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/;
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
@@ -305,7 +308,7 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
     const running = await device.tasks.details(uid);
     assert.match(running.created_at, TIME);
     assert.ok(Math.abs(Date.parse(running.created_at) - beganAt) < 2000);
-    const expected: SeenDetails = {
+    const expected: TaskView = {
       uid,
       status: 'in_progress',
       progress: 0,
@@ -363,7 +366,7 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
     assert.deepEqual(await device.tasks.lines(uid, 4), []);
     assert.deepEqual(await device.tasks.lines(uid, 999_999_999_999_999), []);
     for (const after of ['-1', 'x', '', '1.5', '1e3', '9999999999999999', '1&after=2']) {
-      const { status, body } = await device.tasks.get(`/tasks/${uid}/logs?after=${after}`);
+      const { status, body } = await device.loader.get(`/tasks/${uid}/logs?after=${after}`);
       assert.deepEqual([status, body.code], [422, 'validation_failed'], `after=${after}`);
       assert.deepEqual((body.detail as { loc: string[] }[])[0]?.loc, ['query', 'after']);
     }
@@ -372,14 +375,14 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
   it('answer 404 for tasks that there are not, and for what is no uid', async () => {
     for (const uid of [NOBODYS_UID, 'x', '%00', '..%2f..%2fetc', 'a'.repeat(5000), '%F0%9F%92%A9', "'%20OR%201=1"]) {
       for (const suffix of ['', '/logs', '/events']) {
-        const { status, body } = await device.tasks.get(`/tasks/${uid}${suffix}`);
+        const { status, body } = await device.loader.get(`/tasks/${uid}${suffix}`);
         assert.deepEqual([status, body.code], [404, 'task_not_found'], uid + suffix);
       }
-      const { status, body } = await device.tasks.delete(`/tasks/${uid}`);
+      const { status, body } = await device.loader.delete(`/tasks/${uid}`);
       assert.deepEqual([status, body.code], [404, 'task_not_found'], uid);
     }
-    assert.equal((await device.tasks.get('/tasks/')).status, 404);
-    assert.equal((await device.tasks.get(`/tasks/${NOBODYS_UID}/nothing`)).body.code, 'not_found');
+    assert.equal((await device.loader.get('/tasks/')).status, 404);
+    assert.equal((await device.loader.get(`/tasks/${NOBODYS_UID}/nothing`)).body.code, 'not_found');
   });
 
   it('answer 405 to other methods', async () => {
@@ -418,7 +421,7 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
     for (const answer of answers) assert.deepEqual(answer, first);
     assert.deepEqual(await device.tasks.cancel(uid), first, 'a second call changed it');
     assert.deepEqual(await device.tasks.details(uid), first);
-    await eventually(() => device.s3Proxy.openRequests === 0, 100);
+    await eventually(() => device.s3Proxy.openRequests === 0, { timeoutMs: 100 });
     // Its place is free at once.
     gate.resolve(undefined);
     device.heal();
@@ -439,13 +442,13 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
       method: 'DELETE',
       headers: { ...device.loader.authorization, 'content-type': 'application/json' },
     });
-    assert.deepEqual([response.status, (await readJson(response)).body['status']], [200, 'cancelled']);
+    assert.deepEqual([response.status, (await device.loader.readJson(response)).body['status']], [200, 'cancelled']);
   });
 
   it('cancel even when the client does not wait for the answer', async () => {
     const uid = await beginHeldPrefetch();
     const abort = new AbortController();
-    const cancelling = device.tasks.delete(`/tasks/${uid}`, abort.signal).catch(() => undefined);
+    const cancelling = device.loader.delete(`/tasks/${uid}`, abort.signal).catch(() => undefined);
     abort.abort();
     await cancelling;
     // The request may not even have been sent: at most one more is needed.
@@ -467,7 +470,7 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
 describe('the history of the tasks', { skip: S3_SKIP }, () => {
   let device: Device;
   /** Newest first. */
-  const made: SeenDetails[] = [];
+  const made: TaskView[] = [];
 
   before(async () => {
     device = await Device.start({ env: { API_KEY: newApiKey() } });
@@ -484,7 +487,7 @@ describe('the history of the tasks', { skip: S3_SKIP }, () => {
   after(() => device.stop());
 
   const paged = async (query: string) => {
-    const pages: SeenDetails[][] = [];
+    const pages: TaskView[][] = [];
     let cursor: string | null = '';
     while (cursor !== null) {
       const page = await device.tasks.history(`?${query}${cursor === '' ? '' : `&cursor=${cursor}`}`);
@@ -502,7 +505,7 @@ describe('the history of the tasks', { skip: S3_SKIP }, () => {
   it('is told by provider, by status, and by both', async () => {
     const is = (provider?: string, status?: string) =>
       made.filter((task) => (provider ?? task.provider) === task.provider && (status ?? task.status) === task.status);
-    const cases: readonly (readonly [string, SeenDetails[], number])[] = [
+    const cases: readonly (readonly [string, TaskView[], number])[] = [
       ['provider=verify', is('verify'), 6],
       ['provider=prefetch', is('prefetch'), 2],
       ['status=complete', is(undefined, 'complete'), 10],
@@ -556,7 +559,7 @@ describe('the history of the tasks', { skip: S3_SKIP }, () => {
       let cursor: string | null = '';
       let pages = 0;
       while (cursor !== null) {
-        const { body } = await tasks.get(`/tasks/history?limit=200${cursor === '' ? '' : `&cursor=${cursor}`}`);
+        const { body } = await loader.get(`/tasks/history?limit=200${cursor === '' ? '' : `&cursor=${cursor}`}`);
         const page = body as unknown as HistoryPage;
         assert.ok(JSON.stringify(page).length < 1_500_000 && page.tasks.length > 0);
         seen.push(...page.tasks.map(({ uid }) => uid));
@@ -590,7 +593,7 @@ describe('the history of the tasks', { skip: S3_SKIP }, () => {
   );
   for (const query of BAD_QUERIES) {
     it(`answers 422 to ?${query}`, async () => {
-      const { status, body }: JsonAnswer = await device.tasks.get(`/tasks/history?${query}`);
+      const { status, body }: JsonAnswer = await device.loader.get(`/tasks/history?${query}`);
       assert.deepEqual([status, body.code], [422, 'validation_failed']);
       assert.equal((body.detail as { loc: string[] }[])[0]?.loc[0], 'query');
     });
@@ -616,7 +619,7 @@ describe('the history of the tasks', { skip: S3_SKIP }, () => {
     assert.deepEqual((await device.tasks.history()).tasks, made.slice(0, 5));
     const gone = made[5]?.uid ?? '';
     for (const suffix of ['', '/logs', '/events']) {
-      assert.equal((await device.tasks.get(`/tasks/${gone}${suffix}`)).status, 404);
+      assert.equal((await device.loader.get(`/tasks/${gone}${suffix}`)).status, 404);
     }
   });
 });

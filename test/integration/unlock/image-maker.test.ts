@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createHash, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { DockerCli } from '../../../lab/services/docker-cli.ts';
@@ -14,6 +14,7 @@ import {
 } from '../../../lab/images/image-maker.ts';
 import { tarArchive, type TarEntry } from '../../../lab/images/tar-entry.ts';
 import { DOCKER_HOST, DOCKER_SKIP } from '../../../lab/test-environment.ts';
+import { sha256 } from '../../../lab/sha256.ts';
 
 /** What Docker 20.10 loads, and all later ones. */
 const LOADABLE: readonly ArchiveOptions[] = [
@@ -157,7 +158,3 @@ describe('an archive of the image maker', () => {
     });
   }
 });
-
-function sha256(content: Buffer): string {
-  return createHash('sha256').update(content).digest('hex');
-}

@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { after, afterEach, before, describe, it } from 'node:test';
-import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
+import { Device } from '../../support/device.ts';
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
-import { readJson } from '../../support/test-loader.ts';
 import { BOUNDARY, FORM_END, formHead, partHead, RawConnection } from '../../../lab/faults/raw-http.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
+import { eventually } from '../../../lab/waiting.ts';
 
 /** Three parts and a bit. */
 const older = randomBytes(26_000_000);
@@ -74,7 +75,7 @@ describe('POST /upload', { skip: S3_SKIP }, () => {
     assert.ok(objects.includes('elsewhere/after.big'));
     assert.ok(!objects.includes('models/after.big'));
     const response = await device.loader.load('after', 'models');
-    assert.equal((await readJson(response)).body.code, 'resource_not_in_api');
+    assert.equal((await device.loader.readJson(response)).body.code, 'resource_not_in_api');
   });
 
   it('stores under models where no folder is given', async () => {
@@ -262,7 +263,7 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
       `POST /load/model HTTP/1.1\r\nHost: loader\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
     );
     await eventually(() => device.loader.openFilesUnder(device.folder).length > 0);
-    await eventually(() => device.loader.openFilesUnder(device.folder).length === 0, 4000);
+    await eventually(() => device.loader.openFilesUnder(device.folder).length === 0, { timeoutMs: 4000 });
     await eventually(() => device.loader.log().includes('client_stalled'));
     connection.close();
   });
@@ -272,7 +273,7 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
     await connection.send(
       'POST /login HTTP/1.1\r\nHost: loader\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"email"',
     );
-    await eventually(() => connection.isClosed, 4000);
+    await eventually(() => connection.isClosed, { timeoutMs: 4000 });
   });
 });
 

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { mkdtemp, open, rm, writeFile, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -19,6 +18,7 @@ import {
 } from '../../../lab/images/image-maker.ts';
 import { tarArchive, type TarEntry } from '../../../lab/images/tar-entry.ts';
 import { NEVER } from '../../../src/async/abort.ts';
+import { sha256 } from '../../../lab/sha256.ts';
 
 const KEY = Buffer.alloc(32, 'k');
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
@@ -279,7 +279,3 @@ describe('an archive is refused', () => {
     assert.ok(reads > 2 * readsUntilThen, 'it read on');
   });
 });
-
-function sha256(content: Buffer): string {
-  return createHash('sha256').update(content).digest('hex');
-}

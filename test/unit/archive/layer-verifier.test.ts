@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -12,6 +11,7 @@ import { LayerVerifier, readLayer } from '../../../src/archive/layer-verifier.ts
 import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
 import { makeLayer, seededBytes } from '../../../lab/images/image-maker.ts';
+import { sha256 } from '../../../lab/sha256.ts';
 
 const KEY = Buffer.alloc(32, 'k');
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
@@ -202,7 +202,3 @@ describe('the file of a layer', () => {
     });
   }
 });
-
-function sha256(content: Buffer): string {
-  return createHash('sha256').update(content).digest('hex');
-}

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { LoaderError } from '../../../src/errors.ts';
 import {
@@ -10,6 +9,7 @@ import {
   parseManifest,
 } from '../../../src/archive/manifest.ts';
 import { makeImage, makeLayer } from '../../../lab/images/image-maker.ts';
+import { sha256 } from '../../../lab/sha256.ts';
 
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
 const HEX = 'a1'.repeat(32);
@@ -139,7 +139,7 @@ describe('an image config', () => {
   }
 
   it('is refused when it does not match the digest in its path', () => {
-    const hex = createHash('sha256').update('another').digest('hex');
+    const hex = sha256('another');
     for (const place of [`${hex}.json`, `blobs/sha256/${hex}`]) {
       assert.throws(() => parseImageConfig(image.config, place), { ...INVALID, message: /does not match its digest/ });
     }

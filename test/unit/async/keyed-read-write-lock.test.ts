@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
 import { KeyedReadWriteLock } from '../../../src/async/keyed-read-write-lock.ts';
+import { settle } from '../../../lab/waiting.ts';
 
 let lock = new KeyedReadWriteLock();
 let events: string[] = [];
@@ -26,11 +27,6 @@ function makeWork(name: string) {
       gate.reject(new Error(`${name} failed`));
     },
   };
-}
-
-/** Lets all that can go on go on. */
-async function settle(): Promise<void> {
-  await new Promise((resolve) => setImmediate(resolve));
 }
 
 async function shared<T>(key: string, work: () => Promise<T>, signal = NEVER): Promise<T> {

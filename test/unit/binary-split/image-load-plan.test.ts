@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { chainIds } from '../../../src/archive/archive-images.ts';
 import type { ArchiveImage, ArchiveLayer } from '../../../src/archive/archive-index.ts';
@@ -11,6 +10,7 @@ import {
   withEveryLayer,
   type ImageLoad,
 } from '../../../src/binary-split/image-load-plan.ts';
+import { sha256 } from '../../../lab/sha256.ts';
 
 const NOTHING = { chainIds: new Set<string>(), needsEveryLayer: false };
 
@@ -34,7 +34,7 @@ function image(name: string, layers: readonly string[], lengths: Readonly<Record
 }
 
 function digest(content: Buffer | string): string {
-  return `sha256:${createHash('sha256').update(content).digest('hex')}`;
+  return `sha256:${sha256(content)}`;
 }
 
 function diffIdOf(layer: string): string {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -8,9 +8,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import { DIGEST_CHUNK_LENGTH } from '../../../src/cache/chunk-digests.ts';
 import { LoaderError } from '../../../src/errors.ts';
-import { CacheFolder, until } from '../../support/cache-folder.ts';
+import { CacheFolder } from '../../support/cache-folder.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
 import { NEVER } from '../../../src/async/abort.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import { sha256 } from '../../../lab/sha256.ts';
 
 const PART = { folder: 'models', name: 'm' };
 const MIB = 1024 * 1024;
@@ -46,11 +48,7 @@ const readDigests = async () => await readFile(folder.path('m.big.sums'), 'utf8'
 function digestsOf(content: Buffer): string {
   const chunkSha256: string[] = [];
   for (let start = 0; start < content.length; start += 4194304) {
-    chunkSha256.push(
-      createHash('sha256')
-        .update(content.subarray(start, start + 4194304))
-        .digest('hex'),
-    );
+    chunkSha256.push(sha256(content.subarray(start, start + 4194304)));
   }
   return JSON.stringify({ version: 1, bigLength: content.length, chunkLength: 4194304, chunkSha256 });
 }
@@ -108,7 +106,7 @@ describe('the digests of a copy', () => {
     await reading;
     assert.deepEqual(await folder.names(), ['m.big', 'm.big.json']);
     gate.resolve(undefined);
-    await until(() => folder.has('m.big.sums'));
+    await eventually(() => folder.has('m.big.sums'));
     assert.equal(await readDigests(), digestsOf(CONTENT));
   });
 
@@ -123,7 +121,7 @@ describe('the digests of a copy', () => {
     await sleep(50);
     assert.ok(!(await folder.has('m.big.sums')), 'two copies are digested at once');
     gate.resolve(undefined);
-    await until(() => folder.has('m.big.sums'));
+    await eventually(() => folder.has('m.big.sums'));
     assert.equal(await readDigests(), digestsOf(successor));
     assert.equal(await outcomeOf(), 'good');
   });
@@ -135,7 +133,7 @@ describe('the digests of a copy', () => {
     await reading;
     await folder.cache.remove(PART);
     gate.resolve(undefined);
-    await until(async () => (await folder.openFiles()).length === 0);
+    await eventually(async () => (await folder.openFiles()).length === 0);
     assert.deepEqual(await folder.names(), []);
     assert.deepEqual(await folder.names('.parts'), []);
   });
@@ -344,7 +342,7 @@ describe('a copy that is verified', () => {
     await folder.publishOnly(PART, CONTENT);
     gate.resolve(undefined);
     assert.equal(await verifying, 'absent');
-    await until(() => folder.has('m.big.sums'));
+    await eventually(() => folder.has('m.big.sums'));
   });
 
   for (const code of ['EMFILE', 'ENFILE', 'ENOMEM']) {

@@ -4,8 +4,8 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
 import { PREFLIGHT_LENGTH } from '../../../src/security/envelope.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
-import { until } from '../../support/cache-folder.ts';
 import { BIG, DownloadLab, PLAINTEXT, RECORD, RESOURCE } from '../../support/download-lab.ts';
+import { eventually } from '../../../lab/waiting.ts';
 
 const hookedFs = new HookedFs();
 let lab: DownloadLab;
@@ -62,7 +62,7 @@ describe('a copy in the cache', () => {
     abort.abort(new Error('no longer wanted'));
     await assert.rejects(Array.fromAsync(running), /no longer wanted/);
     const loading = lab.load();
-    await until(() => lab.server.ranges.length >= 3);
+    await eventually(() => lab.server.ranges.length >= 3);
     assert.ok(!(await lab.isRemovable()));
     gate.resolve(undefined);
     assert.ok(await loading);

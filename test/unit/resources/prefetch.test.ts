@@ -5,8 +5,8 @@ import { NEVER } from '../../../src/async/abort.ts';
 import { hasErrorCode, LoaderError } from '../../../src/errors.ts';
 import type { Prefetch } from '../../../src/resources/prefetch.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
-import { until } from '../../support/cache-folder.ts';
 import { BIG, DownloadLab, RECORD, RESOURCE } from '../../support/download-lab.ts';
+import { eventually } from '../../../lab/waiting.ts';
 
 const hookedFs = new HookedFs();
 let lab: DownloadLab;
@@ -151,7 +151,7 @@ describe('a prefetch', () => {
     assert.deepEqual(await lab.folder.entries(), []);
     await lab.folder.closed();
     // The connection on which the end was asked for is idle.
-    await until(async () => (await lab.server.connections()) <= 1, 500);
+    await eventually(async () => (await lab.server.connections()) <= 1, { timeoutMs: 500 });
     await assert.rejects(store(wanted, abort.signal), reason);
     assert.equal(lab.server.ranges.length, 3);
   });
@@ -169,7 +169,7 @@ describe('a prefetch', () => {
     const abort = new AbortController();
     const wanted = await lab.downloads.prefetch(RESOURCE, NEVER);
     const loading = lab.load();
-    await until(() => lab.server.ranges.length === 3);
+    await eventually(() => lab.server.ranges.length === 3);
     const running = wanted.run(abort.signal);
     await running.next();
     abort.abort(new Error('no longer wanted'));

@@ -7,7 +7,8 @@ import { NEVER } from '../../../src/async/abort.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { decryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
-import { KEY, sha256, uploadItems, UploadLab } from '../../support/upload-lab.ts';
+import { KEY, uploadItems, UploadLab } from '../../support/upload-lab.ts';
+import { sha256 } from '../../../lab/sha256.ts';
 
 /** Two parts. */
 const CONTENT = randomBytes(9_000_000);

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { DEFAULT_KEY_TEMPLATES } from '../../../src/config/variables.ts';
 import { EnvelopeSplitter, joinedLength, smallPartLength } from '../../../src/resources/envelope-parts.ts';
@@ -18,6 +17,7 @@ import {
   deriveResourceKey,
 } from '../../../src/security/key-derivation.ts';
 import vectors from '../../vectors/vectors.json' with { type: 'json' };
+import { sha256 } from '../../../lab/sha256.ts';
 
 /** Bytes of the chunks that streams are fed with; Infinity is the whole in one. */
 const CHUNK_LENGTHS = [1, 7, 4096, Infinity];
@@ -167,8 +167,4 @@ function cut(bytes: Buffer, chunkLength: number): Buffer[] {
 
 async function collect(chunks: AsyncIterable<Buffer>): Promise<Buffer> {
   return Buffer.concat(await Array.fromAsync(chunks));
-}
-
-function sha256(bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex');
 }

@@ -5,7 +5,8 @@ import { InputError } from '../../../src/errors.ts';
 import { ScheduleStore } from '../../../src/tasks/schedule-store.ts';
 import type { Schedule } from '../../../src/tasks/schedule.ts';
 import { Schedules, type NewSchedule } from '../../../src/tasks/schedules.ts';
-import { ControlledProvider, DAY_MS, HOUR_MS, settle, TaskLab } from '../../support/task-lab.ts';
+import { ControlledProvider, DAY_MS, HOUR_MS, TaskLab } from '../../support/task-lab.ts';
+import { settle } from '../../../lab/waiting.ts';
 
 /** A Monday. */
 const START_MS = Date.parse('2026-06-01T12:00:00Z');

@@ -15,8 +15,9 @@ import {
   type TaskEvent,
 } from '../../../src/tasks/task-events.ts';
 import type { TaskLogLine } from '../../../src/tasks/task.ts';
-import { ControlledProvider, makeLine, makeTask, settle, TaskLab } from '../../support/task-lab.ts';
+import { ControlledProvider, makeLine, makeTask, TaskLab } from '../../support/task-lab.ts';
 import { NEVER } from '../../../src/async/abort.ts';
+import { settle } from '../../../lab/waiting.ts';
 
 /** Longer than progress is held back. */
 const PAUSE_MS = 70;

@@ -3,7 +3,8 @@ import { beforeEach, describe, it } from 'node:test';
 import { Type } from 'typebox';
 import { LoaderError } from '../../../src/errors.ts';
 import type { Task } from '../../../src/tasks/task.ts';
-import { ControlledProvider, settle, TaskLab } from '../../support/task-lab.ts';
+import { ControlledProvider, TaskLab } from '../../support/task-lab.ts';
+import { settle } from '../../../lab/waiting.ts';
 
 const START_MS = Date.now();
 

@@ -8,7 +8,8 @@ import { InputError, LoaderError } from '../../../src/errors.ts';
 import { PartialResultError } from '../../../src/tasks/provider.ts';
 import { openTaskDatabase } from '../../../src/tasks/task-database.ts';
 import type { Task } from '../../../src/tasks/task.ts';
-import { ControlledProvider, settle, TaskLab } from '../../support/task-lab.ts';
+import { ControlledProvider, TaskLab } from '../../support/task-lab.ts';
+import { settle } from '../../../lab/waiting.ts';
 
 const START_MS = Date.now();
 

@@ -7,7 +7,8 @@ import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import { openTaskDatabase } from '../../../src/tasks/task-database.ts';
 import { Tasks } from '../../../src/tasks/tasks.ts';
-import { ControlledProvider, DAY_MS, makeLogger, settle } from '../../support/task-lab.ts';
+import { ControlledProvider, DAY_MS, makeLogger } from '../../support/task-lab.ts';
+import { eventually, settle } from '../../../lab/waiting.ts';
 
 const RETRY_MS = 10_000;
 const UNAVAILABLE = { code: 'task_store_unavailable' };
@@ -69,13 +70,9 @@ async function withMockedTimers(work: () => Promise<void>): Promise<void> {
   }
 }
 
-/** Opening takes real time: that of the disk. */
-async function eventually(isSo: () => boolean): Promise<void> {
-  const deadline = performance.now() + 5_000;
-  while (!isSo()) {
-    assert.ok(performance.now() < deadline, 'it did not come to pass');
-    await settle();
-  }
+/** Waits without a timer, since the tests have replaced them. */
+async function soon(isSo: () => boolean): Promise<void> {
+  await eventually(isSo, { pollMs: 0 });
 }
 
 function isOpen(service: Tasks): boolean {
@@ -96,7 +93,7 @@ function failureOf(service: Tasks): unknown {
 async function nextFailure(service: Tasks): Promise<void> {
   const earlier = failureOf(service);
   mock.timers.tick(RETRY_MS);
-  await eventually(() => failureOf(service) !== earlier);
+  await soon(() => failureOf(service) !== earlier);
   assert.notEqual(failureOf(service), undefined);
 }
 
@@ -250,7 +247,7 @@ describe('the service of the tasks without a database', () => {
       (await openTaskDatabase(path.join(folder, 'other'), logger)).close();
       assert.equal(isOpen(service), false);
       mock.timers.tick(1);
-      await eventually(() => isOpen(service));
+      await soon(() => isOpen(service));
       assert.notEqual(service.runner.create('a', {}), undefined);
     });
   });
@@ -268,7 +265,7 @@ describe('the service of the tasks without a database', () => {
       other.close();
       await copyFile(path.join(folder, 'other.db'), path.join(stateDir, 'tasks.db'));
       mock.timers.tick(RETRY_MS);
-      await eventually(() => errors().length === 2);
+      await soon(() => errors().length === 2);
       assert.throws(() => service.schedules, { ...UNAVAILABLE, message: /A newer Loader made the database/ });
     });
   });
@@ -292,14 +289,14 @@ describe('the service of the tasks without a database', () => {
     services.push(second);
     await withMockedTimers(async () => {
       const started = second.start();
-      await eventually(() => a.runs.length === 2);
+      await soon(() => a.runs.length === 2);
       assert.equal(a.last.context.signal.aborted, true);
       a.last.fail(new Error('aborted'));
       await started;
       assert.equal(isOpen(second), false);
       execute('DROP TRIGGER full');
       mock.timers.tick(RETRY_MS);
-      await eventually(() => isOpen(second));
+      await soon(() => isOpen(second));
       await settle();
       assert.deepEqual([a.runs.length, b.runs.length], [3, 2]);
       assert.deepEqual(
@@ -340,7 +337,7 @@ describe('the service of the tasks without a database', () => {
       await first.stop();
       first.close();
       mock.timers.tick(RETRY_MS);
-      await eventually(() => isOpen(second));
+      await soon(() => isOpen(second));
       assert.equal(second.runner.find(uid).status, 'complete');
     });
   });
@@ -361,7 +358,7 @@ describe('the service of the tasks without a database', () => {
       const runs = a.runs.length;
       for (let turn = 0; turn < 20; turn++) await Promise.resolve(); // It is just opening the database.
       const secondStopped = second.stop();
-      await eventually(() => a.runs.length > runs);
+      await soon(() => a.runs.length > runs);
       assert.equal(a.last.context.signal.aborted, true);
       a.last.fail(new Error('aborted'));
       await secondStopped;
