@@ -1,4 +1,5 @@
 import { median } from './measure.ts';
+import { TextTable } from './text-table.ts';
 
 /** What was measured here and there, in the same unit. Less is better. */
 export interface Comparison {
@@ -10,18 +11,23 @@ export interface Comparison {
 
 /** From this ratio of the medians on, a row is worse. */
 const WORSE_FROM = 1.1;
-const HEADER = ['what', 'median here', 'median there', 'ratio', ''] as const;
-const WIDTHS = [40, 30, 30, 6, 10] as const;
+const COLUMNS = [
+  ['what', 40],
+  ['median here', 30],
+  ['median there', 30],
+  ['ratio', 6],
+  ['', 10],
+] as const;
 
 /** Rows of medians of this checkout and another one. */
 export class ComparisonTable {
   readonly #print: (line: string) => void;
-  readonly #lines: string[] = [];
+  readonly #table: TextTable;
   #worse = 0;
 
   constructor(print: (line: string) => void) {
     this.#print = print;
-    this.#lines.push(formatLine(HEADER), WIDTHS.map((width) => '-'.repeat(width)).join('  '));
+    this.#table = new TextTable(print, COLUMNS);
   }
 
   /** Prints a row and keeps it for `printAll`. */
@@ -29,13 +35,11 @@ export class ComparisonTable {
     const ratio = median(here) / median(there);
     if (ratio > WORSE_FROM) this.#worse++;
     const mark = ratio > WORSE_FROM ? 'WORSE' : ratio < 1 / WORSE_FROM ? 'better' : '';
-    const line = formatLine([what, format(here, unit), format(there, unit), ratio.toFixed(2), mark]);
-    this.#lines.push(line);
-    this.#print(line);
+    this.#table.add([what, format(here, unit), format(there, unit), ratio.toFixed(2), mark]);
   }
 
   printAll(): void {
-    for (const line of this.#lines) this.#print(line);
+    this.#table.printAll();
     this.#print(`\n${this.#worse} rows are worse by more than 10 %. Less is better; in brackets smallest-largest.`);
   }
 }
@@ -45,11 +49,4 @@ function format(values: readonly number[], unit: string): string {
     value.toFixed(1),
   );
   return `${middle ?? ''} ${unit} (${least ?? ''}-${most ?? ''})`;
-}
-
-function formatLine(cells: readonly string[]): string {
-  return cells
-    .map((cell, index) => cell.padEnd(WIDTHS[index] ?? 0))
-    .join('  ')
-    .trimEnd();
 }

@@ -1,3 +1,5 @@
+import { TextTable } from './text-table.ts';
+
 export interface Row {
   readonly what: string;
   readonly loader: string;
@@ -8,36 +10,30 @@ export interface Row {
   readonly isMet?: boolean;
 }
 
-const HEADER = ['what', 'Loader', 'peer', 'ratio', 'target', ''] as const;
-/** Rows are printed as they come, before it is known how wide the others are. */
-const WIDTHS = [48, 40, 40, 9, 10, 6] as const;
+const COLUMNS = [
+  ['what', 48],
+  ['Loader', 40],
+  ['peer', 40],
+  ['ratio', 9],
+  ['target', 10],
+  ['', 6],
+] as const;
 
-/** The bench's results, as lines of plain text. */
+/** The bench's results. */
 export class Table {
-  readonly #print: (line: string) => void;
-  readonly #lines: string[] = [];
+  readonly #table: TextTable;
 
   constructor(print: (line: string) => void) {
-    this.#print = print;
-    this.#lines.push(formatLine(HEADER), WIDTHS.map((width) => '-'.repeat(width)).join('  '));
+    this.#table = new TextTable(print, COLUMNS);
   }
 
   /** Prints a row and keeps it for `printAll`. */
   add(row: Row): void {
     const verdict = row.isMet === undefined ? '' : row.isMet ? 'ok' : 'MISSED';
-    const line = formatLine([row.what, row.loader, row.peer ?? '', row.ratio ?? '', row.target ?? '', verdict]);
-    this.#lines.push(line);
-    this.#print(line);
+    this.#table.add([row.what, row.loader, row.peer ?? '', row.ratio ?? '', row.target ?? '', verdict]);
   }
 
   printAll(): void {
-    for (const line of this.#lines) this.#print(line);
+    this.#table.printAll();
   }
-}
-
-function formatLine(cells: readonly string[]): string {
-  return cells
-    .map((cell, index) => cell.padEnd(WIDTHS[index] ?? 0))
-    .join('  ')
-    .trimEnd();
 }

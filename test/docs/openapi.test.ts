@@ -6,13 +6,11 @@ import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { Ajv2020, type AnySchemaObject } from 'ajv/dist/2020.js';
 import type { FastifyInstance } from 'fastify';
-import { loadConfig } from '../../src/config/config.ts';
-import { buildApp, type AppServices } from '../../src/http/app.ts';
-import { KnownSecrets } from '../../src/log/known-secrets.ts';
-import { createLogger } from '../../src/log/logger.ts';
-import { createServices, type Services } from '../../src/services.ts';
+import type { AppServices } from '../../src/http/app.ts';
+import type { Services } from '../../src/services.ts';
 import { registeredRoutes } from '../support/registered-routes.ts';
 import { validateResponses } from '../support/response-validation.ts';
+import { makeTestApp } from '../support/test-app.ts';
 import { readProjectFile, ROOT } from './documents.ts';
 import { makeOpenApiText, OPENAPI_FILE } from './openapi-document.ts';
 
@@ -90,12 +88,9 @@ let misfits: readonly string[] = [];
 
 before(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'loader-openapi-'));
-  const logger = createLogger({ level: 'silent' });
-  const config = loadConfig({ RESOURCE_API_URL: 'http://127.0.0.1:9', STATE_DIR: folder, MODEL_CACHE_DIR: folder });
-  services = createServices(config, logger, new KnownSecrets());
+  const variables = { STATE_DIR: folder, MODEL_CACHE_DIR: folder };
+  ({ app, services, misfits } = await makeTestApp({ variables, apiKeys: [KEY], apiClient: API_CLIENT }));
   await services.tasks.start();
-  app = await buildApp({ apiClient: API_CLIENT, tasks: services.tasks }, { ...config, logger, apiKeys: [KEY] });
-  misfits = validateResponses(app);
   url = await app.listen({ host: '127.0.0.1', port: 0 });
 });
 
@@ -104,6 +99,7 @@ after(async () => {
   await services.tasks.stop();
   await services.close();
   await rm(folder, { recursive: true, force: true });
+  assert.deepEqual(misfits, []);
 });
 
 describe('docs/openapi.json', () => {
@@ -225,17 +221,13 @@ describe('a response', () => {
     assert.deepEqual(await response.json(), { state: 'idle', error: null, code: null, progress: null });
     await own.close();
   });
-
-  it('of all that were asked for here fits its schema', () => assert.deepEqual(misfits, []));
 });
 
 /** An app whose routes of status have a field that is in no schema. */
 async function buildStatusApp(): Promise<FastifyInstance> {
-  const logger = createLogger({ level: 'silent' });
-  const config = loadConfig({ RESOURCE_API_URL: 'http://127.0.0.1:9' });
   const unlockStatus = { state: 'idle', error: null, code: null, progress: null, password: 'hush' } as const;
   const apiClient = { ...API_CLIENT, unlockStatus };
-  const own = await buildApp({ apiClient, tasks: services.tasks }, { ...config, logger, apiKeys: [] });
+  const { app: own } = await makeTestApp({ apiClient, isValidated: false });
   own.addHook('preSerialization', (request, _reply, payload, done) => {
     done(null, request.url.endsWith('status') ? { ...(payload as object), secret: 'hush' } : payload);
   });

@@ -4,19 +4,17 @@ import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { FastifyInstance } from 'fastify';
 import { SECTION_LETTERS } from '../../bench/options.ts';
-import { loadConfig } from '../../src/config/config.ts';
 import { ERRORS } from '../../src/errors.ts';
-import { buildApp } from '../../src/http/app.ts';
 import { toScheduleView } from '../../src/http/schemas/schedule.ts';
 import { toLogLine, toTaskSummary, toTaskView } from '../../src/http/schemas/task.ts';
-import { KnownSecrets } from '../../src/log/known-secrets.ts';
-import { createLogger } from '../../src/log/logger.ts';
 import { createProviders } from '../../src/providers/providers.ts';
-import { createServices, type Services } from '../../src/services.ts';
+import type { Services } from '../../src/services.ts';
 import type { Schedule } from '../../src/tasks/schedule.ts';
-import { TASK_STATUSES, type Task } from '../../src/tasks/task.ts';
+import { TASK_STATUSES } from '../../src/tasks/task.ts';
 import { ProgressMeter } from '../../src/binary-split/unlock-progress.ts';
 import { registeredRoutes } from '../support/registered-routes.ts';
+import { makeTask } from '../support/task-lab.ts';
+import { makeTestApp } from '../support/test-app.ts';
 import { codeOf, Document, readProjectFile, ROOT } from './documents.ts';
 
 /** The tables of the documents are those of the code. */
@@ -104,17 +102,24 @@ describe('docs/bench.md', () => {
 
 describe('docs/http-api.md', () => {
   let app: FastifyInstance;
+  let misfits: readonly string[] = [];
   let services: Services;
   let url: string;
 
   before(async () => {
-    ({ app, services } = await createApp());
+    const variables = {
+      IMAGES_PATH: '/no/images.enc',
+      STATE_DIR: '/no/state',
+      DOCKER_HOST: 'unix:///no/engine.sock',
+    };
+    ({ app, services, misfits } = await makeTestApp({ variables }));
     url = await app.listen({ host: '127.0.0.1', port: 0 });
   });
 
   after(async () => {
     await app.close();
     await services.close();
+    assert.deepEqual(misfits, []);
   });
 
   it('lists the routes of the app, with their methods', async () => {
@@ -238,23 +243,7 @@ interface ObjectSchema {
   readonly properties: Readonly<Record<string, { readonly items?: ObjectSchema }>>;
 }
 
-const TASK: Task = {
-  uid: '',
-  provider: '',
-  status: 'complete',
-  progress: 100,
-  bytesDone: 0,
-  bytesTotal: null,
-  parameters: {},
-  result: null,
-  error: null,
-  code: null,
-  attempt: 1,
-  retryOf: null,
-  scheduleId: null,
-  createdAtMs: 0,
-  finishedAtMs: 0,
-};
+const TASK = makeTask({ uid: '', finishedAtMs: 0 });
 
 const SCHEDULE: Schedule = {
   id: '',
@@ -267,19 +256,6 @@ const SCHEDULE: Schedule = {
   nextDueAtMs: null,
   lastDue: { dueAtMs: 0, outcome: 'missed', task: null, reason: '' },
 };
-
-/** The app with its real services. Nothing listens at its Resource API or its Docker engine. */
-async function createApp(): Promise<{ app: FastifyInstance; services: Services }> {
-  const logger = createLogger({ level: 'silent' });
-  const config = loadConfig({
-    RESOURCE_API_URL: 'http://127.0.0.1:9',
-    IMAGES_PATH: '/no/images.enc',
-    STATE_DIR: '/no/state',
-    DOCKER_HOST: 'unix:///no/engine.sock',
-  });
-  const services = createServices(config, logger, new KnownSecrets());
-  return { app: await buildApp(services, { ...config, logger }), services };
-}
 
 /** Method and path. */
 function documentedRoutes(): (readonly [method: string, route: string])[] {

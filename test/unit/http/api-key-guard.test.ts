@@ -3,12 +3,8 @@ import { request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, describe, it } from 'node:test';
 import type { FastifyInstance } from 'fastify';
-import { buildApp } from '../../../src/http/app.ts';
-import { loadConfig } from '../../../src/config/config.ts';
-import { KnownSecrets } from '../../../src/log/known-secrets.ts';
-import { createLogger } from '../../../src/log/logger.ts';
-import { createServices } from '../../../src/services.ts';
 import { registeredRoutes } from '../../support/registered-routes.ts';
+import { makeTestApp } from '../../support/test-app.ts';
 
 const KEYS = ['first-key', 'second-key'];
 const BEARER = { authorization: 'Bearer first-key' };
@@ -66,11 +62,10 @@ const BODIES: Readonly<Record<string, object>> = {
   'POST /schedules': { provider: 'verify', cron: '0 0 * * *' },
 };
 
-/** The whole application, over services that have an upstream where nobody listens, and no database of tasks yet. */
-async function buildTestApp(apiKeys: readonly string[]): Promise<FastifyInstance> {
-  const logger = createLogger({ level: 'silent' });
-  const config = loadConfig({ RESOURCE_API_URL: 'http://127.0.0.1:9' });
-  const app = await buildApp(createServices(config, logger, new KnownSecrets()), { ...config, logger, apiKeys });
+/** An app that listens; its database of tasks is not open. */
+async function startTestApp(apiKeys: readonly string[]): Promise<FastifyInstance> {
+  const { app, misfits } = await makeTestApp({ apiKeys });
+  allMisfits.push(misfits);
   await app.listen({ host: '127.0.0.1', port: 0 });
   return app;
 }
@@ -135,12 +130,14 @@ async function listServingRoutes(app: FastifyInstance): Promise<Route[]> {
   return serving;
 }
 
-const guarded = await buildTestApp(KEYS);
-const unguarded = await buildTestApp([]);
+const allMisfits: (readonly string[])[] = [];
+const guarded = await startTestApp(KEYS);
+const unguarded = await startTestApp([]);
 const ROUTES = await listServingRoutes(guarded);
 
 after(async () => {
   await Promise.all([guarded.close(), unguarded.close()]);
+  assert.deepEqual(allMisfits.flat(), []);
 });
 
 function assertRefused(answer: Answer, { name, method }: Route, what: string): void {
