@@ -1,0 +1,184 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { buffer } from 'node:stream/consumers';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { S3Client } from '@aws-sdk/client-s3';
+import { NEVER } from '../../../src/async/abort.ts';
+import { S3Upload } from '../../../src/cdn/s3-upload.ts';
+
+const LOCATION = { bucket: 'models', key: 'm.big' };
+
+type Answer = (response: ServerResponse, request: IncomingMessage) => void;
+
+const xml =
+  (status: number, body: string): Answer =>
+  (response) =>
+    response.writeHead(status, { 'content-type': 'application/xml' }).end(body);
+const failure = (status: number, code: string) => xml(status, `<Error><Code>${code}</Code></Error>`);
+const cut: Answer = (_response, request) => request.socket.destroy();
+
+const CREATED = xml(
+  200,
+  '<InitiateMultipartUploadResult><UploadId>upload-1</UploadId></InitiateMultipartUploadResult>',
+);
+const COMPLETED = xml(200, '<CompleteMultipartUploadResult><ETag>"whole"</ETag></CompleteMultipartUploadResult>');
+const ABORTED: Answer = (response) => response.writeHead(204).end();
+
+/** What the server answers, by what it is asked for; tests change it. */
+let answers: { create: Answer; part: Answer; complete: Answer; abort: Answer };
+/** What it was asked for, in order, with the bodies of parts and completions. */
+let seen: { kind: keyof typeof answers; url: string; headers: IncomingMessage['headers']; body: Buffer }[];
+let client: S3Client;
+let close: () => Promise<void>;
+
+beforeEach(async () => {
+  seen = [];
+  answers = {
+    create: CREATED,
+    part: (response, request) =>
+      response.writeHead(200, { etag: `"part-${/partNumber=(\d+)/.exec(request.url ?? '')?.[1] ?? ''}"` }).end(),
+    complete: COMPLETED,
+    abort: ABORTED,
+  };
+  const server = createServer((request, response) => void answer(request, response));
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  client = new S3Client({
+    endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    region: 'eu-1',
+    forcePathStyle: true,
+    maxAttempts: 1,
+    credentials: { accessKeyId: 'UP', secretAccessKey: 'secret' },
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+  });
+  close = async () => {
+    client.destroy();
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  };
+});
+
+afterEach(async () => {
+  await close();
+});
+
+async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const { method, url = '', headers } = request;
+  const body = await buffer(request);
+  const kind =
+    method === 'PUT' ? 'part' : method === 'DELETE' ? 'abort' : url.includes('uploads') ? 'create' : 'complete';
+  seen.push({ kind, url, headers, body });
+  answers[kind](response, request);
+}
+
+const kinds = () => seen.map(({ kind }) => kind);
+const start = async (signal = NEVER) => await S3Upload.start(client, LOCATION, signal);
+
+describe('an upload to the CDN', () => {
+  it('makes its parts one object, in their order', async () => {
+    const upload = await start();
+    await upload.sendPart(2, Buffer.from('second'));
+    await upload.sendPart(1, Buffer.from('first'));
+    await upload.complete();
+    assert.deepEqual(kinds(), ['create', 'part', 'part', 'complete']);
+    for (const { kind, url } of seen) {
+      assert.ok(url.startsWith('/models/m.big?'), url);
+      if (kind !== 'create') assert.match(url, /uploadId=upload-1/);
+    }
+    const parts = [...(seen[3]?.body.toString() ?? '').matchAll(/<(PartNumber|ETag)>([^<]*)</g)].map(
+      ([, , value]) => value,
+    );
+    assert.deepEqual(new Set(parts.slice(0, 2)), new Set(['1', '&quot;part-1&quot;']));
+    assert.deepEqual(new Set(parts.slice(2)), new Set(['2', '&quot;part-2&quot;']));
+  });
+
+  it('signs the digest of each part', async () => {
+    const body = randomBytes(100_000);
+    await (await start()).sendPart(1, body);
+    const part = seen[1];
+    assert.ok(part?.body.equals(body) === true);
+    assert.equal(part.headers['x-amz-content-sha256'], createHash('sha256').update(body).digest('hex'));
+  });
+
+  it('is refused without an ID', async () => {
+    answers.create = xml(200, '<InitiateMultipartUploadResult></InitiateMultipartUploadResult>');
+    await assert.rejects(start(), { code: 'cdn_invalid_response' });
+  });
+
+  it('is refused when a part has no ETag', async () => {
+    answers.part = (response) => response.writeHead(200).end();
+    const upload = await start();
+    await assert.rejects(upload.sendPart(1, Buffer.from('first')), { code: 'cdn_invalid_response' });
+  });
+
+  it('says that the bucket is missing, and not a resource', async () => {
+    answers.create = failure(404, 'NoSuchBucket');
+    await assert.rejects(start(), { code: 'cdn_error' });
+    answers.create = CREATED;
+    answers.part = failure(404, 'NoSuchUpload');
+    const upload = await start();
+    await assert.rejects(upload.sendPart(1, Buffer.from('first')), { code: 'cdn_error' });
+  });
+});
+
+describe('an aborted upload', () => {
+  it('leaves nothing on the CDN when its signal came while it was started', async () => {
+    const abort = new AbortController();
+    const reason = new Error('no longer wanted');
+    answers.create = (response, request) => {
+      abort.abort(reason);
+      CREATED(response, request);
+    };
+    await assert.rejects(start(abort.signal), reason);
+    assert.deepEqual(kinds(), ['create', 'abort']);
+    assert.match(seen[1]?.url ?? '', /uploadId=upload-1/);
+  });
+
+  it('sends no more parts, and is removed all the same', async () => {
+    const abort = new AbortController();
+    const reason = new Error('no longer wanted');
+    const upload = await start(abort.signal);
+    answers.part = () => abort.abort(reason);
+    await assert.rejects(upload.sendPart(1, Buffer.from('first')), reason);
+    await upload.abort();
+    assert.deepEqual(kinds(), ['create', 'part', 'abort']);
+  });
+
+  it('that the CDN no longer has is gone, and that is no failure', async () => {
+    for (const code of ['NoSuchUpload', 'NoSuchKey']) {
+      answers.abort = failure(404, code);
+      await (await start()).abort();
+    }
+    answers.abort = failure(403, 'AccessDenied');
+    const upload = await start();
+    await assert.rejects(upload.abort(), { name: 'LoaderError' });
+  });
+});
+
+describe('a completion whose answer was lost', () => {
+  it('succeeded when the upload is gone', async () => {
+    answers.complete = cut;
+    answers.abort = failure(404, 'NoSuchUpload');
+    const upload = await start();
+    await upload.sendPart(1, Buffer.from('first'));
+    await upload.complete();
+    assert.deepEqual(kinds(), ['create', 'part', 'complete', 'abort']);
+  });
+
+  it('failed when the upload could be aborted', async () => {
+    answers.complete = cut;
+    const upload = await start();
+    await upload.sendPart(1, Buffer.from('first'));
+    await assert.rejects(upload.complete(), { name: 'LoaderError', code: 'cdn_unreachable' });
+  });
+
+  it('failed when the abort tells nothing either', async () => {
+    answers.complete = cut;
+    answers.abort = cut;
+    const upload = await start();
+    await upload.sendPart(1, Buffer.from('first'));
+    await assert.rejects(upload.complete(), { name: 'LoaderError', code: 'cdn_unreachable' });
+  });
+});
