@@ -1,9 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { freePort } from '../../lab/free-port.ts';
 import { NGINX } from '../debian-tools.ts';
 
 const START_TIMEOUT_MS = 10_000;
@@ -80,17 +81,6 @@ http {
   }
 }
 `;
-}
-
-/** nginx can't tell which port it got, so one that was free a moment ago must do. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('a listening server has no port');
-  return address.port;
 }
 
 async function accepts(port: number): Promise<boolean> {
