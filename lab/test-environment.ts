@@ -33,6 +33,19 @@ export const DOCKER_HOST: string | undefined = env['LOADER_TEST_DOCKER_HOST'];
 export const DOCKER_SKIP: string | false =
   DOCKER_HOST === undefined ? (env['LOADER_TEST_DOCKER_SKIP'] ?? 'no Docker engine: run this through npm test') : false;
 
+/**
+ * The engine of this run that can run containers, as in DOCKER_HOST, and an image on it that stands in for the
+ * Dockerfile's BASE; undefined with the reason in `CONTAINER_SKIP`.
+ */
+export const CONTAINERS: { readonly host: string; readonly base: string } | undefined =
+  env['LOADER_TEST_CONTAINER_HOST'] === undefined
+    ? undefined
+    : { host: env['LOADER_TEST_CONTAINER_HOST'], base: env['LOADER_TEST_CONTAINER_BASE'] ?? '' };
+
+/** For the `skip` option of tests that run containers: false, or why they can't run. */
+export const CONTAINER_SKIP: string | false =
+  CONTAINERS === undefined ? (env['LOADER_TEST_CONTAINER_SKIP'] ?? 'no containers: run this through npm test') : false;
+
 /** Folder of this run: logs of all Loaders, and the secrets that must not be in them. */
 export const RUN_FOLDER = env['LOADER_TEST_RUN_FOLDER'] ?? path.resolve(import.meta.dirname, '../.services/run');
 export const LOG_FOLDER = path.join(RUN_FOLDER, 'logs');

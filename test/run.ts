@@ -3,8 +3,18 @@ import { glob } from 'node:fs/promises';
 import path from 'node:path';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
+import { baseImage } from '../lab/containers/base-image.ts';
+import { ContainerEngine } from '../lab/containers/container-engine.ts';
 import { findProcesses } from '../lab/proc.ts';
-import { SERVICES_FOLDER, startDockerd, startRgw, stopAllDockerds, stopRgw } from '../lab/services/services.ts';
+import {
+  CONTAINER_ENGINE,
+  SERVICES_FOLDER,
+  startDockerd,
+  startRgw,
+  stopAllDockerds,
+  stopDockerd,
+  stopRgw,
+} from '../lab/services/services.ts';
 import { shippedFolder } from '../lab/shipped-folder.ts';
 
 /**
@@ -33,6 +43,7 @@ if (files.length === 0) {
 }
 const needsS3 = files.some((file) => names(file, 'S3_SKIP'));
 const needsDocker = files.some((file) => names(file, 'DOCKER_SKIP'));
+const needsContainers = files.some((file) => names(file, 'CONTAINER_SKIP'));
 const runsLoaders = files.some((file) => !file.startsWith('test/unit/'));
 
 const runFolder = path.join(SERVICES_FOLDER, 'run');
@@ -69,13 +80,13 @@ async function endRun(signal: keyof typeof EXIT_CODES): Promise<void> {
 
 /** Starts what the chosen files need, and builds what ships. */
 async function prepare(): Promise<void> {
-  const needs = [...(needsS3 ? ['Ceph'] : []), ...(needsDocker ? ['Docker'] : [])];
+  const needs = [...(needsS3 ? ['Ceph'] : []), ...(needsDocker || needsContainers ? ['Docker'] : [])];
   if (needs.length > 0) console.log(`Starting ${needs.join(' and ')} ...`);
   const s3Start = needsS3 ? startS3() : Promise.resolve();
   // Where both must be installed, one after the other: two runs of apt at once get in each other's way.
-  const dockerStart = !needsDocker ? undefined : isInstalled('dockerd') ? startDocker() : s3Start.then(startDocker);
+  const engineStart = isInstalled('dockerd') ? startEngines() : s3Start.then(startEngines);
   const build = runsLoaders ? buildShipped() : undefined;
-  const results = await Promise.allSettled([s3Start, dockerStart, build]);
+  const results = await Promise.allSettled([s3Start, engineStart, build]);
   for (const result of results) if (result.status === 'rejected') throw result.reason;
 }
 
@@ -123,6 +134,11 @@ async function startS3(): Promise<void> {
   }
 }
 
+async function startEngines(): Promise<void> {
+  if (needsDocker) await startDocker();
+  if (needsContainers) await startContainerEngine();
+}
+
 /** Never the engine of the machine: the tests kill theirs, and remove its images. */
 async function startDocker(): Promise<void> {
   await stopAllDockerds(); // A run that was killed may have left images behind.
@@ -133,13 +149,32 @@ async function startDocker(): Promise<void> {
   }
 }
 
+/** An engine may load images where the kernel lets it run no container: this one must have run one. */
+async function startContainerEngine(): Promise<void> {
+  try {
+    await using engine = new ContainerEngine((await startDockerd(CONTAINER_ENGINE)).host);
+    await engine.removeEndedContainers();
+    const base = await baseImage(engine, () => console.log("Making the image that the Loader's stands on (once) ..."));
+    const { exitCode, output } = await engine.run({ image: base, command: ['true'] });
+    if (exitCode !== 0) throw new Error(`a container ended with exit code ${exitCode}. ${output}`);
+    process.env['LOADER_TEST_CONTAINER_HOST'] = engine.host;
+    process.env['LOADER_TEST_CONTAINER_BASE'] = base;
+  } catch (error) {
+    process.env['LOADER_TEST_CONTAINER_SKIP'] = announce(`the Loader's image can't be run here: ${lastLine(error)}`);
+  }
+}
+
 /** Stops the services, also those that test files have started, and test files that did not end. */
 async function stopAll(): Promise<void> {
   for (const pid of findProcesses(`LOADER_TEST_RUN_FOLDER=${runFolder}\0`)) {
     // The services have this in their environment, too. They are stopped below.
     if (pid !== process.pid && isTestFile(pid)) process.kill(pid, 'SIGKILL');
   }
-  const stops = [...(needsS3 ? [stopRgw()] : []), ...(needsDocker ? [stopAllDockerds()] : [])];
+  const stops = [
+    ...(needsS3 ? [stopRgw()] : []),
+    ...(needsDocker ? [stopAllDockerds()] : []),
+    ...(needsContainers ? [stopDockerd(CONTAINER_ENGINE, { keepsData: true })] : []),
+  ];
   await Promise.allSettled(stops);
 }
 

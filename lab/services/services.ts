@@ -5,6 +5,11 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 const ROOT = path.resolve(import.meta.dirname, '../..');
+/**
+ * The name of the engine that builds the Loader's image and runs it. It keeps its data from run to run: the image that the
+ * Loader's stands on is made once, and the build finds in its cache what has not changed.
+ */
+export const CONTAINER_ENGINE = 'container-engine';
 /** Everything that the services of tests and bench write: git ignores it. The test of test/run.ts has one of its own. */
 export const SERVICES_FOLDER = process.env['LOADER_TEST_SERVICES_FOLDER'] ?? path.join(ROOT, '.services');
 const SCRIPTS = import.meta.dirname;
@@ -48,9 +53,10 @@ export async function startDockerd(name = 'dockerd', options: { dataRoot?: strin
   return { host: values.get('DOCKER_HOST') ?? '', pid: Number(values.get('DOCKERD_PID')) };
 }
 
-/** Stops it and throws its data away. */
-export async function stopDockerd(name = 'dockerd'): Promise<void> {
-  await run('bash', [path.join(SCRIPTS, 'dockerd-down.sh'), path.join(SERVICES_FOLDER, name), '--purge']);
+/** Stops it, and throws its data away unless it keeps them. */
+export async function stopDockerd(name = 'dockerd', { keepsData = false } = {}): Promise<void> {
+  const purge = keepsData ? [] : ['--purge'];
+  await run('bash', [path.join(SCRIPTS, 'dockerd-down.sh'), path.join(SERVICES_FOLDER, name), ...purge]);
 }
 
 /** All whose name begins with `dockerd`: also those of test files that were killed. */
