@@ -10,9 +10,9 @@ import { LoaderClient } from '../../lab/loader-client.ts';
 import { DockerCli } from '../../lab/services/docker-cli.ts';
 import { CONTAINERS, LOG_FOLDER, noteSecrets } from '../../lab/test-environment.ts';
 import { Origin } from '../../lab/upstream/origin.ts';
+import { eventually } from '../../lab/waiting.ts';
 import { encryptBuffer } from '../../src/security/envelope-cipher.ts';
 import { deriveArchiveAesKey } from '../../src/security/key-derivation.ts';
-import { eventually } from './device.ts';
 
 const DOCKERFILE = path.resolve(import.meta.dirname, '../../Dockerfile');
 /** The group of the engine's socket: no user of the image is in it. */
@@ -53,8 +53,7 @@ export class ContainerDevice implements AsyncDisposable {
   /** What the device's archive has. */
   readonly packed: Image;
   readonly user: { readonly email: string; readonly password: string };
-  /** A folder of the machine, for files of tests. */
-  readonly folder: string;
+  readonly #folder: string;
   readonly #origin: Origin;
   readonly #apiKey: string;
   readonly #stack: AsyncDisposableStack;
@@ -65,7 +64,7 @@ export class ContainerDevice implements AsyncDisposable {
     this.image = parts.image;
     this.packed = parts.packed;
     this.user = parts.user;
-    this.folder = parts.folder;
+    this.#folder = parts.folder;
     this.#origin = parts.origin;
     this.#apiKey = parts.apiKey;
     this.#stack = stack;
@@ -118,8 +117,8 @@ export class ContainerDevice implements AsyncDisposable {
       },
       ...options,
       volumes: [
-        `${path.join(this.folder, 'api-key')}:/run/secrets/api-key:ro`,
-        `${path.join(this.folder, 'azaion')}:/opt/azaion:ro`,
+        `${path.join(this.#folder, 'api-key')}:/run/secrets/api-key:ro`,
+        `${path.join(this.#folder, 'azaion')}:/opt/azaion:ro`,
         `${this.engine.socketPath}:/var/run/docker.sock`,
         ...(options.volumes ?? []),
       ],
@@ -127,7 +126,10 @@ export class ContainerDevice implements AsyncDisposable {
     const url = `http://127.0.0.1:${port}`;
     try {
       await untilItAnswers(container, url);
-      await use({ container, client: new LoaderClient(url, this.#apiKey, AbortSignal.timeout(WAIT_MS)) });
+      await use({
+        container,
+        client: new LoaderClient({ url, apiKey: this.#apiKey, signal: AbortSignal.timeout(WAIT_MS) }),
+      });
     } finally {
       await appendFile(path.join(LOG_FOLDER, 'container.log'), await container.log());
     }
@@ -145,11 +147,14 @@ async function removeNamedVolumes(engine: ContainerEngine): Promise<void> {
 
 /** @throws Error with the log of one that has ended */
 async function untilItAnswers(container: Container, url: string): Promise<void> {
-  await eventually(async () => {
-    if (!(await container.state()).Running) throw new Error(`the Loader has ended: ${await container.log()}`);
-    return await fetch(`${url}/health`).then(
-      ({ ok }) => ok,
-      () => false,
-    );
-  }, WAIT_MS);
+  await eventually(
+    async () => {
+      if (!(await container.state()).Running) throw new Error(`the Loader has ended: ${await container.log()}`);
+      return await fetch(`${url}/health`).then(
+        ({ ok }) => ok,
+        () => false,
+      );
+    },
+    { timeoutMs: WAIT_MS, pollMs: 50, what: 'an answer of the Loader' },
+  );
 }

@@ -1,16 +1,18 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
-import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { sha256 } from '../../../lab/sha256.ts';
+import { TaskClient } from '../../../lab/task-client.ts';
 import { CONTAINER_SKIP } from '../../../lab/test-environment.ts';
+import { eventually } from '../../../lab/waiting.ts';
 import { readHardwareFacts, type HardwareFacts } from '../../../src/hardware/hardware-facts.ts';
 import type { UnlockStatus } from '../../../src/unlock/unlock-service.ts';
 import { ContainerDevice, NAMED_VOLUMES, SOCKET_GROUP, type ContainedLoader } from '../../support/container-device.ts';
-import { eventually, sha256 } from '../../support/device.ts';
 
 /** Of the image's USER. */
 const USER_ID = '1000';
+/** For a change of the health, which takes up to three failures of 1.5 s. */
+const WAIT = { timeoutMs: 15_000, pollMs: 50 };
 /** docker stop kills after so many ms. */
 const STOP_TIMEOUT_MS = 10_000;
 
@@ -43,13 +45,11 @@ describe('the image of the Dockerfile', { skip: CONTAINER_SKIP }, () => {
         assert.notEqual((await container.exec('touch', '/app/file', '/tmp/file')).exitCode, 0);
         assert.equal((await client.login(device.user.email, device.user.password)).status, 200);
         const model = randomBytes(5_000_000);
-        const file = path.join(device.folder, 'model');
-        await writeFile(file, model);
-        await client.upload('model.onnx', 'models', file);
-        const received = await client.load('model.onnx', 'models');
-        assert.deepEqual(received, { sha256: sha256(model), length: model.length });
-        const events = await Array.fromAsync(client.watchTask(await client.startTask('verify', {})));
-        assert.match(JSON.stringify(events.at(-1)), /"status":"complete"/);
+        assert.equal((await client.upload('model.onnx', model, 'models')).status, 200);
+        const received = await client.load('model.onnx');
+        assert.equal(received.status, 200);
+        assert.equal(sha256(await received.bytes()), sha256(model));
+        await new TaskClient(client).complete('verify');
         const { output } = await container.exec('ls', 'models/models', 'state');
         assert.match(output, /model\.onnx\.big/);
         assert.match(output, /tasks\.db/);
@@ -75,11 +75,11 @@ describe('the image of the Dockerfile', { skip: CONTAINER_SKIP }, () => {
     const health = { intervalMs: 500, timeoutMs: 1000 };
     await device.withLoader({ isReadOnly: true, health }, async ({ container }) => {
       const hasHealth = (status: string) => async () => (await container.state()).Health?.Status === status;
-      await eventually(hasHealth('healthy'), 15_000);
+      await eventually(hasHealth('healthy'), WAIT);
       await container.signal('SIGSTOP');
-      await eventually(hasHealth('unhealthy'), 15_000);
+      await eventually(hasHealth('unhealthy'), WAIT);
       await container.signal('SIGCONT');
-      await eventually(hasHealth('healthy'), 15_000);
+      await eventually(hasHealth('healthy'), WAIT);
     });
   });
 
@@ -115,6 +115,6 @@ describe('the image of the Dockerfile', { skip: CONTAINER_SKIP }, () => {
 
 /** Unlocks, and returns how it ended. */
 async function unlock({ user }: ContainerDevice, { client }: ContainedLoader): Promise<UnlockStatus | undefined> {
-  await client.startUnlock(user.email, user.password);
+  assert.equal((await client.startUnlock(user.email, user.password)).status, 200);
   return (await Array.fromAsync(client.watchUnlock())).at(-1);
 }
