@@ -46,6 +46,14 @@ export const ERRORS = {
   cdn_invalid_response: { status: 'route', meaning: 'the CDN did not send the range that it was asked for' },
   cdn_object_changed: { status: 'route', meaning: 'the big part was replaced while it was read: load again' },
   // Resources.
+  upload_superseded: {
+    status: 'route',
+    meaning: 'another upload of the resource ended at the same time and its version stands: upload again if yours should',
+  },
+  upload_unfinished: {
+    status: 'route',
+    meaning: 'the two parts are of two versions, since an upload is under way or was broken off: load again later',
+  },
   resource_not_in_api: { status: 'route', meaning: 'the Resource API has no small part of that name' },
   resource_not_in_cdn: { status: 'route', meaning: 'neither cache nor CDN has a big part of that name' },
   envelope_invalid: { status: 'route', meaning: 'an envelope is damaged, or encrypted under another key' },

@@ -20,6 +20,7 @@ export async function runLoader(parts: LoaderParts): Promise<void> {
   const { app, services, host, port } = parts;
   handleProcessEvents(createShutdown(parts), parts);
   await services.cache.removeLeftovers();
+  await services.apiClient.start();
   await services.tasks.start();
   await app.listen({ host, port });
 }

@@ -40,6 +40,7 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     keys: { templates: config.keyTemplates, resourceSecret: config.resourceKey },
     tokenKeys: config.tokenKeys,
     cache,
+    stateDir: config.stateDir,
     presence,
     receipt,
     unlockJob: {

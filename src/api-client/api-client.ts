@@ -7,8 +7,11 @@ import { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import type { KnownSecrets } from '../log/known-secrets.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
+import { CopyProofs } from '../resources/copy-proofs.ts';
 import { DownloadService, type OpenResource } from '../resources/download-service.ts';
 import { SharedTransfers } from '../resources/shared-transfers.ts';
+import { UploadJournal } from '../resources/upload-journal.ts';
+import { UploadRecovery } from '../resources/upload-recovery.ts';
 import { UploadService, type UploadItem } from '../resources/upload-service.ts';
 import { SecurityKeys, type SecurityKeysOptions } from '../security/security-keys.ts';
 import type { Presence } from '../unlock/presence.ts';
@@ -29,6 +32,8 @@ export interface ApiClientOptions {
   readonly keys: SecurityKeysOptions;
   readonly tokenKeys: TokenKeys;
   readonly cache: BigPartCache;
+  /** Keeps the journal of uploads. */
+  readonly stateDir: string;
   readonly presence: Presence;
   readonly receipt: Receipt;
   readonly unlockJob: UnlockJob;
@@ -51,8 +56,12 @@ export class ApiClient {
   readonly downloads: DownloadService;
   readonly uploads: UploadService;
   readonly unlocks: UnlockService;
+  readonly #journal: UploadJournal;
+  readonly #recovery: UploadRecovery;
   readonly #inFlight = new ActiveWork();
+  readonly #closing = new AbortController();
   readonly #dispatcher = new Agent();
+  #recovering = Promise.resolve();
 
   constructor(options: ApiClientOptions) {
     const { cache, logger, presence, receipt, stallTimeoutMs, unlockJob } = options;
@@ -69,9 +78,16 @@ export class ApiClient {
       secrets: options.secrets,
       logger,
     });
+    this.#journal = new UploadJournal(options.stateDir, logger);
     const shared = { upstream: this.upstream, cache, publicationLocks: new KeyedReadWriteLock(), logger };
-    this.downloads = new DownloadService({ ...shared, transfers: new SharedTransfers({ cache, logger }) });
-    this.uploads = new UploadService(shared);
+    this.downloads = new DownloadService({
+      ...shared,
+      proofs: new CopyProofs({ cache, logger }),
+      transfers: new SharedTransfers({ cache, logger }),
+    });
+    const journaled = { ...shared, journal: this.#journal };
+    this.uploads = new UploadService(journaled);
+    this.#recovery = new UploadRecovery(journaled);
     this.unlocks = new UnlockService({
       upstream: this.upstream,
       presence,
@@ -84,6 +100,12 @@ export class ApiClient {
 
   get status(): ApiClientStatus {
     return { isAuthenticated: this.upstream.isAuthenticated };
+  }
+
+  /** Begins the work that no request asks for: it ends the uploads that were broken off. Call it once, at the start. */
+  async start(): Promise<void> {
+    await this.#journal.load();
+    this.#recovering = this.#recovery.run(this.#closing.signal);
   }
 
   /** @throws LoaderError whose code tells the step that failed */
@@ -138,6 +160,8 @@ export class ApiClient {
   /** Waits for what is in flight, then closes the connections upstream. For the end of the process. */
   async close(): Promise<void> {
     await this.#inFlight.settled();
+    this.#closing.abort();
+    await this.#recovering;
     this.upstream.close();
     await this.#dispatcher.destroy();
   }

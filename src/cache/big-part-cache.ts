@@ -12,7 +12,7 @@ import { isDigestStem, placeOf, placeOfFile, type CopyPlace } from './copy-paths
 import { formatRecord, type CopyRecord } from './copy-record.ts';
 import { CopyVerification, type Verdict, type VerifyOptions } from './copy-verification.ts';
 import { DraftsFolder } from './drafts-folder.ts';
-import { isUnfit, openCopy, type OpenCopy } from './open-copy.ts';
+import { isAt, isUnfit, openCopy, type OpenCopy } from './open-copy.ts';
 
 export type { CacheEntry };
 
@@ -77,6 +77,25 @@ export class BigPartCache {
       await copy.handle.utimes(now / 1000, now / 1000);
     } catch (error) {
       this.#logger.debug({ err: error }, 'A copy in the cache could not be marked as loaded');
+    }
+  }
+
+  /**
+   * Notes in the record of a copy that it belongs to its small part, and of which object it is. `copy` must still be open.
+   * It never throws: without the note, the copy is proven again.
+   */
+  async markPair(part: ResourceName, copy: OpenCopy, pair: Pick<CopyRecord, 'etag' | 'smallSha256'>): Promise<void> {
+    const place = placeOf(part);
+    const record = { ...copy.record, ...pair, bigLength: copy.length, isPair: true };
+    using _lock = await this.#files.lock(place);
+    try {
+      const paths = await this.#files.find(place);
+      if (!(await isAt(paths.big, copy.inode))) return;
+      await using draft = await this.#drafts.create();
+      await draft.write(Buffer.from(formatRecord(record, recordedName(part, place))), 0);
+      await draft.publish(paths.record);
+    } catch (error) {
+      this.#logger.warn({ err: error, resource: part }, 'The record of a copy in the cache could not be written');
     }
   }
 
@@ -154,8 +173,7 @@ export class BigPartCache {
    */
   async publish(part: ResourceName, draft: DraftFile, record: CopyRecord): Promise<void> {
     const place = placeOf(part);
-    const name = isDigestStem(place.stem) ? part.name : undefined;
-    await this.#publish(place, draft, formatRecord(record, name));
+    await this.#publish(place, draft, formatRecord(record, recordedName(part, place)));
     void this.#verification.makeDigests(place);
   }
 
@@ -182,4 +200,9 @@ export class BigPartCache {
   async removeLeftovers(): Promise<void> {
     await this.#drafts.removeLeftovers();
   }
+}
+
+/** The name that a record tells: only where the names of the files do not. */
+function recordedName({ name }: ResourceName, { stem }: CopyPlace): string | undefined {
+  return isDigestStem(stem) ? name : undefined;
 }

@@ -8,18 +8,20 @@ export interface CopyRecord {
   readonly bigLength: number;
   /** SHA-256, hex, of the small part of the same envelope. */
   readonly smallSha256: string;
-}
-
-interface StoredRecord extends CopyRecord {
-  /** Of the resource; undefined where the names of the files tell it. */
-  readonly name: string | undefined;
+  /** Of the object on the CDN that the copy was made from; undefined where the record does not tell it. */
+  readonly etag?: string | undefined;
+  /** Whether it is certain that both parts are of one version. The copies of older Loaders are not. */
+  readonly isPair?: boolean;
+  /** When the copy was made, in ms since 1970. */
+  readonly madeAtMs?: number | undefined;
 }
 
 const MAX_RECORD_LENGTH = 4096;
 
 /** The text of a record. `name` is that of the resource where its files are named by a digest. */
 export function formatRecord(record: CopyRecord, name: string | undefined): string {
-  return JSON.stringify({ version: 1, bigLength: record.bigLength, smallSha256: record.smallSha256, name });
+  const { bigLength, smallSha256, etag, isPair, madeAtMs } = record;
+  return JSON.stringify({ version: 1, bigLength, smallSha256, etag, isPair, madeAtMs, name });
 }
 
 /**
@@ -33,19 +35,27 @@ export async function readRecord(filePath: string): Promise<CopyRecord | undefin
   if (text === undefined) return undefined;
   const record = parseRecord(text);
   if (record === undefined) throw new LoaderError('cache_unusable', 'The record of a copy in the cache is damaged.');
-  return { bigLength: record.bigLength, smallSha256: record.smallSha256 };
+  return record;
 }
 
 /** The name of the resource in a record; undefined when the record has none or can't be read. */
 export async function readRecordedName(filePath: string): Promise<string | undefined> {
   const text = await readSmallFile(filePath, MAX_RECORD_LENGTH).catch(() => undefined);
-  return text === undefined ? undefined : parseRecord(text)?.name;
+  if (text === undefined || parseRecord(text) === undefined) return undefined;
+  const name = asRecord(parseJson(text))?.['name'];
+  return typeof name === 'string' ? name : undefined;
 }
 
-function parseRecord(text: string): StoredRecord | undefined {
-  const { bigLength, smallSha256, name } = asRecord(parseJson(text)) ?? {};
+function parseRecord(text: string): CopyRecord | undefined {
+  const { bigLength, smallSha256, etag, isPair, madeAtMs } = asRecord(parseJson(text)) ?? {};
   if (typeof bigLength !== 'number' || typeof smallSha256 !== 'string') return undefined;
-  return { bigLength, smallSha256, name: typeof name === 'string' ? name : undefined };
+  return {
+    bigLength,
+    smallSha256,
+    ...(typeof etag === 'string' && { etag }),
+    ...(isPair === true && { isPair }),
+    ...(typeof madeAtMs === 'number' && { madeAtMs }),
+  };
 }
 
 function foreignFile(error: unknown): never {

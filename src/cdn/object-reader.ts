@@ -1,8 +1,8 @@
 import { Readable } from 'node:stream';
-import { GetObjectCommand, type GetObjectCommandOutput, type S3Client } from '@aws-sdk/client-s3';
+import { GetObjectCommand, HeadObjectCommand, type GetObjectCommandOutput, type S3Client } from '@aws-sdk/client-s3';
 import { RetryCounter } from '../async/retry.ts';
 import { watchForStalls } from '../async/stall-watchdog.ts';
-import { LoaderError } from '../errors.ts';
+import { hasErrorCode, LoaderError } from '../errors.ts';
 import { isTransientCdnError, objectChanged, toCdnError } from './cdn-errors.ts';
 
 /** Where an object lies. */
@@ -11,11 +11,20 @@ export interface ObjectLocation {
   readonly key: string;
 }
 
-/** One version of an object. To read from another version fails with `cdn_object_changed`. */
-export interface CdnObject extends ObjectLocation {
+/** What an object is like, without its bytes. */
+export interface ObjectVersion {
   readonly etag: string;
   /** Bytes. */
   readonly length: number;
+  /**
+   * SHA-256, hex, of the small part to which a big part belongs; undefined for an object of an older Loader
+   * (docs/protocol.md section 6).
+   */
+  readonly smallSha256: string | undefined;
+}
+
+/** One version of an object. To read from another version fails with `cdn_object_changed`. */
+export interface CdnObject extends ObjectLocation, ObjectVersion {
   /** Its last bytes, at most as many as were asked for. */
   readonly tail: Buffer;
 }
@@ -26,6 +35,9 @@ interface ContentRange {
   readonly end: number;
   readonly total: number;
 }
+
+/** The metadata of a big part that names its small part (docs/protocol.md section 6). */
+export const SMALL_SHA256 = 'small-sha256';
 
 /** For reading one range. The SDK's own retries know nothing of bodies, so the client must not make any. */
 const RETRY_POLICY = { attempts: 5, baseDelayMs: 100, isRetryable: isTransientCdnError };
@@ -61,18 +73,35 @@ export class ObjectReader {
       if (range.end !== range.total - 1 || range.start !== Math.max(0, range.total - tailLength)) {
         throw wrongRange('its end');
       }
-      if (answer.ETag === undefined) {
-        throw new LoaderError(
-          'cdn_invalid_response',
-          'The CDN names no ETag; without one, a changed object would go unseen.',
-        );
-      }
-      const tail = await this.#readTail(body, range.total - range.start, signal);
-      return { bucket, key, etag: answer.ETag, length: range.total, tail };
+      const version = versionOf(answer, range.total);
+      return { bucket, key, ...version, tail: await this.#readTail(body, range.total - range.start, signal) };
     } catch (error) {
       throw toCdnError(error, signal);
     } finally {
       body.destroy();
+    }
+  }
+
+  /** Finds an object without reading it; undefined when there is none. @throws as `S3CdnManager.lookAt` does */
+  async lookAt({ bucket, key }: ObjectLocation, signal: AbortSignal): Promise<ObjectVersion | undefined> {
+    const command = new HeadObjectCommand({ Bucket: bucket, Key: key });
+    const attempts = new RetryCounter(RETRY_POLICY);
+    for (;;) {
+      try {
+        return await this.#head(command, signal);
+      } catch (error) {
+        if (hasErrorCode(error, 'resource_not_in_cdn')) return undefined;
+        await attempts.pauseOrThrow(error, signal);
+      }
+    }
+  }
+
+  async #head(command: HeadObjectCommand, signal: AbortSignal): Promise<ObjectVersion> {
+    try {
+      const answer = await this.#client.send(command, { abortSignal: signal });
+      return versionOf(answer, answer.ContentLength);
+    } catch (error) {
+      throw toCdnError(error, signal);
     }
   }
 
@@ -154,6 +183,20 @@ export class ObjectReader {
 function bodyOf(answer: GetObjectCommandOutput): Readable {
   if (answer.Body instanceof Readable) return answer.Body;
   throw new LoaderError('cdn_invalid_response', 'The CDN answered without a body.');
+}
+
+/** @throws LoaderError `cdn_invalid_response` when the answer can't tell one version from another */
+function versionOf(
+  { ETag: etag, Metadata: metadata }: Pick<GetObjectCommandOutput, 'ETag' | 'Metadata'>,
+  length: number | undefined,
+): ObjectVersion {
+  if (etag === undefined || length === undefined) {
+    throw new LoaderError(
+      'cdn_invalid_response',
+      'The CDN names no ETag; without one, a changed object would go unseen.',
+    );
+  }
+  return { etag, length, smallSha256: metadata?.[SMALL_SHA256] };
 }
 
 /** A server that ignores the range answers 200 without this header. */

@@ -1,10 +1,18 @@
 import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
+import { NEVER } from '../async/abort.ts';
 import type { AccessKeyPair, CdnConfig } from './cdn-config.ts';
-import { ObjectReader, type CdnObject, type ObjectLocation } from './object-reader.ts';
-import { S3Upload } from './s3-upload.ts';
+import { removeEmptyUploads } from './empty-uploads.ts';
+import {
+  ObjectReader,
+  SMALL_SHA256,
+  type CdnObject,
+  type ObjectLocation,
+  type ObjectVersion,
+} from './object-reader.ts';
+import { S3Upload, type SentPart, type UploadTarget } from './s3-upload.ts';
 import { UndiciHttpHandler } from './undici-http-handler.ts';
 
-export type { CdnObject };
+export type { CdnObject, ObjectVersion };
 
 export interface S3CdnManagerOptions {
   /** How long the CDN may be silent, before the headers and within a body, in ms. */
@@ -75,9 +83,31 @@ export class S3CdnManager {
     return this.#reader.readRange(object, start, end, signal);
   }
 
-  /** Begins a multipart upload. Nothing of it can be seen before its `complete`. */
-  async startUpload(folder: string, name: string, signal: AbortSignal): Promise<S3Upload> {
-    return await S3Upload.start(this.#uploader, this.#locate(folder, name), signal);
+  /**
+   * Finds an object without reading it; undefined when there is none.
+   *
+   * @throws LoaderError, any code that begins with `cdn_`; the reason of `signal`
+   */
+  async lookAt(folder: string, name: string, signal: AbortSignal): Promise<ObjectVersion | undefined> {
+    return await this.#reader.lookAt(this.#locate(folder, name), signal);
+  }
+
+  /**
+   * Begins a multipart upload of the big part that belongs to the small part with this SHA-256 (hex). Nothing of it can
+   * be seen before its `complete`.
+   */
+  async startUpload(folder: string, name: string, smallSha256: string, signal: AbortSignal): Promise<S3Upload> {
+    return await S3Upload.start(this.#uploader, this.#locate(folder, name), { [SMALL_SHA256]: smallSha256 }, signal);
+  }
+
+  /** Goes on with an upload that an earlier process began. */
+  resumeUpload(target: UploadTarget, parts: readonly SentPart[]): S3Upload {
+    return new S3Upload(this.#uploader, target, parts, NEVER);
+  }
+
+  /** Removes the uploads of an object that have no part. @throws as `removeEmptyUploads` in empty-uploads.ts does */
+  async removeEmptyUploads(folder: string, name: string, startedAtMs: number): Promise<void> {
+    await removeEmptyUploads(this.#uploader, this.#locate(folder, name), startedAtMs);
   }
 
   /** Closes all connections, for the end of the process: transfers that still run fail. */
@@ -86,11 +116,11 @@ export class S3CdnManager {
     this.#uploader.destroy();
   }
 
-  /** Without a bucket in cdn.yaml, the folder is the bucket (docs/protocol.md section 6). */
+  /** Without a bucket in cdn.yaml, the folder's first segment is the bucket (docs/protocol.md section 6). */
   #locate(folder: string, name: string): ObjectLocation {
-    return this.#bucket === undefined
-      ? { bucket: folder, key: name }
-      : { bucket: this.#bucket, key: `${folder}/${name}` };
+    if (this.#bucket !== undefined) return { bucket: this.#bucket, key: `${folder}/${name}` };
+    const [bucket = '', ...rest] = folder.split('/');
+    return { bucket, key: [...rest, name].join('/') };
   }
 }
 

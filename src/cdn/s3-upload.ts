@@ -7,12 +7,22 @@ import {
   type S3Client,
 } from '@aws-sdk/client-s3';
 import { LoaderError } from '../errors.ts';
-import { toCdnError } from './cdn-errors.ts';
 import { NEVER } from '../async/abort.ts';
+import { toCdnError } from './cdn-errors.ts';
+import type { ObjectLocation } from './object-reader.ts';
 
-interface CompletedPart {
-  readonly PartNumber: number;
-  readonly ETag: string;
+/** Which upload it is, for a process that goes on with it or removes it. */
+export interface UploadTarget {
+  readonly bucket: string;
+  readonly key: string;
+  readonly uploadId: string;
+}
+
+/** A part that the CDN has. */
+export interface SentPart {
+  /** From 1. */
+  readonly number: number;
+  readonly etag: string;
 }
 
 /** How long the removal of an unfinished upload may take, in ms. It happens even when the request was aborted. */
@@ -23,34 +33,35 @@ const ABORT_TIMEOUT_MS = 10_000;
  * leaves no parts in the bucket.
  */
 export class S3Upload {
+  readonly target: UploadTarget;
   readonly #client: S3Client;
-  readonly #target: { readonly Bucket: string; readonly Key: string; readonly UploadId: string };
   readonly #signal: AbortSignal;
-  readonly #parts: CompletedPart[] = [];
+  readonly #parts: SentPart[];
 
-  private constructor(
-    client: S3Client,
-    target: { readonly Bucket: string; readonly Key: string; readonly UploadId: string },
-    signal: AbortSignal,
-  ) {
+  /** Goes on with an upload that is under way: `parts` are those that the CDN has. */
+  constructor(client: S3Client, target: UploadTarget, parts: readonly SentPart[], signal: AbortSignal) {
+    this.target = target;
     this.#client = client;
-    this.#target = target;
+    this.#parts = [...parts];
     this.#signal = signal;
   }
 
+  /** Begins an upload whose object will carry `metadata`. */
   static async start(
     client: S3Client,
-    location: { readonly bucket: string; readonly key: string },
+    { bucket, key }: ObjectLocation,
+    metadata: Record<string, string>,
     signal: AbortSignal,
   ): Promise<S3Upload> {
-    const target = { Bucket: location.bucket, Key: location.key };
     try {
       // Without the signal: an upload whose ID we never got could not be removed.
-      const answer = await client.send(new CreateMultipartUploadCommand(target));
+      const answer = await client.send(
+        new CreateMultipartUploadCommand({ Bucket: bucket, Key: key, Metadata: metadata }),
+      );
       if (answer.UploadId === undefined) {
         throw new LoaderError('cdn_invalid_response', 'The CDN began an upload without an ID.');
       }
-      const upload = new S3Upload(client, { ...target, UploadId: answer.UploadId }, signal);
+      const upload = new S3Upload(client, { bucket, key, uploadId: answer.UploadId }, [], signal);
       if (signal.aborted) await upload.abort();
       signal.throwIfAborted();
       return upload;
@@ -59,16 +70,21 @@ export class S3Upload {
     }
   }
 
+  /** The parts that the CDN has, in the order of their numbers. */
+  get parts(): readonly SentPart[] {
+    return this.#parts.toSorted((a, b) => a.number - b.number);
+  }
+
   /** Sends part `partNumber`, from 1. The body must not change meanwhile: it is sent again after a failure. */
   async sendPart(partNumber: number, body: Buffer<ArrayBuffer>): Promise<void> {
     try {
-      const command = new UploadPartCommand({ ...this.#target, PartNumber: partNumber, Body: body });
+      const command = new UploadPartCommand({ ...this.#input, PartNumber: partNumber, Body: body });
       await signPayload(command, body);
       const answer = await this.#client.send(command, { abortSignal: this.#signal });
       if (answer.ETag === undefined) {
         throw new LoaderError('cdn_invalid_response', 'The CDN took a part without naming its ETag.');
       }
-      this.#parts.push({ PartNumber: partNumber, ETag: answer.ETag });
+      this.#parts.push({ number: partNumber, etag: answer.ETag });
     } catch (error) {
       throw uploadError(error, this.#signal);
     }
@@ -76,35 +92,41 @@ export class S3Upload {
 
   /**
    * Makes the parts one object, in the place of an earlier one. All parts must have been sent. It can't be aborted: it
-   * would then be unknown which of the two objects stands.
+   * would then be unknown which of the two objects stands. After a failure that is unknown too: look at the object.
    */
   async complete(): Promise<void> {
-    const parts = this.#parts.toSorted((a, b) => a.PartNumber - b.PartNumber);
+    const parts = this.parts.map(({ number, etag }) => ({ PartNumber: number, ETag: etag }));
     try {
-      await this.#client.send(
-        new CompleteMultipartUploadCommand({ ...this.#target, MultipartUpload: { Parts: parts } }),
+      const answer = await this.#client.send(
+        new CompleteMultipartUploadCommand({ ...this.#input, MultipartUpload: { Parts: parts } }),
       );
+      if (answer.ETag === undefined) {
+        throw new LoaderError('cdn_invalid_response', 'The CDN completed an upload without naming its ETag.');
+      }
     } catch (error) {
-      // Perhaps only the answer was lost. The abort decides: only this Loader ends the upload. If the upload is gone, it
-      // became an object; if the abort succeeds, it never will.
-      if ((await this.#abort().catch(() => 'unknown')) !== 'gone') throw uploadError(error, NEVER);
+      throw uploadError(error, NEVER);
     }
   }
 
-  /** Removes the parts that were sent. A part that is still under way could stay behind. */
-  async abort(): Promise<void> {
-    await this.#abort();
-  }
-
-  async #abort(): Promise<'aborted' | 'gone'> {
+  /**
+   * Removes the parts that were sent. A part that is still under way could stay behind.
+   *
+   * @returns `gone` when the CDN has no such upload: it became an object, or was removed
+   */
+  async abort(): Promise<'aborted' | 'gone'> {
     const signal = AbortSignal.timeout(ABORT_TIMEOUT_MS);
     try {
-      await this.#client.send(new AbortMultipartUploadCommand(this.#target), { abortSignal: signal });
+      await this.#client.send(new AbortMultipartUploadCommand(this.#input), { abortSignal: signal });
       return 'aborted';
     } catch (error) {
       if (isNoSuchUpload(error)) return 'gone';
       throw uploadError(error, signal);
     }
+  }
+
+  get #input() {
+    const { bucket, key, uploadId } = this.target;
+    return { Bucket: bucket, Key: key, UploadId: uploadId };
   }
 }
 

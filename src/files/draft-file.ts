@@ -48,7 +48,13 @@ export class DraftFile implements AsyncDisposable {
     await syncFolder(path.dirname(target));
   }
 
-  /** The same, but never in place of another file. @throws Error `EEXIST` when `target` is there; that file stays */
+  /** The same without a sync: after a power cut the earlier file may be there, or an empty one. */
+  async place(target: string): Promise<void> {
+    await rename(this.#path, target);
+    this.#named = false;
+  }
+
+  /** As `publish`, but never in place of another file. @throws Error `EEXIST` when `target` is there; that file stays */
   async publishNew(target: string): Promise<void> {
     await this.sync();
     if (await tryLink(this.#path, target)) {

@@ -1,13 +1,15 @@
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCutFileError } from '../cache/cache-error.ts';
 import type { OpenCopy } from '../cache/open-copy.ts';
-import { hasErrorCode } from '../errors.ts';
+import { hasErrorCode, LoaderError } from '../errors.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks, readFully } from '../files/file-chunks.ts';
 import type { Logger } from '../log/logger.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { PREFLIGHT_LENGTH } from '../security/envelope.ts';
 import type { Session } from '../upstream/upstream.ts';
+import type { CopyProofs, CopyToProve } from './copy-proofs.ts';
 import type { BigPartEnd, SmallPart } from './envelope-parts.ts';
+import { PartPair } from './part-pair.ts';
 import type { Follower, TransferSource } from './shared-transfer.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
 
@@ -21,7 +23,14 @@ export interface BigPart extends BigPartEnd, AsyncDisposable {
 
 export interface CachedBigPartOptions {
   readonly cache: BigPartCache;
+  readonly proofs: CopyProofs;
   readonly logger: Logger;
+}
+
+/** Where to ask whether a copy is still of the version that the CDN has. */
+export interface ProofSource {
+  readonly cdn: CopyToProve['cdn'];
+  readonly signal: AbortSignal;
 }
 
 /** The big part as the cache has it, in an open file. */
@@ -42,11 +51,14 @@ export class CachedBigPart implements BigPart {
   /**
    * Finds the copy that belongs to `small`, if there is one, and marks it as loaded. A copy that fails the preflight is
    * set aside.
+   *
+   * @throws the reason of the signal
    */
   static async find(
     resource: ResourceName,
     small: SmallPart,
-    { cache, logger }: CachedBigPartOptions,
+    { cdn, signal }: ProofSource,
+    { cache, proofs, logger }: CachedBigPartOptions,
   ): Promise<CachedBigPart | undefined> {
     const copy = await cache.open(resource);
     if (copy === undefined) return undefined;
@@ -59,10 +71,12 @@ export class CachedBigPart implements BigPart {
     try {
       const part = new CachedBigPart(cache, resource, copy, await readTail(copy));
       small.plaintextLength(part);
+      if (!(await proofs.mayBeUsed({ resource, copy, smallSha256: small.sha256, cdn }, signal))) return undefined;
       await cache.markLoaded(copy);
       owned.move();
       return part;
     } catch (error) {
+      signal.throwIfAborted();
       // Another error, such as one of the disk, says nothing about the copy.
       if (hasErrorCode(error, 'envelope_invalid', 'cache_unusable')) await cache.setAside(resource, error, copy);
       else logger.warn({ err: error, resource }, 'The cache is not used for this load');
@@ -91,7 +105,7 @@ export class CachedBigPart implements BigPart {
 }
 
 export interface RemoteBigPartOptions {
-  readonly session: Pick<Session, 'cdn'>;
+  readonly session: Pick<Session, 'api' | 'cdn'>;
   readonly transfers: SharedTransfers;
   readonly signal: AbortSignal;
 }
@@ -112,13 +126,20 @@ export class RemoteBigPart implements BigPart {
     this.#signal = signal;
   }
 
-  /** @throws LoaderError `resource_not_in_cdn`, or any code that begins with `cdn_` */
+  /**
+   * @throws LoaderError `upload_unfinished` when the object belongs to another small part; `resource_not_in_cdn`, or any
+   * code that begins with `cdn_`
+   */
   static async find(resource: ResourceName, small: SmallPart, options: RemoteBigPartOptions): Promise<RemoteBigPart> {
     const { session, signal } = options;
-    const { cdn } = session;
+    const { api, cdn } = session;
     const object = await cdn.openObject(resource.folder, bigPartFile(resource), PREFLIGHT_LENGTH, signal);
-    const record = { bigLength: object.length, smallSha256: small.sha256 };
-    return new RemoteBigPart({ cdn, object, resource, record }, options);
+    const { etag, length: bigLength, smallSha256 } = object;
+    if (smallSha256 !== undefined && smallSha256 !== small.sha256) throw unfinishedUpload(resource);
+    const isPair = smallSha256 !== undefined;
+    const record = { bigLength, smallSha256: small.sha256, etag, isPair, madeAtMs: Date.now() };
+    const pair = new PartPair(resource, record, api);
+    return new RemoteBigPart({ cdn, object, resource, record, pair }, options);
   }
 
   get length(): number {
@@ -129,7 +150,17 @@ export class RemoteBigPart implements BigPart {
     return this.source.object.tail;
   }
 
+  /** @throws LoaderError `cdn_object_changed` before the last bytes, where they are found to be of another version */
   async *chunks(): AsyncGenerator<Buffer, void, undefined> {
+    let position = 0;
+    for await (const chunk of this.#read()) {
+      position += chunk.length;
+      if (position === this.length) await this.source.pair.confirm(this.#signal);
+      yield chunk;
+    }
+  }
+
+  async *#read(): AsyncGenerator<Buffer, void, undefined> {
     const { cdn, object } = this.source;
     this.#follower = this.#transfers.join(this.source, this.#signal);
     let position = 0;
@@ -163,4 +194,12 @@ async function readTail({ handle, length }: OpenCopy): Promise<Buffer> {
   } catch (error) {
     throw toCutFileError(error);
   }
+}
+
+function unfinishedUpload({ folder, name }: ResourceName): LoaderError {
+  return new LoaderError(
+    'upload_unfinished',
+    `The two parts of ${folder}/${name} are of two versions, since an upload is under way or was broken off: load it ` +
+      'again in a moment, and upload it again if that goes on.',
+  );
 }

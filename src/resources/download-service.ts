@@ -1,9 +1,12 @@
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
+import { RetryCounter } from '../async/retry.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
+import { hasErrorCode } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
 import { resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
 import type { Session } from '../upstream/upstream.ts';
 import { CachedBigPart, RemoteBigPart, type BigPart } from './big-part.ts';
+import type { CopyProofs } from './copy-proofs.ts';
 import { SmallPart } from './envelope-parts.ts';
 import { Prefetch } from './prefetch.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
@@ -11,6 +14,7 @@ import type { SharedTransfers } from './shared-transfers.ts';
 export interface DownloadServiceOptions {
   readonly upstream: { currentSession(): Pick<Session, 'api' | 'cdn' | 'resourceAesKey'> };
   readonly cache: BigPartCache;
+  readonly proofs: CopyProofs;
   readonly transfers: SharedTransfers;
   readonly publicationLocks: KeyedReadWriteLock;
   readonly logger: Logger;
@@ -23,6 +27,13 @@ export interface OpenResource extends AsyncDisposable {
   /** The plaintext, once. It fails rather than end early. */
   readonly chunks: AsyncIterable<Buffer>;
 }
+
+/** How long an upload of another device may take between its two parts: about four seconds. */
+const UNFINISHED_POLICY = {
+  attempts: 6,
+  baseDelayMs: 250,
+  isRetryable: (error: unknown) => hasErrorCode(error, 'upload_unfinished'),
+};
 
 /** Loads resources: small part from the API, big part from the cache or the CDN, joined and decrypted as they come. */
 export class DownloadService {
@@ -63,21 +74,33 @@ export class DownloadService {
     const { small, big } = await this.#find(resource, signal);
     await using _big = big;
     small.plaintextLength(big);
-    return new Prefetch(resource, small, big, this.#options);
+    return new Prefetch(resource, small, big, { ...this.#options, cdn: this.#options.upstream.currentSession().cdn });
   }
 
-  /** Finds the parts of a resource. Only those from the cache are proven to belong together. */
+  /** Finds the parts of a resource. While they are of two versions, it looks again, for a few seconds. */
   async #find(resource: ResourceName, signal: AbortSignal): Promise<{ small: SmallPart; big: BigPart }> {
+    const attempts = new RetryCounter(UNFINISHED_POLICY);
+    for (;;) {
+      try {
+        return await this.#findOnce(resource, signal);
+      } catch (error) {
+        await attempts.pauseOrThrow(error, signal);
+      }
+    }
+  }
+
+  async #findOnce(resource: ResourceName, signal: AbortSignal): Promise<{ small: SmallPart; big: BigPart }> {
     const { upstream, transfers, publicationLocks } = this.#options;
     const session = upstream.currentSession();
     const aesKey = session.resourceAesKey();
     using _lock = await publicationLocks.shared(resourceKey(resource), signal);
     const bytes = await session.api.fetchResource(resource.folder, smallPartFile(resource), signal);
     const small = new SmallPart(bytes, aesKey);
-    const cached = await CachedBigPart.find(resource, small, this.#options);
+    const proofSource = { cdn: session.cdn, signal };
+    const cached = await CachedBigPart.find(resource, small, proofSource, this.#options);
     if (cached !== undefined) return { small, big: cached };
     const remote = await RemoteBigPart.find(resource, small, { session, transfers, signal });
     // While the CDN was asked, another caller's transfer may have ended.
-    return { small, big: (await CachedBigPart.find(resource, small, this.#options)) ?? remote };
+    return { small, big: (await CachedBigPart.find(resource, small, proofSource, this.#options)) ?? remote };
   }
 }

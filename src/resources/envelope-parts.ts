@@ -26,6 +26,11 @@ export function joinedLength(smallLength: number, bigLength: number): number {
   return length;
 }
 
+/** SHA-256, hex, of a small part: it tells one version of a resource from another, since each envelope has a random IV. */
+export function smallPartSha256(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
 /** The end of a big part. */
 export interface BigPartEnd {
   /** Bytes of the whole big part. */
@@ -42,7 +47,7 @@ export class SmallPart {
   readonly #aesKey: Buffer;
 
   constructor(bytes: Buffer, aesKey: Buffer) {
-    this.sha256 = createHash('sha256').update(bytes).digest('hex');
+    this.sha256 = smallPartSha256(bytes);
     this.#bytes = bytes;
     this.#aesKey = aesKey;
   }
@@ -93,9 +98,9 @@ export class EnvelopeSplitter {
     return this.#small === undefined ? this.#cut() : Buffer.alloc(0);
   }
 
-  /** The small part. Read it after `end`. */
+  /** The small part. Read it after `push` has returned a byte, or after `end`. */
   get small(): Buffer {
-    if (this.#small === undefined) throw new Error('EnvelopeSplitter.small was read before the end');
+    if (this.#small === undefined) throw new Error('EnvelopeSplitter.small was read before it was known');
     return this.#small;
   }
 

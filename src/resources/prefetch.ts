@@ -2,12 +2,15 @@ import type { BigPartCache } from '../cache/big-part-cache.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
 import { CachedBigPart, type BigPart } from './big-part.ts';
+import type { CopyProofs, CopyToProve } from './copy-proofs.ts';
 import type { SmallPart } from './envelope-parts.ts';
 import type { TransferSource } from './shared-transfer.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
 
 export interface PrefetchOptions {
   readonly cache: BigPartCache;
+  readonly proofs: CopyProofs;
+  readonly cdn: CopyToProve['cdn'];
   readonly transfers: SharedTransfers;
   readonly logger: Logger;
 }
@@ -46,11 +49,11 @@ export class Prefetch {
    */
   async *run(signal: AbortSignal): AsyncGenerator<number, void, undefined> {
     if (this.#source === undefined) return;
-    const { cache, transfers } = this.#options;
+    const { cache, cdn, transfers } = this.#options;
     using _hold = cache.hold(this.#resource);
     {
       // While other resources had their turn, a load may have brought this one.
-      await using copy = await CachedBigPart.find(this.#resource, this.#small, this.#options);
+      await using copy = await CachedBigPart.find(this.#resource, this.#small, { cdn, signal }, this.#options);
       if (copy !== undefined) return;
     }
     signal.throwIfAborted();

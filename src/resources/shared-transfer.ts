@@ -9,6 +9,7 @@ import { FILE_CHUNK_LENGTH, readFileChunks, type Growth } from '../files/file-ch
 import { releaseChunk } from '../files/release-chunk.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
+import type { PartPair } from './part-pair.ts';
 import { WrittenRanges } from './written-ranges.ts';
 
 /*
@@ -46,6 +47,7 @@ export interface TransferSource {
   readonly object: CdnObject;
   readonly resource: ResourceName;
   readonly record: CopyRecord;
+  readonly pair: Pick<PartPair, 'confirm'>;
 }
 
 export interface SharedTransferOptions {
@@ -158,6 +160,7 @@ export class SharedTransfer {
   async #publish(): Promise<void> {
     const { source, cache, logger } = this.#options;
     try {
+      await source.pair.confirm(this.#abort.signal);
       await cache.publish(source.resource, await this.draft, source.record);
     } catch (error) {
       this.#publishFailure = toError(error);

@@ -1,32 +1,19 @@
 import { setImmediate } from 'node:timers/promises';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCutFileError } from '../cache/cache-error.ts';
-import type { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
-import type { S3Upload } from '../cdn/s3-upload.ts';
 import { LoaderError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
-import type { Logger } from '../log/logger.ts';
-import { bigPartFile, type ResourceName } from '../resource-name.ts';
+import type { ResourceName } from '../resource-name.ts';
 import { encryptEnvelope } from '../security/envelope-cipher.ts';
-import type { Session } from '../upstream/upstream.ts';
-import { EnvelopeSplitter } from './envelope-parts.ts';
+import { EnvelopeSplitter, smallPartSha256 } from './envelope-parts.ts';
+import { JournaledUpload, type JournaledUploadOptions, type UploadSession } from './journaled-upload.ts';
 import { S3PartUploader } from './s3-part-uploader.ts';
 
-/** What an upload needs of a Session. */
-export interface UploadSession extends Pick<Session, 'resourceAesKey'> {
-  readonly api: Pick<Session['api'], 'fetchResource' | 'storeResource'>;
-  readonly cdn: { startUpload(...place: Parameters<S3CdnManager['startUpload']>): Promise<PartsUpload> };
-}
-
-type PartsUpload = Pick<S3Upload, 'abort' | 'complete' | 'sendPart'>;
-
-export interface UploadDraftOptions {
-  readonly session: Pick<UploadSession, 'cdn' | 'resourceAesKey'>;
+export interface UploadDraftOptions extends JournaledUploadOptions {
+  readonly session: UploadSession;
   readonly cache: Pick<BigPartCache, 'createDraft'>;
-  readonly logger: Logger;
-  readonly signal: AbortSignal;
 }
 
 /**
@@ -37,7 +24,7 @@ export class UploadDraft implements AsyncDisposable {
   readonly #options: UploadDraftOptions;
   #resource: ResourceName;
   /** Undefined before the first one has begun, and after its end. */
-  #upload: PartsUpload | undefined;
+  #upload: JournaledUpload | undefined;
   #file: DraftFile | undefined;
   #small: Buffer = Buffer.alloc(0);
   #bigLength = 0;
@@ -95,7 +82,7 @@ export class UploadDraft implements AsyncDisposable {
    * @throws LoaderError `cache_unusable` when there is no file, or it can't be read; any code that begins with `cdn_`
    */
   async moveTo(resource: ResourceName): Promise<void> {
-    await this.#abortUpload();
+    await this.#upload?.[Symbol.asyncDispose]();
     if (this.#file === undefined) {
       throw new LoaderError(
         'cache_unusable',
@@ -103,8 +90,8 @@ export class UploadDraft implements AsyncDisposable {
       );
     }
     this.#resource = resource;
-    const upload = await this.#startUpload();
-    await using parts = new S3PartUploader(upload, undefined, this.#options.logger);
+    this.#upload = await JournaledUpload.begin(resource, smallPartSha256(this.#small), this.#options);
+    await using parts = new S3PartUploader(this.#upload, undefined, this.#options.logger);
     try {
       const chunks = readFileChunks(this.#file.handle, 0, this.#bigLength, FILE_CHUNK_LENGTH);
       for await (const chunk of chunks) await parts.push(chunk);
@@ -114,44 +101,45 @@ export class UploadDraft implements AsyncDisposable {
     await parts.end();
   }
 
-  /** Makes the big part visible on the CDN. @throws LoaderError whose code begins with `cdn_` */
-  async complete(): Promise<void> {
-    if (this.#upload === undefined) throw new Error('the draft of an upload was completed without an S3 upload');
-    await this.#upload.complete();
-    this.#upload = undefined;
+  /** Makes both parts visible upstream. @throws as `JournaledUpload.publish` does */
+  async publish(): Promise<void> {
+    if (this.#upload === undefined) throw new Error('the draft of an upload was published without an S3 upload');
+    await this.#upload.publish(this.#small);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#abortUpload();
+    await this.#upload?.[Symbol.asyncDispose]();
     await this.#giveUpFile();
   }
 
   async #receive(plaintext: AsyncIterable<Buffer>): Promise<void> {
-    const { session, logger } = this.#options;
-    const aesKey = session.resourceAesKey();
-    const upload = await this.#startUpload();
+    const aesKey = this.#options.session.resourceAesKey();
     await this.#createFile();
-    await using parts = new S3PartUploader(upload, this.#file, logger);
+    await using owned = new AsyncDisposableStack();
+    let parts: S3PartUploader | undefined;
     const splitter = new EnvelopeSplitter();
     for await (const chunk of encryptEnvelope(plaintext, aesKey)) {
       const big = splitter.push(chunk);
+      if (big.length === 0) continue;
+      parts ??= owned.use(await this.#beginParts(splitter.small));
       await parts.push(big);
       releaseChunk(big);
       // Chunks that have piled up would otherwise all be encrypted before the event loop turns again.
       await setImmediate();
     }
-    await parts.push(splitter.end());
-    await parts.end();
+    const rest = splitter.end();
     this.#small = splitter.small;
+    parts ??= owned.use(await this.#beginParts(this.#small));
+    await parts.push(rest);
+    await parts.end();
     this.#bigLength = parts.length;
     if (!parts.isFileComplete) await this.#giveUpFile();
   }
 
-  async #startUpload(): Promise<PartsUpload> {
-    const { session, signal } = this.#options;
-    const { folder } = this.#resource;
-    this.#upload = await session.cdn.startUpload(folder, bigPartFile(this.#resource), signal);
-    return this.#upload;
+  /** The object carries the digest of the small part from its beginning, so the upload begins when that is known. */
+  async #beginParts(small: Buffer): Promise<S3PartUploader> {
+    this.#upload = await JournaledUpload.begin(this.#resource, smallPartSha256(small), this.#options);
+    return new S3PartUploader(this.#upload, this.#file, this.#options.logger);
   }
 
   async #createFile(): Promise<void> {
@@ -173,18 +161,5 @@ export class UploadDraft implements AsyncDisposable {
       this.#options.logger.warn({ err: error }, 'An unfinished file of the cache could not be removed');
     }
     await file?.[Symbol.asyncDispose]();
-  }
-
-  async #abortUpload(): Promise<void> {
-    const upload = this.#upload;
-    this.#upload = undefined;
-    try {
-      await upload?.abort();
-    } catch (error) {
-      this.#options.logger.error(
-        { err: error, resource: this.#resource },
-        'An unfinished upload could not be removed from the CDN; its parts stay in the bucket',
-      );
-    }
   }
 }

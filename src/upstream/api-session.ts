@@ -1,6 +1,6 @@
 import { NEVER } from '../async/abort.ts';
 import { LoaderError } from '../errors.ts';
-import { decryptBuffer } from '../security/envelope-cipher.ts';
+import { decryptBuffer, encryptBuffer } from '../security/envelope-cipher.ts';
 import type { ApiToken, ResourceApi } from './resource-api.ts';
 
 export interface ApiSessionOptions {
@@ -47,6 +47,20 @@ export class ApiSession implements ApiToken {
   /** Stores a file. @throws LoaderError of ResourceApi */
   async storeResource(folder: string, fileName: string, content: Buffer, signal: AbortSignal): Promise<void> {
     await this.#options.api.putResource(folder, fileName, content, this, signal);
+  }
+
+  /** Encrypts a small secret so that only this user on this hardware can open it. */
+  seal(content: Buffer): Buffer {
+    return encryptBuffer(content, this.#options.apiAesKey);
+  }
+
+  /**
+   * Opens what `seal` of this or an earlier session made. Another key may open it too, as other bytes: compare a digest.
+   *
+   * @throws LoaderError `envelope_invalid` when it was sealed for another user, password or hardware
+   */
+  unseal(sealed: Buffer): Buffer {
+    return decryptBuffer(sealed, this.#options.apiAesKey);
   }
 
   /** Fetches the secret of which the key of the image archive is made. @throws LoaderError of ResourceApi */

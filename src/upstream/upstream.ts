@@ -1,4 +1,5 @@
 import { unlessAborted } from '../async/abort.ts';
+import { Changes } from '../async/changes.ts';
 import { parseCdnConfig, type CdnConfig } from '../cdn/cdn-config.ts';
 import type { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
@@ -27,7 +28,7 @@ const CDN_CONFIG_FILE = 'cdn.yaml';
 /** What a successful login gives. It never changes: work that begins with a session also ends with it. */
 export class Session {
   readonly user: User;
-  readonly api: Pick<ApiSession, 'fetchKeyFragment' | 'fetchResource' | 'storeResource'>;
+  readonly api: Pick<ApiSession, 'fetchKeyFragment' | 'fetchResource' | 'seal' | 'storeResource' | 'unseal'>;
   readonly cdn: S3CdnManager;
   readonly #resourceAesKey: Buffer | undefined;
 
@@ -51,7 +52,7 @@ export class Session {
 /** Knows the user that is logged in: to the Resource API and, with the keys that it hands out, to the CDN. */
 export class Upstream {
   readonly #options: UpstreamOptions;
-  readonly #firstLogin = Promise.withResolvers<undefined>();
+  readonly #logins = new Changes();
   #session: Session | undefined;
   #attempts = 0;
   #attemptOfSession = 0;
@@ -66,7 +67,12 @@ export class Upstream {
 
   /** Waits for the first login. @throws the reason of `signal` */
   async authenticated(signal: AbortSignal): Promise<void> {
-    await unlessAborted(this.#firstLogin.promise, signal);
+    while (!this.isAuthenticated) await unlessAborted(this.nextLogin, signal);
+  }
+
+  /** Resolves when a user logs in the next time. */
+  get nextLogin(): Promise<undefined> {
+    return this.#logins.next;
   }
 
   /** The session of the last login. @throws LoaderError `not_authenticated` */
@@ -90,7 +96,7 @@ export class Upstream {
     if (attempt < this.#attemptOfSession) return session;
     this.#session = session;
     this.#attemptOfSession = attempt;
-    this.#firstLogin.resolve(undefined);
+    this.#logins.announce();
     this.#options.logger.info({ role: session.user.roleName }, 'Logged in');
     return session;
   }

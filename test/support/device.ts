@@ -14,6 +14,8 @@ import { TaskClient } from '../../lab/task-client.ts';
 export interface DeviceOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly uid?: number;
+  /** Another device, whose Resource API, bucket and user this one has too. */
+  readonly sharing?: Device;
 }
 
 /** Timeouts of the tests' Loaders, in ms: short, so that the tests are. */
@@ -34,6 +36,7 @@ export class Device {
   readonly bucket: string;
   loader: TestLoader;
   readonly #env: Readonly<Record<string, string>>;
+  readonly #isGuest: boolean;
   readonly #s3: S3Client;
 
   private constructor(parts: {
@@ -45,6 +48,7 @@ export class Device {
     bucket: string;
     loader: TestLoader;
     env: Readonly<Record<string, string>>;
+    isGuest: boolean;
   }) {
     this.origin = parts.origin;
     this.apiProxy = parts.apiProxy;
@@ -54,24 +58,28 @@ export class Device {
     this.bucket = parts.bucket;
     this.loader = parts.loader;
     this.#env = parts.env;
+    this.#isGuest = parts.isGuest;
     this.#s3 = createS3Client();
   }
 
   static async start(options: DeviceOptions = {}): Promise<Device> {
     if (S3 === undefined) throw new Error('this test needs the S3 server: it must have the skip option S3_SKIP');
     const folder = await mkdtemp(path.join(tmpdir(), 'loader-test-'));
-    const password = `password-${randomBytes(12).toString('hex')}`;
-    const bucket = `test-${randomUUID()}`;
-    const s3Proxy = await FaultProxy.start(S3.endpoint);
-    const origin = await Origin.start({
-      folder: path.join(folder, 'origin'),
-      s3: S3,
-      s3Host: s3Proxy.url,
-      bucket,
-      users: [{ email: 'operator@example.com', password, role: 'Operator' }],
-    });
+    const { sharing } = options;
+    const password = sharing?.password ?? `password-${randomBytes(12).toString('hex')}`;
+    const bucket = sharing?.bucket ?? `test-${randomUUID()}`;
+    const s3Proxy = sharing?.s3Proxy ?? (await FaultProxy.start(S3.endpoint));
+    const origin =
+      sharing?.origin ??
+      (await Origin.start({
+        folder: path.join(folder, 'origin'),
+        s3: S3,
+        s3Host: s3Proxy.url,
+        bucket,
+        users: [{ email: 'operator@example.com', password, role: 'Operator' }],
+      }));
     noteSecrets(password, origin.resourceKey, origin.jwtSecret, S3.accessSecret, origin.keyFragment.toString('hex'));
-    const apiProxy = await FaultProxy.start(origin.api.url);
+    const apiProxy = sharing?.apiProxy ?? (await FaultProxy.start(origin.api.url));
     const env = {
       RESOURCE_API_URL: apiProxy.url,
       MODEL_CACHE_DIR: path.join(folder, 'models'),
@@ -81,7 +89,17 @@ export class Device {
       ...options.env,
     };
     const loader = await TestLoader.start({ env, ...(options.uid === undefined ? {} : { uid: options.uid }) });
-    return new Device({ origin, apiProxy, s3Proxy, folder, password, bucket, loader, env });
+    return new Device({
+      origin,
+      apiProxy,
+      s3Proxy,
+      folder,
+      password,
+      bucket,
+      loader,
+      env,
+      isGuest: sharing !== undefined,
+    });
   }
 
   get cacheFolder(): string {
@@ -177,7 +195,7 @@ export class Device {
 
   async stop(): Promise<void> {
     await this.loader.stop('SIGKILL');
-    await Promise.all([this.apiProxy.stop(), this.s3Proxy.stop(), this.origin.stop()]);
+    if (!this.#isGuest) await Promise.all([this.apiProxy.stop(), this.s3Proxy.stop(), this.origin.stop()]);
     this.#s3.destroy();
     await rm(this.folder, { recursive: true, force: true });
   }

@@ -6,6 +6,7 @@ import { sha256 } from '../../lab/sha256.ts';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
 import { NEVER } from '../../src/async/abort.ts';
 import { S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
+import { CopyProofs } from '../../src/resources/copy-proofs.ts';
 import { DownloadService } from '../../src/resources/download-service.ts';
 import { smallPartLength } from '../../src/resources/envelope-parts.ts';
 import { SharedTransfers } from '../../src/resources/shared-transfers.ts';
@@ -20,7 +21,7 @@ export const PLAINTEXT = randomBytes(17 * MIB + 123);
 const ENVELOPE = encryptBuffer(PLAINTEXT, KEY);
 export const SMALL = ENVELOPE.subarray(0, smallPartLength(ENVELOPE.length));
 export const BIG = ENVELOPE.subarray(SMALL.length);
-export const RECORD = { bigLength: BIG.length, smallSha256: sha256(SMALL) };
+export const RECORD = { bigLength: BIG.length, smallSha256: sha256(SMALL), isPair: true };
 
 /** An S3 server of one object. */
 export class OneObjectServer {
@@ -29,6 +30,10 @@ export class OneObjectServer {
   /** The number of requests for the end of the object. */
   ends = 0;
   etag = '"1"';
+  /** The small part that the object names; undefined for an object of an older Loader. */
+  smallSha256: string | undefined = RECORD.smallSha256;
+  /** The number of requests for the object without its bytes. */
+  looks = 0;
   /** Undefined for none. */
   object: Buffer | undefined = BIG;
   /** Called with the bytes of a body that are sent already, of those that have more than 1 MiB. */
@@ -58,7 +63,21 @@ export class OneObjectServer {
     await once(this.#server, 'close');
   }
 
+  get #version() {
+    return { etag: this.etag, ...(this.smallSha256 !== undefined && { 'x-amz-meta-small-sha256': this.smallSha256 }) };
+  }
+
+  #head(response: ServerResponse): void {
+    this.looks++;
+    if (this.object === undefined) response.writeHead(404).end();
+    else response.writeHead(200, { ...this.#version, 'content-length': this.object.length }).end();
+  }
+
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (request.method === 'HEAD') {
+      this.#head(response);
+      return;
+    }
     const { range = '', 'if-match': wanted = this.etag } = request.headers;
     const [, first = '', last = ''] = /^bytes=(\d*)-(\d+)$/.exec(range) ?? [];
     if (first === '') this.ends++;
@@ -68,7 +87,7 @@ export class OneObjectServer {
     const total = this.object.length;
     const [start, end] = first === '' ? [Math.max(0, total - Number(last)), total] : [Number(first), Number(last) + 1];
     response.writeHead(206, {
-      etag: this.etag,
+      ...this.#version,
       'content-range': `bytes ${start}-${end - 1}/${total}`,
       'content-length': end - start,
     });
@@ -97,6 +116,14 @@ export class OneSmallPart {
   storeResource(): Promise<never> {
     return Promise.reject(new Error('a load stores nothing'));
   }
+
+  seal(): never {
+    throw new Error('a load seals nothing');
+  }
+
+  unseal(): never {
+    throw new Error('a load unseals nothing');
+  }
 }
 
 /** Downloads of one resource, with a cache in a folder and an upstream that knows nothing else. */
@@ -120,6 +147,7 @@ export class DownloadLab implements AsyncDisposable {
     this.downloads = new DownloadService({
       upstream: { currentSession: () => ({ api: this.api, cdn: this.cdn, resourceAesKey: () => this.key }) },
       cache,
+      proofs: new CopyProofs({ cache, logger }),
       transfers: new SharedTransfers({ cache, logger }),
       publicationLocks: new KeyedReadWriteLock(),
       logger,

@@ -15,8 +15,15 @@ import type { Follower, TransferSource } from '../../src/resources/shared-transf
 export const MIB = 1024 * 1024;
 /** Three ranges: two of 8 MiB, and one of 1 MiB and a bit. */
 export const CONTENT = randomBytes(17 * MIB + 123);
-export const OBJECT: CdnObject = { bucket: 'b', key: 'k', etag: '"1"', length: CONTENT.length, tail: Buffer.alloc(0) };
 export const SOURCE_RECORD = { bigLength: CONTENT.length, smallSha256: 'ab'.repeat(32) };
+export const OBJECT: CdnObject = {
+  bucket: 'b',
+  key: 'k',
+  etag: '"1"',
+  length: CONTENT.length,
+  smallSha256: SOURCE_RECORD.smallSha256,
+  tail: Buffer.alloc(0),
+};
 const CHUNK_LENGTH = 300_000;
 
 /** A CDN without a network: it serves `CONTENT`, as far as the test lets it. */
@@ -131,7 +138,8 @@ export class TransferLab {
 
   source(changes: Partial<TransferSource> = {}): TransferSource {
     const resource = { folder: 'models', name: 'model' };
-    return { cdn: this.cdn, object: OBJECT, resource, record: SOURCE_RECORD, ...changes };
+    const pair = { confirm: () => Promise.resolve() };
+    return { cdn: this.cdn, object: OBJECT, resource, record: SOURCE_RECORD, pair, ...changes };
   }
 }
 

@@ -1,65 +1,108 @@
 import { randomBytes } from 'node:crypto';
+import path from 'node:path';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
-import type { S3Upload } from '../../src/cdn/s3-upload.ts';
+import type { ObjectVersion } from '../../src/cdn/s3-cdn-manager.ts';
+import type { S3Upload, SentPart, UploadTarget } from '../../src/cdn/s3-upload.ts';
 import { LoaderError } from '../../src/errors.ts';
-import { UploadService, type UploadItem } from '../../src/resources/upload-service.ts';
+import { UploadJournal } from '../../src/resources/upload-journal.ts';
+import { UploadService, type UploadItem, type UploadServiceOptions } from '../../src/resources/upload-service.ts';
+import { decryptBuffer, encryptBuffer } from '../../src/security/envelope-cipher.ts';
 import type { ApiSession } from '../../src/upstream/api-session.ts';
 import { CacheFolder } from './cache-folder.ts';
 
 export const KEY = randomBytes(32);
 
 /** An S3 upload without a network. */
-export class FakeUpload implements Pick<S3Upload, 'abort' | 'complete' | 'sendPart'> {
+export class FakeUpload implements Pick<S3Upload, 'abort' | 'complete' | 'parts' | 'sendPart' | 'target'> {
   readonly place: string;
-  readonly parts = new Map<number, Buffer>();
+  readonly target: UploadTarget;
+  readonly smallSha256: string;
+  readonly bodies = new Map<number, Buffer>();
   state: 'open' | 'completed' | 'aborted' = 'open';
   /** Called before a part is taken. */
   beforePart: (number: number) => Promise<void> = () => Promise.resolve();
   beforeComplete: () => Promise<void> = () => Promise.resolve();
+  /** Called when the object stands and before the answer. */
+  afterComplete: () => Promise<void> = () => Promise.resolve();
   beforeAbort: () => Promise<void> = () => Promise.resolve();
+  readonly #cdn: FakeUploadCdn;
 
-  constructor(place: string) {
+  constructor(place: string, smallSha256: string, cdn: FakeUploadCdn) {
     this.place = place;
+    this.target = { bucket: 'b', key: place, uploadId: `${place} ${smallSha256}` };
+    this.smallSha256 = smallSha256;
+    this.#cdn = cdn;
+  }
+
+  get parts(): SentPart[] {
+    return [...this.bodies.keys()].toSorted((a, b) => a - b).map((number) => ({ number, etag: `"${number}"` }));
   }
 
   async sendPart(number: number, bytes: Buffer): Promise<void> {
     await this.beforePart(number);
     if (this.state !== 'open') throw new Error(`part ${number} came when the upload was ${this.state}`);
-    this.parts.set(number, Buffer.from(bytes));
+    this.bodies.set(number, Buffer.from(bytes));
   }
 
   async complete(): Promise<void> {
     await this.beforeComplete();
+    if (this.state !== 'open') throw new LoaderError('cdn_error', 'The CDN has no such upload.');
     this.state = 'completed';
+    const version = { etag: `"${this.smallSha256}"`, length: this.content.length, smallSha256: this.smallSha256 };
+    this.#cdn.objects.set(this.place, version);
+    await this.afterComplete();
   }
 
-  async abort(): Promise<void> {
+  async abort(): Promise<'aborted' | 'gone'> {
     await this.beforeAbort();
+    if (this.state !== 'open') return 'gone';
     this.state = 'aborted';
+    return 'aborted';
   }
 
   get content(): Buffer {
-    const inOrder = [...this.parts].toSorted(([a], [b]) => a - b);
+    const inOrder = [...this.bodies].toSorted(([a], [b]) => a - b);
     return Buffer.concat(inOrder.map(([, bytes]) => bytes));
   }
 }
 
-/** A CDN that starts such uploads. */
+/** A CDN of such uploads, and of the objects that became of them. */
 export class FakeUploadCdn {
   readonly uploads: FakeUpload[] = [];
+  readonly objects = new Map<string, ObjectVersion>();
+  /** The places at which empty uploads were to be removed. */
+  readonly emptied: string[] = [];
   onStart: (upload: FakeUpload) => void = () => undefined;
+  beforeLook: () => Promise<void> = () => Promise.resolve();
 
-  startUpload(folder: string, fileName: string): Promise<FakeUpload> {
-    const upload = new FakeUpload(`${folder}/${fileName}`);
+  startUpload(folder: string, fileName: string, smallSha256: string): Promise<FakeUpload> {
+    const upload = new FakeUpload(`${folder}/${fileName}`, smallSha256, this);
     this.onStart(upload);
     this.uploads.push(upload);
     return Promise.resolve(upload);
   }
+
+  resumeUpload(target: UploadTarget): FakeUpload {
+    const upload = this.uploads.find((present) => present.target.uploadId === target.uploadId);
+    return upload ?? new FakeUpload(target.key, 'gone', this);
+  }
+
+  async lookAt(folder: string, fileName: string): Promise<ObjectVersion | undefined> {
+    await this.beforeLook();
+    return this.objects.get(`${folder}/${fileName}`);
+  }
+
+  removeEmptyUploads(folder: string, fileName: string): Promise<void> {
+    this.emptied.push(`${folder}/${fileName}`);
+    return Promise.resolve();
+  }
 }
 
 /** A Resource API that has files in memory. */
-export class FakeFiles implements Pick<ApiSession, 'fetchResource' | 'storeResource'> {
+export class FakeFiles implements Pick<ApiSession, 'fetchResource' | 'seal' | 'storeResource' | 'unseal'> {
   readonly files = new Map<string, Buffer>();
+  /** Another user has another one. */
+  sealKey = randomBytes(32);
   /** Called before a file is stored. */
   beforeStore: (name: string, content: Buffer) => Promise<void> = () => Promise.resolve();
 
@@ -67,6 +110,14 @@ export class FakeFiles implements Pick<ApiSession, 'fetchResource' | 'storeResou
     const file = this.files.get(`${folder}/${fileName}`);
     if (file !== undefined) return Promise.resolve(file);
     return Promise.reject(new LoaderError('resource_not_in_api', 'There is none.'));
+  }
+
+  seal(content: Buffer): Buffer {
+    return encryptBuffer(content, this.sealKey);
+  }
+
+  unseal(sealed: Buffer): Buffer {
+    return decryptBuffer(sealed, this.sealKey);
   }
 
   async storeResource(folder: string, fileName: string, content: Buffer): Promise<void> {
@@ -82,13 +133,35 @@ export class UploadLab implements AsyncDisposable {
   readonly cdn = new FakeUploadCdn();
   readonly api = new FakeFiles();
   readonly session = { api: this.api, cdn: this.cdn, resourceAesKey: () => KEY };
+  readonly journal: UploadJournal;
   readonly uploads: UploadService;
 
   private constructor(folder: CacheFolder) {
     this.folder = folder;
-    const { cache, logger } = folder;
+    this.journal = new UploadJournal(path.join(folder.base, 'state'), folder.logger);
+    this.uploads = this.#service(this.journal);
+  }
+
+  /** The uploads of another Loader, to the same upstream. */
+  get others(): UploadService {
+    return this.#service(new UploadJournal(path.join(this.folder.base, 'other-state'), this.folder.logger));
+  }
+
+  /** Uploads that may be left standing: they have no file open. */
+  get mortal(): UploadService {
+    const noDraft = () => Promise.reject(new LoaderError('cache_unusable', 'There is no disk.'));
+    const { cache } = this.folder;
+    return this.#service(this.journal, {
+      createDraft: noDraft,
+      publish: noDraft,
+      remove: (part) => cache.remove(part),
+    });
+  }
+
+  #service(journal: UploadJournal, cache: UploadServiceOptions['cache'] = this.folder.cache): UploadService {
+    const { logger } = this.folder;
     const upstream = { currentSession: () => this.session };
-    this.uploads = new UploadService({ upstream, cache, publicationLocks: new KeyedReadWriteLock(), logger });
+    return new UploadService({ upstream, cache, journal, publicationLocks: new KeyedReadWriteLock(), logger });
   }
 
   static async create(): Promise<UploadLab> {

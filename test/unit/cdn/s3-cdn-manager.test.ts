@@ -64,7 +64,7 @@ describe('the CDN', () => {
       else response.end('<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>');
     });
     await read(cdn);
-    await cdn.startUpload('models', 'm.big', NEVER);
+    await cdn.startUpload('models', 'm.big', 'ab'.repeat(32), NEVER);
     assert.deepEqual(seen, ['GET DOWN', 'GET DOWN', 'POST UP']);
   });
 

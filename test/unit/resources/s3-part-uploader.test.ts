@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { beforeEach, describe, it } from 'node:test';
 import { createLogger } from '../../../src/log/logger.ts';
 import { PART_LENGTH, S3PartUploader } from '../../../src/resources/s3-part-uploader.ts';
-import { FakeUpload } from '../../support/upload-lab.ts';
+import { FakeUpload, FakeUploadCdn } from '../../support/upload-lab.ts';
 
 /** Six parts and a bit. */
 const CONTENT = randomBytes(6 * PART_LENGTH + 1_000);
@@ -24,7 +24,7 @@ let file: MemoryFile;
 let parts: S3PartUploader;
 
 beforeEach(() => {
-  upload = new FakeUpload('models/m.big');
+  upload = new FakeUpload('models/m.big', 'ab'.repeat(32), new FakeUploadCdn());
   file = new MemoryFile();
   parts = new S3PartUploader(upload, file, createLogger({ level: 'silent' }));
 });
@@ -41,7 +41,7 @@ describe('the parts of an upload', () => {
     await pushAll();
     assert.equal(parts.length, CONTENT.length);
     assert.deepEqual(
-      [...upload.parts].map(([number, { length }]) => [number, length]).toSorted(([a = 0], [b = 0]) => a - b),
+      [...upload.bodies].map(([number, { length }]) => [number, length]).toSorted(([a = 0], [b = 0]) => a - b),
       [1, 2, 3, 4, 5, 6, 7].map((number) => [number, number === 7 ? 1_000 : PART_LENGTH]),
     );
     assert.ok(upload.content.equals(CONTENT));
@@ -69,7 +69,7 @@ describe('the parts of an upload', () => {
   it('fail with the first failure of a part, at the next push', async () => {
     upload.beforePart = (number) => (number === 2 ? Promise.reject(new Error('part 2 failed')) : Promise.resolve());
     await assert.rejects(pushAll(), /part 2 failed/);
-    assert.ok(!upload.parts.has(7));
+    assert.ok(!upload.bodies.has(7));
   });
 
   it('fail at the end when the last one fails', async () => {

@@ -23,7 +23,8 @@ afterEach(async () => {
 
 async function create(content: AsyncIterable<Buffer> = inChunks(CONTENT)): Promise<UploadDraft> {
   const { cache, logger } = lab.folder;
-  return await UploadDraft.create(RESOURCE, content, { session: lab.session, cache, logger, signal: NEVER });
+  const options = { session: lab.session, cache, journal: lab.journal, logger, signal: NEVER };
+  return await UploadDraft.create(RESOURCE, content, options);
 }
 
 const states = () => lab.cdn.uploads.map(({ state }) => state);
@@ -45,10 +46,10 @@ describe('a draft', () => {
     assert.deepEqual(await lab.folder.names('.parts'), []);
   });
 
-  it('is not aborted after its completion', async () => {
+  it('is not aborted after its publication', async () => {
     {
       await using draft = await create();
-      await draft.complete();
+      await draft.publish();
     }
     assert.deepEqual(states(), ['completed']);
   });

@@ -117,6 +117,52 @@ describe('an upload', () => {
     assert.equal(lab.api.files.get('models/m.small'), EARLIER);
   });
 
+  it('succeeds when only the answer of the CDN was lost', async () => {
+    lab.cdn.onStart = (started) => {
+      started.afterComplete = () => Promise.reject(new LoaderError('cdn_timeout', 'no'));
+    };
+    await upload();
+    assert.ok(plaintextAt('models/m').equals(CONTENT));
+  });
+
+  it('fails when the CDN has lost it, and the earlier small part stands again', async () => {
+    lab.api.files.set('models/m.small', EARLIER);
+    lab.cdn.onStart = (started) => {
+      started.beforeComplete = async () => {
+        await started.abort();
+      };
+    };
+    await assert.rejects(upload(), { code: 'cdn_error' });
+    assert.equal(lab.api.files.get('models/m.small'), EARLIER);
+    assert.deepEqual(await lab.folder.entries(), []);
+  });
+
+  it('is told that another one stands, and puts the small part of that back', async () => {
+    const theirs = Buffer.from('of a crossing upload');
+    const their = { etag: '"2"', length: 1, smallSha256: sha256(theirs) };
+    let looks = 0;
+    lab.cdn.beforeLook = () => {
+      looks++;
+      // The other upload stores its small part before the first look, and completes its object before the second one.
+      if (looks === 1) lab.api.files.set('models/m.small', theirs);
+      if (looks === 2) lab.cdn.objects.set('models/m.big', their);
+      return Promise.resolve();
+    };
+    await assert.rejects(upload(), { code: 'upload_superseded' });
+    assert.equal(lab.api.files.get('models/m.small'), theirs);
+    assert.deepEqual(await lab.folder.entries(), []);
+  });
+
+  it('stores its small part once more when a crossing one has replaced it', async () => {
+    lab.cdn.beforeLook = () => {
+      if (lab.api.files.get('models/m.small')?.length !== 4) lab.cdn.beforeLook = () => Promise.resolve();
+      lab.api.files.set('models/m.small', Buffer.from('them'));
+      return Promise.resolve();
+    };
+    await upload();
+    assert.ok(plaintextAt('models/m').equals(CONTENT));
+  });
+
   it('fails with the failure of the CDN even when the earlier small part can not be put back', async () => {
     lab.api.files.set('models/m.small', EARLIER);
     lab.api.beforeStore = (_name, content) =>
