@@ -41,6 +41,7 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     tokenKeys: config.tokenKeys,
     cache,
     stateDir: config.stateDir,
+    secondLookMs: config.secondLookMs,
     presence,
     receipt,
     unlockJob: {

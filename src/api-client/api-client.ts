@@ -34,6 +34,8 @@ export interface ApiClientOptions {
   readonly cache: BigPartCache;
   /** Keeps the journal of uploads. */
   readonly stateDir: string;
+  /** After how long both parts of a finished upload are looked at once more, in ms. */
+  readonly secondLookMs: number;
   readonly presence: Presence;
   readonly receipt: Receipt;
   readonly unlockJob: UnlockJob;
@@ -87,7 +89,7 @@ export class ApiClient {
     });
     const journaled = { ...shared, journal: this.#journal };
     this.uploads = new UploadService(journaled);
-    this.#recovery = new UploadRecovery(journaled);
+    this.#recovery = new UploadRecovery({ ...journaled, secondLookMs: options.secondLookMs });
     this.unlocks = new UnlockService({
       upstream: this.upstream,
       presence,

@@ -127,6 +127,12 @@ export const VARIABLES = {
     fallback: 120_000,
     about: 'how long a client may move no byte of a body, in ms',
   }),
+  secondLookMs: integer('UPLOAD_SECOND_LOOK_MS', {
+    min: 0,
+    max: 600_000,
+    fallback: 5_000,
+    about: 'after how long both parts of a finished upload are looked at once more, in ms',
+  }),
   shutdownTimeoutMs: milliseconds('SHUTDOWN_TIMEOUT_MS', {
     fallback: 8_000,
     about: 'how long work under way may go on when the Loader is told to stop, in ms',

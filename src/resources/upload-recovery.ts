@@ -16,7 +16,7 @@ export interface UploadRecoveryOptions {
   readonly publicationLocks: KeyedReadWriteLock;
   readonly logger: Logger;
   /** After how long both parts of a finished upload are looked at once more, in ms. */
-  readonly secondLookMs?: number;
+  readonly secondLookMs: number;
 }
 
 /** What became of the last attempt to end an upload. */
@@ -28,7 +28,6 @@ interface Attempt {
   readonly notBeforeMs: number;
 }
 
-const SECOND_LOOK_MS = 5_000;
 /** Bounds of the pause after a failure, in ms. It doubles with each further one. */
 const MIN_PAUSE_MS = 1_000;
 const MAX_PAUSE_MS = 60_000;
@@ -91,7 +90,7 @@ export class UploadRecovery {
   /** When an upload that has just ended is looked at again. One of an earlier process is looked at now. */
   #secondLookAt({ record }: JournalEntry): number {
     const sinceMs = record.publication?.standsSinceMs ?? 0;
-    const lookMs = sinceMs + (this.#options.secondLookMs ?? SECOND_LOOK_MS);
+    const lookMs = sinceMs + this.#options.secondLookMs;
     // The clock may have been set back since.
     return sinceMs <= Date.now() ? lookMs : 0;
   }

@@ -86,6 +86,7 @@ export class Device {
       STATE_DIR: path.join(folder, 'state'),
       STALL_TIMEOUT_MS: String(STALL_TIMEOUT_MS),
       UPSTREAM_TIMEOUT_MS: String(UPSTREAM_TIMEOUT_MS),
+      UPLOAD_SECOND_LOOK_MS: '0',
       ...options.env,
     };
     const loader = await TestLoader.start({ env, ...(options.uid === undefined ? {} : { uid: options.uid }) });
@@ -141,6 +142,13 @@ export class Device {
   /** Uploads under `models` and insists. */
   async upload(name: string, content: Uint8Array<ArrayBuffer>, folder?: string): Promise<void> {
     bodyOf(await this.loader.upload(name, content, folder));
+    // The Loader looks at both parts once more; a fault that comes next must not meet that.
+    await eventually(async () => (await this.journal()).length === 0);
+  }
+
+  /** The uploads that have not ended: those under way, and those whose second look is still to come. */
+  async journal(): Promise<string[]> {
+    return await readdir(path.join(this.stateFolder, 'uploads')).catch(() => []);
   }
 
   /** Waits until nothing is open or unfinished: a transfer still publishes its file when its callers have gone. */

@@ -164,8 +164,14 @@ describe('a load whose copy in the cache', { skip: S3_SKIP }, () => {
     await expectFromCdn();
   });
 
-  it('has no record, as an older Loader left it, is used', async () => {
+  it('has no record, as an older Loader left it, is compared with the object once, and used', async () => {
     await rm(`${big}.json`, { force: true }); // The check in the background may have set it aside.
+    assert.equal((await digestBody(await device.loader.load('model'))).sha256, digest);
+    assert.deepEqual(
+      device.s3Proxy.requests.map(({ method }) => method),
+      ['HEAD'],
+    );
+    device.heal();
     await expectFromCache();
   });
 

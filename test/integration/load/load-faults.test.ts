@@ -60,9 +60,9 @@ describe('a cold load', { skip: S3_SKIP }, () => {
     await expectFailure('resource_not_in_cdn', 'only-small');
   });
 
-  it('answers envelope_invalid when the small part belongs to another resource', async () => {
-    await device.origin.api.store('models', 'model.small', randomBytes(100));
-    await expectFailure('envelope_invalid');
+  it('answers upload_unfinished when the small part is not that of the object', async () => {
+    await device.origin.api.store('models', 'model.small', randomBytes(3072));
+    await expectFailure('upload_unfinished');
     await device.upload('model', content);
   });
 

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdir, rm } from 'node:fs/promises';
-import path from 'node:path';
+import { rm } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Device, digestBody, eventually, sha256 } from '../../support/device.ts';
-import { readJson } from '../../support/test-loader.ts';
+import { Device } from '../../support/device.ts';
+import { digestBody, sha256 } from '../../../lab/sha256.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
+import { eventually } from '../../../lab/waiting.ts';
 
 /** A run of the tests takes few, the campaign (npm run test:pairs) 200 of each. */
 const ROUNDS = Number(process.env['LOADER_TEST_PAIRS'] ?? 8);
@@ -33,7 +33,7 @@ class Versions {
 
   async load(device: Device): Promise<Loaded> {
     const response = await device.loader.load(this.name);
-    if (response.status !== 200) return (await readJson(response)).body.code ?? 'no code';
+    if (response.status !== 200) return (await device.loader.readJson(response)).body.code ?? 'no code';
     try {
       const body = await digestBody(response);
       const version = this.#digests.indexOf(body.sha256);
@@ -46,16 +46,13 @@ class Versions {
   }
 }
 
-/** The entries of its journal. */
-const entries = async (device: Device) =>
-  await readdir(path.join(device.stateFolder, 'uploads')).catch((): string[] => []);
-
 describe('uploads whose two parts must stay one version', { skip: S3_SKIP }, () => {
   let uploader: Device;
   let other: Device;
   before(async () => {
-    uploader = await Device.start();
-    other = await Device.start({ sharing: uploader });
+    const env = { UPLOAD_SECOND_LOOK_MS: '1500' };
+    uploader = await Device.start({ env });
+    other = await Device.start({ env, sharing: uploader });
     await Promise.all([uploader.login(), other.login()]);
   });
   after(async () => {
@@ -80,7 +77,9 @@ describe('uploads whose two parts must stay one version', { skip: S3_SKIP }, () 
 
   /** Nothing is left of uploads, in the journals or in the bucket. */
   async function ended(): Promise<void> {
-    await eventually(async () => (await entries(uploader)).length + (await entries(other)).length === 0, 30_000);
+    await eventually(async () => (await uploader.journal()).length + (await other.journal()).length === 0, {
+      timeoutMs: 30_000,
+    });
     assert.deepEqual(await uploader.pendingUploads(), []);
   }
 

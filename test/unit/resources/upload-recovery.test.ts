@@ -10,8 +10,9 @@ import { LoaderError } from '../../../src/errors.ts';
 import { UploadJournal } from '../../../src/resources/upload-journal.ts';
 import { UploadRecovery } from '../../../src/resources/upload-recovery.ts';
 import { decryptBuffer } from '../../../src/security/envelope-cipher.ts';
-import { eventually } from '../../support/device.ts';
-import { KEY, sha256, uploadItems, UploadLab } from '../../support/upload-lab.ts';
+import { sha256 } from '../../../lab/sha256.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import { KEY, uploadItems, UploadLab } from '../../support/upload-lab.ts';
 
 const CONTENT = randomBytes(100_000);
 const SMALL = 'models/m.small';
