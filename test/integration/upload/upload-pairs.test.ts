@@ -9,7 +9,7 @@ import { S3_SKIP } from '../../../lab/test-environment.ts';
 import { eventually } from '../../../lab/waiting.ts';
 
 /** A run of the tests takes few, the campaign (npm run test:pairs) 200 of each. */
-const ROUNDS = Number(process.env['LOADER_TEST_PAIRS'] ?? 8);
+const ROUNDS = Number(process.env['LOADER_TEST_PAIRS'] ?? 5);
 
 /** All versions have this length, so that only their bytes tell a mixture. Two parts on the CDN. */
 const LENGTH = 9_000_000;
