@@ -74,7 +74,7 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
 }
 
 const kinds = () => seen.map(({ kind }) => kind);
-const start = async (signal = NEVER) => await S3Upload.start(client, LOCATION, signal);
+const start = async (signal = NEVER) => await S3Upload.start(client, LOCATION, { 'small-sha256': 'abc' }, signal);
 
 describe('an upload to the CDN', () => {
   it('makes its parts one object, in their order', async () => {
@@ -83,6 +83,7 @@ describe('an upload to the CDN', () => {
     await upload.sendPart(1, Buffer.from('first'));
     await upload.complete();
     assert.deepEqual(kinds(), ['create', 'part', 'part', 'complete']);
+    assert.equal(seen[0]?.headers['x-amz-meta-small-sha256'], 'abc');
     for (const { kind, url } of seen) {
       assert.ok(url.startsWith('/models/m.big?'), url);
       if (kind !== 'create') assert.match(url, /uploadId=upload-1/);
@@ -149,7 +150,7 @@ describe('an aborted upload', () => {
   it('that the CDN no longer has is gone, and that is no failure', async () => {
     for (const code of ['NoSuchUpload', 'NoSuchKey']) {
       answers.abort = failure(404, code);
-      await (await start()).abort();
+      assert.equal(await (await start()).abort(), 'gone');
     }
     answers.abort = failure(403, 'AccessDenied');
     const upload = await start();
@@ -157,28 +158,31 @@ describe('an aborted upload', () => {
   });
 });
 
-describe('a completion whose answer was lost', () => {
-  it('succeeded when the upload is gone', async () => {
+describe('a completion', () => {
+  it('fails when its answer is lost: only the object tells then what stands', async () => {
     answers.complete = cut;
-    answers.abort = failure(404, 'NoSuchUpload');
     const upload = await start();
     await upload.sendPart(1, Buffer.from('first'));
+    await assert.rejects(upload.complete(), { name: 'LoaderError', code: 'cdn_unreachable' });
+    assert.deepEqual(kinds(), ['create', 'part', 'complete']);
+  });
+
+  it('that is answered by something else than a result is none', async () => {
+    answers.complete = xml(200, '<html>Welcome</html>');
+    const upload = await start();
+    await upload.sendPart(1, Buffer.from('first'));
+    await assert.rejects(upload.complete(), { name: 'LoaderError' });
+  });
+
+  it('goes on with the parts that an earlier process has sent', async () => {
+    const upload = new S3Upload(
+      client,
+      { ...LOCATION, uploadId: 'upload-0' },
+      [{ number: 1, etag: '"part-1"' }],
+      NEVER,
+    );
     await upload.complete();
-    assert.deepEqual(kinds(), ['create', 'part', 'complete', 'abort']);
-  });
-
-  it('failed when the upload could be aborted', async () => {
-    answers.complete = cut;
-    const upload = await start();
-    await upload.sendPart(1, Buffer.from('first'));
-    await assert.rejects(upload.complete(), { name: 'LoaderError', code: 'cdn_unreachable' });
-  });
-
-  it('failed when the abort tells nothing either', async () => {
-    answers.complete = cut;
-    answers.abort = cut;
-    const upload = await start();
-    await upload.sendPart(1, Buffer.from('first'));
-    await assert.rejects(upload.complete(), { name: 'LoaderError', code: 'cdn_unreachable' });
+    assert.match(seen[0]?.url ?? '', /uploadId=upload-0/);
+    assert.match(seen[0]?.body.toString() ?? '', /part-1/);
   });
 });
