@@ -9,6 +9,8 @@ WORKDIR /build
 COPY package.json package-lock.json ./
 RUN npm ci
 COPY tsconfig.json tsconfig.build.json ./
+COPY lab/build.ts lab/
+COPY docs/openapi.json docs/
 COPY src src
 RUN npm run build
 

@@ -12,6 +12,10 @@ find "$SHELF" -mindepth 1 -maxdepth 1 \( -name '*.new' -o -name 'modules-*' -mti
 # As the Dockerfile does it: the build sees the sources and all dependencies, what ships is taken from it.
 NEW=$FOLDER.new; mkdir -p "$NEW/build" "$NEW/shipped"
 cp -R "$PROJECT"/{package.json,package-lock.json,tsconfig.json,tsconfig.build.json,src} "$NEW/build/"
+# Other checkouts may be older than these files.
+for file in lab/build.ts docs/openapi.json; do
+  [ ! -e "$PROJECT/$file" ] || install -D -m 644 "$PROJECT/$file" "$NEW/build/$file"
+done
 ln -s "$PROJECT/node_modules" "$NEW/build/node_modules"
 # The compiler would leave a cache in the folder of temporary files.
 (cd "$NEW/build" && NODE_DISABLE_COMPILE_CACHE=1 npm run --silent build 9>&-) >&2

@@ -12,7 +12,15 @@ const BUILD_SCRIPT = path.join(import.meta.dirname, 'build-shipped.sh');
 /** For both npm runs, in ms. */
 const BUILD_TIMEOUT_MS = 300_000;
 /** All that what ships is made of, under the project's root. */
-const INPUTS = ['src', 'package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json'];
+const INPUTS = [
+  'src',
+  'package.json',
+  'package-lock.json',
+  'tsconfig.json',
+  'tsconfig.build.json',
+  'lab/build.ts',
+  'docs/openapi.json',
+];
 
 export interface ShippedFolderOptions {
   /** Another checkout of the project, with its dependencies installed; this one unless given. */
@@ -64,9 +72,9 @@ async function digestInputs(project: string): Promise<string> {
   return hash.digest('hex').slice(0, 16);
 }
 
-/** Their paths under the project's root, sorted. */
+/** Their paths under the project's root, sorted. An older checkout may lack some. */
 async function filesOf(project: string, input: string): Promise<string[]> {
-  if (path.extname(input) !== '') return [input];
+  if (path.extname(input) !== '') return existsSync(path.join(project, input)) ? [input] : [];
   const entries = await readdir(path.join(project, input), { recursive: true, withFileTypes: true });
   return entries
     .filter((entry) => entry.isFile())

@@ -9,15 +9,8 @@ import { registerEmptyBodies } from './guards/empty-bodies.ts';
 import { answerError, registerErrorHandler } from './errors/error-handler.ts';
 import { collectMethods, registerMethodNotAllowed } from './errors/method-not-allowed.ts';
 import { registerRequestBodyWatchdog } from './guards/body-watchdog.ts';
-import { registerOpenApi } from './openapi.ts';
-import { registerHealthRoutes } from './routes/health-routes.ts';
-import { registerLoadRoutes } from './routes/load-routes.ts';
-import { registerLoginRoutes } from './routes/login-routes.ts';
-import { registerScheduleRoutes } from './routes/schedule-routes.ts';
-import { registerTaskRoutes } from './routes/task-routes.ts';
-import { registerUnlockRoutes } from './routes/unlock-routes.ts';
-import { registerUploadRoutes } from './routes/upload-routes.ts';
 import { REQUEST_FORMATS } from './errors/request-faults.ts';
+import { registerRoutes } from './routes/routes.ts';
 import type { Logger } from '../log/logger.ts';
 import type { Tasks } from '../tasks/tasks.ts';
 
@@ -54,12 +47,12 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
     forceCloseConnections: 'idle',
     return503OnClosing: false, // The closing guard answers in our shape.
     clientErrorHandler: answerClientError,
-    frameworkErrors: (error, request, reply) => {
-      void answerError(error, request, reply);
-    },
     ajv: {
       // As in FastAPI, every fault is told, and a number is no string.
       customOptions: { allErrors: true, coerceTypes: false, removeAdditional: false, formats: REQUEST_FORMATS },
+    },
+    frameworkErrors: (error, request, reply) => {
+      void answerError(error, request, reply);
     },
   });
   registerErrorHandler(app);
@@ -69,18 +62,8 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   registerRequestBodyWatchdog(app, options.clientStallTimeoutMs);
   const methodsByUrl = collectMethods(app);
   await app.register(multipart, { limits: FORM_LIMITS });
-
-  await registerOpenApi(app, services.tasks.providers);
-
-  const typed = app.withTypeProvider<TypeBoxTypeProvider>();
-  const { clientStallTimeoutMs } = options;
-  registerHealthRoutes(typed, { ...services, modelCacheDir: options.modelCacheDir });
-  registerLoginRoutes(typed, services);
-  registerLoadRoutes(typed, { ...services, clientStallTimeoutMs });
-  registerUploadRoutes(typed, { ...services, clientStallTimeoutMs });
-  registerUnlockRoutes(typed, { ...services, clientStallTimeoutMs });
-  registerTaskRoutes(typed, { ...services, clientStallTimeoutMs });
-  registerScheduleRoutes(typed, services);
+  const { modelCacheDir, clientStallTimeoutMs } = options;
+  registerRoutes(app.withTypeProvider<TypeBoxTypeProvider>(), { ...services, modelCacheDir, clientStallTimeoutMs });
   registerMethodNotAllowed(app, methodsByUrl);
   return app;
 }

@@ -1,16 +1,95 @@
+import swagger from '@fastify/swagger';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import { fastify, type FastifySchema } from 'fastify';
 import { format } from 'prettier';
-import { makeTestApp } from '../support/test-app.ts';
+import { loadConfig } from '../../src/config/config.ts';
+import { registerRoutes } from '../../src/http/routes/routes.ts';
+import { KnownSecrets } from '../../src/log/known-secrets.ts';
+import { createLogger } from '../../src/log/logger.ts';
+import { createServices } from '../../src/services.ts';
+import type { Provider } from '../../src/tasks/provider.ts';
 
 export const OPENAPI_FILE = 'docs/openapi.json';
 
-/** The document as the app makes it, in the form in which it is committed. */
+/** The version of the HTTP API. */
+const API_VERSION = '1.0.0';
+
+const INFO = {
+  title: 'Azaion.Loader',
+  version: API_VERSION,
+  description: 'Gets encrypted AI models onto edge devices and into use.',
+  license: { name: 'Proprietary', identifier: 'LicenseRef-Proprietary' },
+};
+
+const TAGS = [
+  { name: 'health', description: 'For the health checks of containers.' },
+  { name: 'resources', description: 'Log in, load and upload.' },
+  { name: 'unlock', description: "The device's image archive, once per release." },
+  { name: 'tasks', description: 'Long work in the background.' },
+  { name: 'schedules', description: 'Tasks that begin by themselves.' },
+];
+
+/** The document as the schemas of the routes make it, in the form in which it is committed. */
 export async function makeOpenApiText(): Promise<string> {
-  const { app, services } = await makeTestApp();
+  const config = loadConfig({ RESOURCE_API_URL: 'http://127.0.0.1:9' });
+  const services = createServices(config, createLogger({ level: 'silent' }), new KnownSecrets());
+  const app = fastify().setValidatorCompiler(() => () => true);
   try {
+    await app.register(swagger, {
+      openapi: {
+        openapi: '3.1.0',
+        info: INFO,
+        servers: [{ url: '/' }],
+        tags: TAGS,
+        components: {
+          securitySchemes: { apiKey: { type: 'http', scheme: 'bearer', description: 'One of the keys of API_KEY.' } },
+        },
+      },
+      refResolver: {
+        buildLocalReference: ({ $id }, _base, _fragment, index) => (typeof $id === 'string' ? $id : `schema-${index}`),
+      },
+      transform: ({ schema, url, route }) => ({
+        schema: describe(schema, url, route.config?.access, services.tasks.providers),
+        url,
+      }),
+    });
+    registerRoutes(app.withTypeProvider<TypeBoxTypeProvider>(), { ...config, ...services });
     await app.ready();
     return await format(JSON.stringify(app.swagger()), { parser: 'json', printWidth: 120 });
   } finally {
     await app.close();
     await services.close();
   }
+}
+
+/** Adds what the schema of a route does not say: who may use it, and which tasks there are. */
+function describe(
+  schema: FastifySchema | undefined,
+  url: string,
+  access: 'open' | 'keyed' | undefined,
+  providers: readonly Provider[],
+): FastifySchema {
+  // The routes of the document itself have no schema.
+  if (schema?.operationId === undefined) return { hide: true };
+  const described = { ...schema, security: securityOf(access) };
+  return url === '/' ? { ...described, body: newTaskBody(schema.body, providers) } : described;
+}
+
+function securityOf(access: 'open' | 'keyed' | undefined): Record<string, string[]>[] {
+  if (access === 'open') return [];
+  // Without API_KEY, the Loader serves these routes to clients that have no key.
+  return access === 'keyed' ? [{ apiKey: [] }] : [{ apiKey: [] }, {}];
+}
+
+/** The parameters of each provider stand beside its name. */
+function newTaskBody(body: unknown, providers: readonly Provider[]): object {
+  return {
+    ...(body as object),
+    oneOf: providers.map(({ name, parameters }) => ({
+      ...parameters,
+      title: name,
+      required: ['provider', ...((parameters['required'] as string[] | undefined) ?? [])],
+      properties: { provider: { type: 'string', const: name }, ...(parameters['properties'] as object) },
+    })),
+  };
 }

@@ -1,14 +1,10 @@
 import type { FastifyInstance } from 'fastify';
 import { answerMethodNotAllowed } from './error-handler.ts';
 
-/** The files of the pages, which the plugin that serves them registers in its own way. */
-const PAGE_FILES = '/docs/';
-
 /** The methods of each path whose routes are registered after this call. */
 export function collectMethods(app: FastifyInstance): ReadonlyMap<string, ReadonlySet<string>> {
   const methodsByUrl = new Map<string, Set<string>>();
   app.addHook('onRoute', ({ url, method }) => {
-    if (url.startsWith(PAGE_FILES)) return;
     const methods = methodsByUrl.get(url) ?? new Set();
     for (const name of [method].flat()) methods.add(name);
     methodsByUrl.set(url, methods);

@@ -2,10 +2,14 @@ import type { Tasks } from '../../tasks/tasks.ts';
 import { failures, INVALID_INPUT, ref, type HttpApp } from '../schemas/responses.ts';
 import { NEW_SCHEDULE, SCHEDULE, SCHEDULE_LIST, SCHEDULE_PARAMS, toScheduleView } from '../schemas/schedule.ts';
 
+export interface ScheduleRoutesOptions {
+  readonly tasks: Pick<Tasks, 'schedules'>;
+}
+
 const KEYED = { access: 'keyed' } as const;
 
 /** POST and GET /schedules, DELETE /schedules/{id}: tasks that begin by themselves. All of these routes need a key. */
-export function registerScheduleRoutes(app: HttpApp, { tasks }: { readonly tasks: Pick<Tasks, 'schedules'> }): void {
+export function registerScheduleRoutes(app: HttpApp, { tasks }: ScheduleRoutesOptions): void {
   app.post(
     '/schedules',
     {

@@ -1,4 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+// Its types let the schema of a route have an operationId, a summary and tags.
+import type {} from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import { Type, type Static, type TSchema, type TUnsafe } from 'typebox';
@@ -28,7 +30,7 @@ const FAILURES = {
   409: 'There are too many already.',
   413: 'The body is too large.',
   500: 'The request failed; `code` says why.',
-  503: 'The Loader is stopping, or what the request needs can not be used for now.',
+  503: 'The Loader is stopping, or something that the request needs is out of order; `code` says what.',
 } as const;
 
 /** Responses for the failures of a route. Each route can also fail with 401, 500 and 503. */
