@@ -93,7 +93,7 @@ export class Stage {
         resourceSecret: undefined,
       }),
       tokenKeys: { publicKeyPem: undefined, secret: undefined },
-      openCdn: (config) => new S3CdnManager(config, { stallTimeoutMs: 30_000 }),
+      openCdn: (config) => Promise.resolve(new S3CdnManager(config, { stallTimeoutMs: 30_000 })),
       secrets: new KnownSecrets(),
       logger: createLogger({ level: 'error', file: undefined }),
     });

@@ -2,7 +2,6 @@ import { Agent } from 'undici';
 import { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { UnlockWorker, type UnlockJob } from '../binary-split/unlock-worker.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import type { KnownSecrets } from '../log/known-secrets.ts';
 import type { Logger } from '../log/logger.ts';
@@ -76,7 +75,11 @@ export class ApiClient {
       fingerprint: new HardwareFingerprint(options.hardwareId),
       keys: new SecurityKeys(options.keys),
       tokenKeys: options.tokenKeys,
-      openCdn: (config) => new S3CdnManager(config, { stallTimeoutMs }),
+      openCdn: async (config) => {
+        // Read from disk here, since the AWS SDK is large and nothing needs it before the first login.
+        const { S3CdnManager } = await import('../cdn/s3-cdn-manager.ts');
+        return new S3CdnManager(config, { stallTimeoutMs });
+      },
       secrets: options.secrets,
       logger,
     });

@@ -1,6 +1,5 @@
 import { readdir, readFile, realpath } from 'node:fs/promises';
 import path from 'node:path';
-import { cpu, graphics, mem } from 'systeminformation';
 import { systemErrorCode } from '../errors.ts';
 
 /** The parts of the hardware string (docs/protocol.md section 2). */
@@ -20,6 +19,8 @@ export interface HardwareFacts {
  * the same string inside and outside of a container.
  */
 export async function readHardwareFacts(sysfsRoot = '/sys'): Promise<HardwareFacts> {
+  // Read from disk here: it is large, and needed once, or never where HARDWARE_ID is set.
+  const { cpu, graphics, mem } = await import('systeminformation');
   const [cpuData, memData, graphicsData, driveSerial] = await Promise.all([
     cpu(),
     mem(),

@@ -9,7 +9,7 @@ import { registerEmptyBodies } from './guards/empty-bodies.ts';
 import { answerError, registerErrorHandler } from './errors/error-handler.ts';
 import { collectMethods, registerMethodNotAllowed } from './errors/method-not-allowed.ts';
 import { registerRequestBodyWatchdog } from './guards/body-watchdog.ts';
-import { REQUEST_FORMATS } from './errors/request-faults.ts';
+import { registerLazyCompilers } from './schemas/lazy-compilers.ts';
 import { registerRoutes } from './routes/routes.ts';
 import type { Logger } from '../log/logger.ts';
 import type { Tasks } from '../tasks/tasks.ts';
@@ -47,14 +47,11 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
     forceCloseConnections: 'idle',
     return503OnClosing: false, // The closing guard answers in our shape.
     clientErrorHandler: answerClientError,
-    ajv: {
-      // As in FastAPI, every fault is told, and a number is no string.
-      customOptions: { allErrors: true, coerceTypes: false, removeAdditional: false, formats: REQUEST_FORMATS },
-    },
     frameworkErrors: (error, request, reply) => {
       void answerError(error, request, reply);
     },
   });
+  registerLazyCompilers(app);
   registerErrorHandler(app);
   registerClosingGuard(app);
   registerApiKeyGuard(app, options.apiKeys);

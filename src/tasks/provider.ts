@@ -88,7 +88,8 @@ export function defineProvider<Parameters extends ParametersSchema, Result exten
 ): Provider {
   const { name, parameters: schema, result, formats = {}, isRepeatable, run, onOutsideWork } = definition;
   // It stops at the first fault: to find all of those of a long list would hold up all other requests.
-  const ajv = new Ajv({ formats, verbose: true });
+  // Ajv's strict mode finds what it can't understand; the schema of schemas, which is slow to compile, would add little.
+  const ajv = new Ajv({ formats, verbose: true, validateSchema: false });
   const isValid = ajv.compile<Static<Parameters>>(schema);
   const secretNames = Object.keys(schema.properties).filter((key) => schema.properties[key]?.['writeOnly'] === true);
   if (isRepeatable && secretNames.length > 0) throw new Error(`${name} can't be repeated: its secrets are not kept`);

@@ -17,7 +17,7 @@ export interface UpstreamOptions {
   readonly fingerprint: Pick<HardwareFingerprint, 'hardwareString'>;
   readonly keys: SecurityKeys;
   readonly tokenKeys: TokenKeys;
-  readonly openCdn: (config: CdnConfig) => S3CdnManager;
+  readonly openCdn: (config: CdnConfig) => Promise<S3CdnManager>;
   /** Gets the secrets of each login, so that the log leaves them out. */
   readonly secrets: KnownSecrets;
   readonly logger: Logger;
@@ -129,7 +129,7 @@ export class Upstream {
     const { downloader, uploader, resourceKey } = cdnConfig;
     secrets.add(downloader.secretAccessKey, uploader.secretAccessKey, resourceKey);
     // Derived once, for all loads and uploads of the session. A login needs no resource key.
-    return new Session(user, api, openCdn(cdnConfig), keys.resourceAesKey(resourceKey));
+    return new Session(user, api, await openCdn(cdnConfig), keys.resourceAesKey(resourceKey));
   }
 }
 

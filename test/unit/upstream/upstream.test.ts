@@ -58,7 +58,7 @@ function upstreamWith(resourceSecret?: string, secrets = new KnownSecrets()): Up
     fingerprint: { hardwareString: () => Promise.resolve(HARDWARE) },
     keys: keys(resourceSecret),
     tokenKeys: { publicKeyPem: undefined, secret: undefined },
-    openCdn: (config) => new S3CdnManager(config, { stallTimeoutMs: 1_000 }),
+    openCdn: (config) => Promise.resolve(new S3CdnManager(config, { stallTimeoutMs: 1_000 })),
     secrets,
     logger: createLogger({ level: 'silent' }),
   });

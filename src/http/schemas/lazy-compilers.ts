@@ -1,0 +1,39 @@
+import { Ajv, type AnySchema } from 'ajv';
+import fastJsonStringify, { type Schema } from 'fast-json-stringify';
+import type { FastifyInstance } from 'fastify';
+import { REQUEST_FORMATS } from '../errors/request-faults.ts';
+
+type Serialize = (data: unknown) => string;
+
+/**
+ * Compiles the schema of a request or a response when the first one comes. Fastify itself compiles all those of all
+ * routes at the start and keeps them, though most are for failures that never come. Equal schemas share one serializer,
+ * so all routes have the same one for their errors.
+ */
+export function registerLazyCompilers(app: FastifyInstance): void {
+  // As in FastAPI, every fault is told, and a number is no string.
+  // The schema of schemas is slow to compile; Ajv's strict mode finds faults of ours.
+  const ajv = once(() => new Ajv({ allErrors: true, formats: REQUEST_FORMATS, validateSchema: false }));
+  app.setValidatorCompiler<AnySchema>(({ schema }) => {
+    const validator = once(() => ajv().compile(schema));
+    return (data) => {
+      const validate = validator();
+      return validate(data) ? true : { error: validate.errors ?? [] };
+    };
+  });
+
+  const serializers = new Map<string, Serialize>();
+  app.setSerializerCompiler<Schema>(({ schema }) => {
+    // A description changes no byte of a response.
+    const key = JSON.stringify({ ...schema, description: '' });
+    const serializer = once(() => fastJsonStringify(schema, { schema: app.getSchemas() as Record<string, Schema> }));
+    const serialize = serializers.get(key) ?? ((data) => serializer()(data));
+    serializers.set(key, serialize);
+    return serialize;
+  });
+}
+
+function once<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
+}
