@@ -3,6 +3,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { isBuiltin } from 'node:module';
 import path from 'node:path';
 import { before, describe, it } from 'node:test';
+import { DOCS_FILES, docsFolder } from '../../../src/http/docs/docs-files.ts';
 import { shippedFolder } from '../../../lab/shipped-folder.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../../..');
@@ -20,6 +21,12 @@ function importedPackages(code: string): string[] {
     );
 }
 
+/** The Loader's own modules, without the scripts of the pages of /docs. */
+function moduleFiles(folder: string): string[] {
+  const pages = docsFolder('dist');
+  return globSync('dist/**/*.js', { cwd: folder }).filter((file) => !file.startsWith(pages));
+}
+
 describe('what ships', () => {
   let folder = '';
   before(async () => {
@@ -27,7 +34,7 @@ describe('what ships', () => {
   });
 
   it('has a module for each source, and no source', () => {
-    const modules = globSync('dist/**/*.js', { cwd: folder }).map((file) => path.relative('dist', file));
+    const modules = moduleFiles(folder).map((file) => path.relative('dist', file));
     const sources = globSync('src/**/*.{ts,js}', { cwd: ROOT }).map((file) => path.relative('src', file));
     assert.ok(sources.includes('binary-split/unlock-thread.ts'));
     assert.deepEqual(modules.sort(), sources.map((file) => file.replace(/\.ts$/, '.js')).sort());
@@ -39,7 +46,7 @@ describe('what ships', () => {
       dependencies: Readonly<Record<string, string>>;
     };
     const imported = new Set(
-      globSync('dist/**/*.js', { cwd: folder }).flatMap((file) =>
+      moduleFiles(folder).flatMap((file) =>
         importedPackages(readFileSync(path.join(folder, file), 'utf8')),
       ),
     );
@@ -48,6 +55,13 @@ describe('what ships', () => {
       assert.ok(name in dependencies, `${name} is imported, but is no production dependency`);
       assert.ok(existsSync(path.join(folder, 'node_modules', name, 'package.json')), `${name} does not ship`);
     }
+  });
+
+  it('has the files of the pages of /docs, and no package for them', () => {
+    for (const name of DOCS_FILES) {
+      assert.ok(existsSync(path.join(docsFolder(path.join(folder, 'dist')), name)), name);
+    }
+    assert.equal(existsSync(path.join(folder, 'node_modules/@fastify/swagger-ui')), false);
   });
 
   it('has nothing that only development needs', () => {
