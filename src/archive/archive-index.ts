@@ -3,7 +3,8 @@ import { archiveError } from './archive-error.ts';
 import { nameImages, tooManyImages, type NamedImage, type NamedLayer } from './archive-images.ts';
 import { compressionOf, COMPRESSION_MAGIC_LENGTH, type Compression } from './compression.ts';
 import { MAX_CONFIG_LENGTH, MAX_MANIFEST_LENGTH, parseManifest, type ArchiveManifest } from './manifest.ts';
-import { listTar, type ArchiveFile, type TarListing } from './tar-listing.ts';
+import { tarGrammar } from './tar-grammar.ts';
+import { TarListing, type ArchiveFile } from './tar-listing.ts';
 
 /** A layer of an archive, and where its file lies in it. */
 export interface ArchiveLayer extends Omit<NamedLayer, 'path'> {
@@ -18,6 +19,9 @@ export interface ArchiveImage extends Omit<NamedImage, 'layers'> {
 
 /** Of all images together, so that no archive exhausts the memory. */
 const MAX_CONFIGS_LENGTH = 32 * 1024 * 1024;
+/** Headers of small files lie near each other, so one read finds several. */
+const WINDOW_LENGTH = 16 * 1024;
+const NOTHING = Buffer.alloc(0);
 
 /**
  * Reads what an archive holds that can be read at random, in the classic and the OCI layout of `docker save`: both have a
@@ -37,6 +41,49 @@ export async function readArchiveIndex(archive: EnvelopeReader, signal: AbortSig
     images.push({ ...image, layers: await layerFiles.find(image.layers) });
   }
   return images;
+}
+
+/**
+ * Lists a tar that can be read at random: header by header, without the data in between.
+ *
+ * @throws LoaderError `archive_invalid` for one that is broken or cut
+ */
+export async function listTar(archive: EnvelopeReader, signal: AbortSignal): Promise<TarListing> {
+  const listing = new TarListing();
+  const window = new ReadWindow(archive);
+  const grammar = tarGrammar();
+  let position = 0;
+  for (let step = grammar.next(); step.done !== true;) {
+    signal.throwIfAborted();
+    const request = step.value;
+    if (request.kind === 'data') listing.add(request.entry, position);
+    const bytes = request.kind === 'read' ? await window.read(position, request.length) : NOTHING;
+    position += request.length;
+    step = grammar.next(bytes);
+  }
+  return listing;
+}
+
+/** Reads small pieces in ascending order, several with one read of the file. */
+class ReadWindow {
+  readonly #archive: EnvelopeReader;
+  #start = 0;
+  #bytes: Buffer = NOTHING;
+
+  constructor(archive: EnvelopeReader) {
+    this.#archive = archive;
+  }
+
+  async read(start: number, length: number): Promise<Buffer> {
+    const end = start + length;
+    const total = this.#archive.plaintextLength;
+    if (end > total) throw archiveError('it ends before its end mark: it is cut or not complete');
+    if (start < this.#start || end > this.#start + this.#bytes.length) {
+      this.#bytes = await this.#archive.read(start, Math.min(total, start + Math.max(length, WINDOW_LENGTH)));
+      this.#start = start;
+    }
+    return this.#bytes.subarray(start - this.#start, end - this.#start);
+  }
 }
 
 async function readConfigs(

@@ -1,23 +1,58 @@
-import type { FileHandle } from 'node:fs/promises';
-import { hasErrorCode, LoaderError, toError } from '../errors.ts';
+import { constants } from 'node:fs';
+import { open, stat, type FileHandle } from 'node:fs/promises';
+import { hasErrorCode, LoaderError, systemErrorCode, toError } from '../errors.ts';
 import { EndOfFileError } from '../files/file-chunks.ts';
 import {
   assertEnvelopeLength,
+  BLOCK_LENGTH,
   MIN_ENVELOPE_LENGTH,
   PREFLIGHT_LENGTH,
   preflightEnvelope,
 } from '../security/envelope.ts';
 import { EnvelopeReader } from '../security/envelope-reader.ts';
 import { archiveError } from './archive-error.ts';
-import {
-  assertUnchanged,
-  identifyArchive,
-  openArchiveFile,
-  unreadableArchive,
-  type ArchiveIdentity,
-} from './archive-identity.ts';
 import { compressionOf, type Compression } from './compression.ts';
 import { isTarHeader, TAR_BLOCK_LENGTH } from './tar-header.ts';
+
+/** Tells one archive from another that lies, or lay, under the same path. */
+export interface ArchiveIdentity {
+  /** Bytes of the envelope. */
+  readonly length: number;
+  /** ns since 1970, as text: a number is too small for it. */
+  readonly modifiedNs: string;
+  /** Hex. It is random, so another archive has another one. */
+  readonly iv: string;
+}
+
+/** Tells whether there is an archive at all. @throws LoaderError `archive_unreadable` when that can't be told */
+export async function archiveExists(path: string): Promise<boolean> {
+  try {
+    if ((await stat(path)).isFile()) return true;
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw unreadableArchive(path, error);
+  }
+  throw new LoaderError(
+    'archive_unreadable',
+    `${path} is not a file: put the image archive there, or set IMAGES_PATH.`,
+  );
+}
+
+/** The identity of the archive that lies under `path` now. @throws LoaderError `archive_not_found`, `archive_unreadable` */
+export async function readArchiveIdentity(path: string): Promise<ArchiveIdentity> {
+  const file = await openArchiveFile(path);
+  try {
+    return await identifyArchive(file);
+  } catch (error) {
+    throw unreadableArchive(path, error);
+  } finally {
+    await file.close();
+  }
+}
+
+export function isSameArchive(a: ArchiveIdentity, b: ArchiveIdentity): boolean {
+  return a.length === b.length && a.modifiedNs === b.modifiedNs && a.iv === b.iv;
+}
 
 /** An open archive whose key is known to be right. Its disposal closes its file: not while something is read. */
 export class OpenArchive implements AsyncDisposable {
@@ -36,9 +71,19 @@ export class OpenArchive implements AsyncDisposable {
     this.compression = facts.compression;
   }
 
-  /** @throws LoaderError `archive_changed` when another archive has taken its place */
+  /** @throws LoaderError `archive_changed` when another archive, or none, lies under its path now */
   async assertUnchanged(): Promise<void> {
-    await assertUnchanged(this.#path, this.identity);
+    let present: ArchiveIdentity | undefined;
+    try {
+      present = await readArchiveIdentity(this.#path);
+    } catch (error) {
+      if (!hasErrorCode(error, 'archive_not_found')) throw error;
+    }
+    if (present !== undefined && isSameArchive(present, this.identity)) return;
+    throw new LoaderError(
+      'archive_changed',
+      'The image archive was replaced or removed while it was unlocked: unlock again when it has its final form.',
+    );
   }
 
   /**
@@ -97,6 +142,25 @@ export async function openArchive(path: string, aesKey: Buffer): Promise<OpenArc
   }
 }
 
+/** @throws LoaderError `archive_not_found`, `archive_unreadable` */
+async function openArchiveFile(path: string): Promise<FileHandle> {
+  try {
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    return await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    if (isMissing(error)) throw new LoaderError('archive_not_found', 'Encrypted archive not found', { cause: error });
+    throw unreadableArchive(path, error);
+  }
+}
+
+/** The identity of an archive that is open. @throws the system's error */
+async function identifyArchive(file: FileHandle): Promise<ArchiveIdentity> {
+  const { size, mtimeNs } = await file.stat({ bigint: true });
+  const iv = Buffer.alloc(BLOCK_LENGTH);
+  const { bytesRead } = await file.read(iv, 0, BLOCK_LENGTH, 0);
+  return { length: Number(size), modifiedNs: String(mtimeNs), iv: iv.toString('hex', 0, bytesRead) };
+}
+
 /** Undefined when the padding is wrong. @throws LoaderError `archive_invalid` for a length that no envelope has */
 async function plaintextLengthOf(file: FileHandle, length: number, aesKey: Buffer): Promise<number | undefined> {
   try {
@@ -118,4 +182,13 @@ async function plaintextLengthOf(file: FileHandle, length: number, aesKey: Buffe
 
 function cutArchive(error: EndOfFileError): LoaderError {
   return archiveError('its file was cut while it was read', { cause: error });
+}
+
+function unreadableArchive(path: string, error: unknown): LoaderError {
+  const code = systemErrorCode(error) ?? 'unknown reason';
+  return new LoaderError('archive_unreadable', `The image archive ${path} can't be read (${code}).`, { cause: error });
+}
+
+function isMissing(error: unknown): boolean {
+  return ['ENOENT', 'ENOTDIR'].includes(systemErrorCode(error) ?? '');
 }

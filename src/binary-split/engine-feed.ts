@@ -1,6 +1,6 @@
 import { onAbort } from '../async/abort.ts';
 import { StallTimer } from '../async/stall-timer.ts';
-import type { DockerEngine, LoadBody } from '../docker/docker-engine.ts';
+import type { DockerEngine, LayerProgress, LoadBody } from '../docker/docker-engine.ts';
 import { LoaderError } from '../errors.ts';
 
 export interface EngineFeedOptions {
@@ -40,20 +40,16 @@ export class EngineFeed implements Disposable {
   }
 
   /**
-   * Sends the load and waits for the engine's reply. `onLayerProgress` is told the bytes of a layer's file that the engine
-   * has registered.
+   * Sends the load and waits for the engine's reply. It yields how far the engine is with the layers.
    *
    * @throws LoaderError of DockerEngine.load, `engine_stalled`; what the body threw, or the reason of the signal
    */
-  async send(body: LoadBody, onLayerProgress: (layerId: string, current: number) => void): Promise<void> {
+  async *send({ length, chunks }: LoadBody): AsyncGenerator<LayerProgress, void, undefined> {
     this.signal.throwIfAborted();
-    const listener = {
-      onLayerProgress: (layerId: string, current: number) => {
-        this.#timer.pat();
-        onLayerProgress(layerId, current);
-      },
-    };
-    await this.#engine.load({ length: body.length, chunks: this.#watch(body.chunks) }, listener, this.signal);
+    for await (const progress of this.#engine.load({ length, chunks: this.#watch(chunks) }, this.signal)) {
+      this.#timer.pat();
+      yield progress;
+    }
   }
 
   /** Until its disposal, the body waits for what is not the engine's business: that time is not counted against it. */

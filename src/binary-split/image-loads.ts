@@ -6,14 +6,13 @@ import { hasErrorCode, LoaderError, toError } from '../errors.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
 import type { EnvelopeReader } from '../security/envelope-reader.ts';
 import { EngineFeed } from './engine-feed.ts';
-import { findImage } from './engine-images.ts';
 import { sentLength, withEveryLayer, type ImageLoad, type ImageLoadPlan } from './image-load-plan.ts';
-import type { ImageLoadProgress } from './image-load-progress.ts';
+import type { ImageLoadProgress } from './unlock-progress.ts';
 import { ImageTar } from './image-tar.ts';
 
 export interface ImageLoadsOptions {
   readonly archive: EnvelopeReader;
-  readonly engine: Pick<DockerEngine, 'inspectImage' | 'listImages' | 'load'>;
+  readonly engine: Pick<DockerEngine, 'findImage' | 'load'>;
   readonly traits: EngineTraits;
   /** Loads that the engine takes or registers at once. */
   readonly parallelism: number;
@@ -90,9 +89,9 @@ export class ImageLoads {
     using feed = new EngineFeed(this.#options);
     const tar = new ImageTar(sent);
     const body = { length: tar.length, chunks: this.#body(load, sent, tar, feed, turn) };
-    await feed.send(body, (layerId, current) => progress.registered(load, layerId, current));
+    for await (const layer of feed.send(body)) progress.registered(load, layer);
     const wanted = { id: sent.id, tags: sent.tags, diffIds: sent.layers.map(({ diffId }) => diffId) };
-    if ((await findImage(engine, wanted, traits, signal)) !== undefined) return;
+    if ((await engine.findImage(wanted, traits, signal)) !== undefined) return;
     throw new LoaderError(
       'engine_image_missing',
       `The Docker engine reported no failure, but does not have the image ${sent.tags[0] ?? sent.id}; see its log.`,

@@ -1,14 +1,12 @@
 import { readArchiveIndex, type ArchiveImage } from '../archive/archive-index.ts';
-import type { ArchiveIdentity } from '../archive/archive-identity.ts';
-import { toWantedImage, type WantedImage } from '../archive/archive-images.ts';
+import { chainIds, toWantedImage, type WantedImage } from '../archive/archive-images.ts';
 import { ArchiveStream } from '../archive/archive-stream.ts';
-import { openArchive, type OpenArchive } from '../archive/open-archive.ts';
+import { openArchive, type ArchiveIdentity, type OpenArchive } from '../archive/open-archive.ts';
 import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import { EngineFeed } from './engine-feed.ts';
-import { chainIdsOf, findImage, readEngineImages } from './engine-images.ts';
 import { planImageLoads, SHARED_LAYERS_LABEL } from './image-load-plan.ts';
-import type { ImageLoadProgress } from './image-load-progress.ts';
+import type { ImageLoadProgress } from './unlock-progress.ts';
 import { ImageLoads } from './image-loads.ts';
 
 export interface UnlockArchiveOptions {
@@ -60,8 +58,9 @@ async function loadImages(archive: OpenArchive, options: UnlockArchiveOptions): 
 
   const missing = await findMissing(images, traits, options);
   if (missing.length > 0) {
-    const chainIds = chainIdsOf((await readEngineImages(engine, signal)).values());
-    const loads = planImageLoads(missing, { chainIds, needsEveryLayer: traits.needsEveryLayer });
+    const present = await engine.inspectImages(signal);
+    const inventory = new Set(present.flatMap(({ diffIds }) => chainIds(diffIds)));
+    const loads = planImageLoads(missing, { chainIds: inventory, needsEveryLayer: traits.needsEveryLayer });
     options.progress.plan(loads, { total: images.length, present: images.length - missing.length });
     await new ImageLoads({ ...options, archive: archive.reader, traits }).run(loads);
   }
@@ -78,7 +77,7 @@ async function findMissing(
   if (traits.identifiesByManifest) return images;
   const missing: ArchiveImage[] = [];
   for (const image of images) {
-    if ((await findImage(engine, toWantedImage(image), traits, signal)) === undefined) missing.push(image);
+    if ((await engine.findImage(toWantedImage(image), traits, signal)) === undefined) missing.push(image);
   }
   return missing;
 }
@@ -100,7 +99,8 @@ async function loadStream(archive: OpenArchive, options: UnlockArchiveOptions): 
   const stream = new ArchiveStream(archive);
   options.progress.planStream(stream, archive.reader.plaintextLength);
   using feed = new EngineFeed(options);
-  await feed.send({ length: undefined, chunks: streamBody(stream, feed) }, () => undefined);
+  // How far the layers are is not of interest here: the progress is that of the reading.
+  await Array.fromAsync(feed.send({ length: undefined, chunks: streamBody(stream, feed) }));
   return stream.images;
 }
 
@@ -117,7 +117,7 @@ async function assertPresent(
 ): Promise<UnlockedImage[]> {
   const loaded: UnlockedImage[] = [];
   for (const image of images) {
-    const id = await findImage(engine, image, traits, signal);
+    const id = await engine.findImage(image, traits, signal);
     if (id === undefined) {
       throw new LoaderError(
         'engine_image_missing',

@@ -4,7 +4,7 @@ import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { happens } from '../async/abort.ts';
 import { DockerEngine } from '../docker/docker-engine.ts';
 import { asLoaderError, LoaderError, toError } from '../errors.ts';
-import { ImageLoadProgress } from './image-load-progress.ts';
+import { ImageLoadProgress } from './unlock-progress.ts';
 import { unlockArchive } from './unlock-archive.ts';
 import type { UnlockJob, ThreadMessage, ThreadOrder } from './unlock-worker.ts';
 

@@ -1,10 +1,12 @@
+import { isDeepStrictEqual } from 'node:util';
+import { Semaphore } from '../async/semaphore.ts';
 import { asRecord } from '../json.ts';
 import { EngineConnection, type DockerEngineOptions } from './engine-connection.ts';
 import { streamImageExport, type ExportOptions } from './image-export.ts';
 import { sendImageLoad, type LoadBody } from './image-load.ts';
-import type { LoadReplyListener } from './load-reply.ts';
+import type { LayerProgress } from './load-reply.ts';
 
-export type { DockerEngineOptions, LoadBody };
+export type { DockerEngineOptions, LayerProgress, LoadBody };
 
 /** What an engine tells of an image (Docker Engine API, GET /images/{name}/json). */
 export interface EngineImage {
@@ -20,6 +22,14 @@ export interface EngineTraits {
   /** Image IDs are digests of manifests, so that a config does not tell them: the containerd image store. */
   readonly identifiesByManifest: boolean;
 }
+
+/** An image that an engine is asked for. */
+export interface SoughtImage extends EngineImage {
+  readonly tags: readonly string[];
+}
+
+/** Inspections that wait for the engine's answer at the same time. */
+const MAX_INSPECTIONS = 8;
 
 /**
  * The calls of the Docker Engine API that packing and unlocking images needs.
@@ -75,6 +85,37 @@ export class DockerEngine {
     return { id, diffIds: layers.map(String) };
   }
 
+  /** Inspects all images. One that is removed meanwhile is not among them. */
+  async inspectImages(signal: AbortSignal): Promise<EngineImage[]> {
+    const slots = new Semaphore(MAX_INSPECTIONS);
+    const images = await Promise.all(
+      (await this.listImages(signal)).map(async (id) => {
+        using _permit = await slots.acquire(signal);
+        return await this.inspectImage(id, signal);
+      }),
+    );
+    return images.filter((image) => image !== undefined);
+  }
+
+  /**
+   * Returns the ID under which the engine has an image, if it has it under each of its tags.
+   *
+   * A containerd image store identifies images by a manifest that it makes itself of what `docker load` gives. There, an
+   * image counts that has the same layers under the tag or, where there is no tag, anywhere.
+   */
+  async findImage(sought: SoughtImage, traits: EngineTraits, signal: AbortSignal): Promise<string | undefined> {
+    if (sought.tags.length === 0 && traits.identifiesByManifest) {
+      return (await this.inspectImages(signal)).find((image) => isSought(image, sought, traits))?.id;
+    }
+    let id: string | undefined;
+    for (const name of sought.tags.length === 0 ? [sought.id] : sought.tags) {
+      const image = await this.inspectImage(name, signal);
+      if (image === undefined || !isSought(image, sought, traits)) return undefined;
+      id = image.id;
+    }
+    return id;
+  }
+
   /** Removes an image that no container uses. The layers on which other images stand are kept. */
   async removeImage(id: string, signal: AbortSignal): Promise<void> {
     const answer = await this.#connection.call('DELETE', `/images/${encodePath(id)}?noprune=true`, signal);
@@ -82,16 +123,16 @@ export class DockerEngine {
   }
 
   /**
-   * Streams a tar of images into the engine, and reads its reply to the end. A good reply does not prove that an image is
-   * there: inspect it.
+   * Streams a tar of images into the engine, and reads its reply to the end. It yields how far the engine is with the
+   * layers. A good reply does not prove that an image is there: inspect it.
    *
-   * There is no deadline. The caller watches for stalls by what is taken of `body` and what `listener` hears, and breaks
-   * the load off by `signal`.
+   * There is no deadline. The caller watches for stalls by what is taken of `body` and what is yielded, and breaks the
+   * load off by `signal`.
    *
    * @throws LoaderError also `engine_disk_full`; what `body` threw
    */
-  async load(body: LoadBody, listener: LoadReplyListener, signal: AbortSignal): Promise<void> {
-    await sendImageLoad(this.#connection, body, listener, signal);
+  load(body: LoadBody, signal: AbortSignal): AsyncGenerator<LayerProgress, void, undefined> {
+    return sendImageLoad(this.#connection, body, signal);
   }
 
   /**
@@ -105,6 +146,10 @@ export class DockerEngine {
   async close(): Promise<void> {
     await this.#connection.close();
   }
+}
+
+function isSought({ id, diffIds }: EngineImage, sought: SoughtImage, { identifiesByManifest }: EngineTraits): boolean {
+  return id === sought.id || (identifiesByManifest && isDeepStrictEqual(diffIds, sought.diffIds));
 }
 
 /** A name may have slashes, and the colon of a tag belongs to it. */

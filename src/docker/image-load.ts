@@ -1,6 +1,6 @@
 import { LoaderError, toError } from '../errors.ts';
 import type { EngineConnection } from './engine-connection.ts';
-import { LoadReply, type LoadReplyListener } from './load-reply.ts';
+import { LoadReply, type LayerProgress } from './load-reply.ts';
 
 /** A tar that is streamed into the engine. */
 export interface LoadBody {
@@ -10,15 +10,14 @@ export interface LoadBody {
 }
 
 /** POST /images/load: streams a tar into the engine and reads the reply to its end. @throws as `DockerEngine.load` does */
-export async function sendImageLoad(
+export async function* sendImageLoad(
   connection: EngineConnection,
   { length, chunks }: LoadBody,
-  listener: LoadReplyListener,
   signal: AbortSignal,
-): Promise<void> {
+): AsyncGenerator<LayerProgress, void, undefined> {
   const { errors } = connection;
   const source = new WatchedBody(chunks);
-  const reply = new LoadReply(listener);
+  const reply = new LoadReply();
   const headers = {
     'content-type': 'application/x-tar',
     ...(length === undefined ? {} : { 'content-length': String(length) }),
@@ -29,8 +28,8 @@ export async function sendImageLoad(
     const response = await connection.stream({ method: 'POST', path, headers, body: source }, signal);
     isAnswered = true;
     const body: AsyncIterable<Buffer> = await connection.bodyOf(response);
-    for await (const bytes of body) reply.take(bytes);
-    reply.end();
+    for await (const bytes of body) yield* reply.take(bytes);
+    yield* reply.end();
   } catch (error) {
     signal.throwIfAborted();
     // The causes come before their effects: a body that fails breaks the connection, not the other way round.

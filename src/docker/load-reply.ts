@@ -1,9 +1,10 @@
 import { asRecord, parseJson } from '../json.ts';
 
-/** Hears what the engine says while it loads an image. */
-export interface LoadReplyListener {
-  /** `current` is the bytes of a layer's file that are registered. Some engines tell nothing of it. */
-  readonly onLayerProgress: (layerId: string, current: number) => void;
+/** How far a layer is. Some engines tell nothing of it. */
+export interface LayerProgress {
+  readonly layerId: string;
+  /** Bytes of the layer's file that are registered. */
+  readonly current: number;
 }
 
 /** No engine writes longer lines. */
@@ -11,31 +12,27 @@ const MAX_LINE_LENGTH = 64 * 1024;
 
 /** Reads the reply to a load, piece by piece: one JSON object a line (Docker Engine API, POST /images/load). */
 export class LoadReply {
-  readonly #listener: LoadReplyListener;
   readonly #decoder = new TextDecoder();
   #rest = '';
   #error: string | undefined;
   #lines = 0;
 
-  constructor(listener: LoadReplyListener) {
-    this.#listener = listener;
-  }
-
-  /** @throws Error for what is no reply of an engine */
-  take(bytes: Uint8Array): void {
+  /** Returns what the next bytes tell of layers. @throws Error for what is no reply of an engine */
+  take(bytes: Uint8Array): LayerProgress[] {
     const lines = (this.#rest + this.#decoder.decode(bytes, { stream: true })).split('\n');
     this.#rest = lines.pop() ?? '';
     for (const line of [...lines, this.#rest]) {
       if (line.length > MAX_LINE_LENGTH) throw new Error('the reply has a line without an end');
     }
-    for (const line of lines) this.#takeLine(line);
+    return lines.flatMap((line) => this.#takeLine(line));
   }
 
-  /** To be called after the last byte. @throws Error for a reply that breaks off */
-  end(): void {
-    this.#takeLine(this.#rest);
+  /** The same for a last line without a line break. Call it after the last byte. @throws Error for a reply that breaks off */
+  end(): LayerProgress[] {
+    const told = this.#takeLine(this.#rest);
     this.#rest = '';
     if (this.#lines === 0) throw new Error('the reply is empty');
+    return told;
   }
 
   /** What the engine could not do, in its words. */
@@ -43,8 +40,8 @@ export class LoadReply {
     return this.#error;
   }
 
-  #takeLine(line: string): void {
-    if (line.trim() === '') return;
+  #takeLine(line: string): LayerProgress[] {
+    if (line.trim() === '') return [];
     this.#lines++;
     const message = asRecord(parseJson(line));
     if (message === undefined) throw new Error('the reply has a line that is no JSON object, or is cut');
@@ -53,11 +50,10 @@ export class LoadReply {
       this.#error ??= [detail?.['message'], message['error'], 'no reason given'].find(
         (text) => typeof text === 'string',
       );
-      return;
+      return [];
     }
+    const layerId = message['id'];
     const current = asRecord(message['progressDetail'])?.['current'];
-    if (typeof message['id'] === 'string' && typeof current === 'number') {
-      this.#listener.onLayerProgress(message['id'], current);
-    }
+    return typeof layerId === 'string' && typeof current === 'number' ? [{ layerId, current }] : [];
   }
 }

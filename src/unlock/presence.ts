@@ -1,12 +1,11 @@
-import { isSameArchive, readArchiveIdentity } from '../archive/archive-identity.ts';
+import { isSameArchive, readArchiveIdentity } from '../archive/open-archive.ts';
 import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import { hasErrorCode } from '../errors.ts';
 import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
-import { findImage } from '../binary-split/engine-images.ts';
 import type { Receipt } from './receipt.ts';
 
 export interface PresenceOptions {
-  readonly engine: Pick<DockerEngine, 'inspectImage' | 'listImages'>;
+  readonly engine: Pick<DockerEngine, 'findImage' | 'inspectImage'>;
   readonly receipt: Pick<Receipt, 'read'>;
   readonly archivePath: string;
   /** Repositories whose `:apiVersion` the engine must have. Where none are named, the receipt tells. */
@@ -53,7 +52,7 @@ export class Presence {
   async #isWhole({ images }: UnlockedArchive, signal: AbortSignal): Promise<boolean> {
     for (const image of images) {
       const wanted = { ...image, diffIds: [] };
-      if ((await findImage(this.#options.engine, wanted, BY_ID, signal)) === undefined) return false;
+      if ((await this.#options.engine.findImage(wanted, BY_ID, signal)) === undefined) return false;
     }
     return true;
   }

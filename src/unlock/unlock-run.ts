@@ -1,10 +1,10 @@
 import {
   archiveExists,
   isSameArchive,
+  openArchive,
   readArchiveIdentity,
   type ArchiveIdentity,
-} from '../archive/archive-identity.ts';
-import { openArchive } from '../archive/open-archive.ts';
+} from '../archive/open-archive.ts';
 import { abortReason } from '../async/abort.ts';
 import type { Changes } from '../async/changes.ts';
 import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { DockerEngine } from '../../../src/docker/docker-engine.ts';
+import { DockerEngine, type LayerProgress } from '../../../src/docker/docker-engine.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { EngineFeed } from '../../../src/binary-split/engine-feed.ts';
 import { NEVER } from '../../../src/async/abort.ts';
@@ -54,13 +54,18 @@ interface FeedTest {
   readonly length?: number;
   readonly signal?: AbortSignal;
   readonly stallTimeoutMs?: number;
-  readonly onLayerProgress?: (layerId: string, current: number) => void;
 }
 
-async function feed({ engine, body, signal = NEVER, stallTimeoutMs = STALL_MS, ...rest }: FeedTest): Promise<void> {
-  const { length, onLayerProgress = () => undefined } = rest;
+/** Feeds an engine, and returns what it tells of layers. */
+async function feed({
+  engine,
+  body,
+  signal = NEVER,
+  stallTimeoutMs = STALL_MS,
+  length,
+}: FeedTest): Promise<LayerProgress[]> {
   using feeding = new EngineFeed({ engine, stallTimeoutMs, signal });
-  await feeding.send({ length, chunks: body(feeding) }, onLayerProgress);
+  return await Array.fromAsync(feeding.send({ length, chunks: body(feeding) }));
 }
 
 async function* pieces(count: number): AsyncGenerator<Buffer> {
@@ -80,12 +85,10 @@ function reply(request: IncomingMessage, response: ServerResponse, text = GOOD):
 
 describe('feeding an engine', () => {
   it('ends when it has replied, and passes on what it tells of layers', async () => {
-    const heard: unknown[] = [];
     const engine = await startEngine((request, response) => {
       reply(request, response, '{"id":"a","progressDetail":{"current":5}}\n');
     });
-    await feed({ engine, body: () => pieces(10), onLayerProgress: (...args) => heard.push(args) });
-    assert.deepEqual(heard, [['a', 5]]);
+    assert.deepEqual(await feed({ engine, body: () => pieces(10) }), [{ layerId: 'a', current: 5 }]);
   });
 
   it('tells the engine the length, where it is known', async () => {

@@ -4,12 +4,12 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { readArchiveIndex, type ArchiveImage } from '../../../src/archive/archive-index.ts';
-import { listTar } from '../../../src/archive/tar-listing.ts';
+import { listTar, readArchiveIndex, type ArchiveImage } from '../../../src/archive/archive-index.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import { planImageLoads } from '../../../src/binary-split/image-load-plan.ts';
-import { ImageLoadProgress } from '../../../src/binary-split/image-load-progress.ts';
+import { ImageLoadProgress } from '../../../src/binary-split/unlock-progress.ts';
 import { ImageLoads, type ImageLoadsOptions } from '../../../src/binary-split/image-loads.ts';
+import type { LayerProgress, LoadBody, SoughtImage } from '../../../src/docker/docker-engine.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
@@ -70,7 +70,7 @@ class Engine {
   peak = 0;
   #open = 0;
 
-  async load({ length, chunks }: { length: number | undefined; chunks: AsyncIterable<Buffer> }): Promise<void> {
+  async *load({ length, chunks }: LoadBody): AsyncGenerator<LayerProgress, void, undefined> {
     const index = this.loads.length;
     const got: Got = { bytes: Buffer.alloc(0) };
     this.loads.push(got);
@@ -84,6 +84,7 @@ class Engine {
       }
       assert.equal(got.bytes.length, length);
       const ids = images.filter(({ id }) => got.bytes.includes(`"Config":"${id.slice(7)}.json"`)).map(({ id }) => id);
+      yield { layerId: 'a layer', current: 1 };
       await this.reply(index, ids);
       for (const id of ids) this.ids.add(id);
     } finally {
@@ -91,13 +92,8 @@ class Engine {
     }
   }
 
-  inspectImage(name: string): Promise<{ id: string; diffIds: readonly string[] } | undefined> {
-    const image = images.find(({ id, tags }) => id === name || tags.includes(name));
-    return Promise.resolve(image !== undefined && this.ids.has(image.id) ? image : undefined);
-  }
-
-  listImages(): Promise<string[]> {
-    return Promise.resolve([...this.ids]);
+  findImage({ id }: SoughtImage): Promise<string | undefined> {
+    return Promise.resolve(this.ids.has(id) ? id : undefined);
   }
 
   /** Whether a tar has come whole. */
@@ -265,7 +261,7 @@ describe('a load that fails', () => {
   });
 
   it('is one too when the engine reports success and has no image', async () => {
-    engine.inspectImage = () => Promise.resolve(undefined);
+    engine.findImage = () => Promise.resolve(undefined);
     const { outcome } = await start();
     await assert.rejects(outcome, { code: 'engine_image_missing', message: /base:1/ });
   });

@@ -8,7 +8,7 @@ import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { readArchiveIndex, type ArchiveImage } from '../../../src/archive/archive-index.ts';
 import { ImageTar } from '../../../src/binary-split/image-tar.ts';
 import { planImageLoads, wholeLoad } from '../../../src/binary-split/image-load-plan.ts';
-import { listTar } from '../../../src/archive/tar-listing.ts';
+import { listTar } from '../../../src/archive/archive-index.ts';
 import { makeImage, makeLayer, saveImages, seededBytes, type ArchiveOptions } from '../../../lab/images/image-maker.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 

@@ -341,3 +341,86 @@ async function makeCertificates(name: string): Promise<{ ca: string; cert: strin
   const read = async (end: string) => await readFile(file(end), 'utf8');
   return { ca: await read('ca.pem'), cert: await read('cert.pem'), key: await read('key.pem') };
 }
+
+describe('an image that is looked for', () => {
+  const BY_CONFIG = { needsEveryLayer: false, identifiesByManifest: false };
+  const BY_MANIFEST = { needsEveryLayer: true, identifiesByManifest: true };
+  const SOUGHT = { id: 'sha256:a', tags: ['x:1', 'x:2'], diffIds: ['sha256:1', 'sha256:2'] };
+
+  /** An engine with images of these IDs and layers under these names. */
+  async function startWith(images: Readonly<Record<string, { id: string; layers: readonly string[] }>>) {
+    return await startEngine((request, response) => {
+      const name = /^\/v1\.41\/images\/(.*)\/json$/.exec(request.url ?? '')?.[1];
+      if (name === undefined) {
+        answerJson(
+          response,
+          [...new Set(Object.values(images).map(({ id }) => id)), 'sha256:gone'].map((Id) => ({ Id })),
+        );
+        return;
+      }
+      const image = images[name] ?? Object.values(images).find(({ id }) => id === name);
+      if (image === undefined) answerJson(response, { message: 'no such image' }, 404);
+      else answerJson(response, { Id: image.id, RootFS: { Layers: image.layers } });
+    });
+  }
+
+  const A = { id: 'sha256:a', layers: SOUGHT.diffIds };
+  const SAME_LAYERS = { id: 'sha256:m', layers: SOUGHT.diffIds };
+  const OTHER = { id: 'sha256:b', layers: ['sha256:1'] };
+
+  it('is there when the engine has its ID under each of its tags', async () => {
+    const engine = await startWith({ 'x:1': A, 'x:2': A });
+    assert.equal(await engine.findImage(SOUGHT, BY_CONFIG, NEVER), 'sha256:a');
+  });
+
+  it('is not there when a tag is missing, or is that of another image', async () => {
+    const engine = await startWith({ 'x:1': A, 'x:3': OTHER });
+    assert.equal(await engine.findImage(SOUGHT, BY_CONFIG, NEVER), undefined);
+    assert.equal(await engine.findImage({ ...SOUGHT, tags: ['x:1', 'x:3'] }, BY_CONFIG, NEVER), undefined);
+  });
+
+  it('without a tag is looked for by its ID', async () => {
+    const engine = await startWith({ 'x:1': A });
+    assert.equal(await engine.findImage({ ...SOUGHT, tags: [] }, BY_CONFIG, NEVER), 'sha256:a');
+    assert.equal(await engine.findImage({ ...SOUGHT, id: 'sha256:c', tags: [] }, BY_CONFIG, NEVER), undefined);
+  });
+
+  it('counts by its layers only where the engine identifies images by a manifest of its own', async () => {
+    const engine = await startWith({ 'x:1': SAME_LAYERS, 'x:2': SAME_LAYERS, 'x:3': OTHER });
+    assert.equal(await engine.findImage(SOUGHT, BY_CONFIG, NEVER), undefined);
+    assert.equal(await engine.findImage(SOUGHT, BY_MANIFEST, NEVER), 'sha256:m');
+    assert.equal(await engine.findImage({ ...SOUGHT, tags: ['x:3'] }, BY_MANIFEST, NEVER), undefined);
+  });
+
+  it('without a tag is there, for such an engine, when any image has its layers', async () => {
+    const engine = await startWith({ 'y:1': OTHER, 'y:2': SAME_LAYERS });
+    assert.equal(await engine.findImage({ ...SOUGHT, tags: [] }, BY_MANIFEST, NEVER), 'sha256:m');
+    assert.equal(await engine.findImage({ ...SOUGHT, tags: [], diffIds: ['sha256:2'] }, BY_MANIFEST, NEVER), undefined);
+  });
+});
+
+it('all images are inspected, a few at a time, without those that are removed meanwhile', async () => {
+  let [open, peak] = [0, 0];
+  const ids = Array.from({ length: 30 }, (_, at) => `i${at}`);
+  const engine = await startEngine((request, response) => {
+    const id = /images\/(.*)\/json/.exec(request.url ?? '')?.[1];
+    if (id === undefined) {
+      answerJson(
+        response,
+        [...ids, 'gone'].map((Id) => ({ Id })),
+      );
+      return;
+    }
+    peak = Math.max(peak, ++open);
+    setTimeout(() => {
+      open--;
+      if (id === 'gone') answerJson(response, { message: 'no such image' }, 404);
+      else answerJson(response, { Id: id, RootFS: { Layers: [] } });
+    }, 5);
+  });
+  assert.deepEqual(
+    (await engine.inspectImages(NEVER)).map(({ id }) => id),
+    ids,
+  );
+  assert.ok(peak > 1 && peak <= 8, `${peak} at a time`);
+});

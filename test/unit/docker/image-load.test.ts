@@ -4,10 +4,9 @@ import { createServer, type IncomingMessage, type RequestListener } from 'node:h
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { DockerEngine } from '../../../src/docker/docker-engine.ts';
+import { DockerEngine, type LayerProgress, type LoadBody } from '../../../src/docker/docker-engine.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 
-const SILENT = { onLayerProgress: () => undefined };
 const INVALID_RESPONSE = { name: 'LoaderError', code: 'engine_invalid_response' };
 const UNREACHABLE = { name: 'LoaderError', code: 'engine_unreachable' };
 
@@ -46,6 +45,11 @@ async function startEngine(listener: RequestListener): Promise<DockerEngine> {
   return connectEngine();
 }
 
+/** Loads `body`, and returns what the engine tells of layers. */
+async function load(engine: DockerEngine, body: LoadBody, signal = NEVER): Promise<LayerProgress[]> {
+  return await Array.fromAsync(engine.load(body, signal));
+}
+
 async function readBody(request: IncomingMessage): Promise<Buffer> {
   return Buffer.concat((await Array.fromAsync(request)) as Buffer[]);
 }
@@ -77,7 +81,7 @@ describe('a load', () => {
         });
       });
       const { chunks, length } = makeBody(50);
-      await engine.load({ chunks, length: isKnown ? length : undefined }, SILENT, NEVER);
+      await load(engine, { chunks, length: isKnown ? length : undefined });
       const told = isKnown ? String(length) : undefined;
       assert.deepEqual(seen, ['POST', '/v1.41/images/load?quiet=0', 'application/x-tar', told, length, true]);
     });
@@ -90,11 +94,9 @@ describe('a load', () => {
         setTimeout(() => response.end('"progressDetail":{"current":7}}\n'), 10);
       });
     });
-    const heard: unknown[] = [];
-    await engine.load(makeBody(1), { onLayerProgress: (...args) => heard.push(args) }, NEVER);
-    assert.deepEqual(heard, [
-      ['a', 5],
-      ['b', 7],
+    assert.deepEqual(await load(engine, makeBody(1)), [
+      { layerId: 'a', current: 5 },
+      { layerId: 'b', current: 7 },
     ]);
   });
 
@@ -111,7 +113,7 @@ describe('a load', () => {
       const engine = await startEngine((request, response) => {
         void readBody(request).then(() => response.end(reply));
       });
-      await assert.rejects(engine.load(makeBody(2), SILENT, NEVER), { name: 'LoaderError', code });
+      await assert.rejects(load(engine, makeBody(2)), { name: 'LoaderError', code });
     });
   }
 
@@ -121,7 +123,7 @@ describe('a load', () => {
         response.write('{"stream":"Loaded image: x"}\n', () => request.socket.destroy());
       });
     });
-    await assert.rejects(engine.load(makeBody(2), SILENT, NEVER), { ...INVALID_RESPONSE, message: /broke off/ });
+    await assert.rejects(load(engine, makeBody(2)), { ...INVALID_RESPONSE, message: /broke off/ });
   });
 
   for (const isClosed of [false, true]) {
@@ -136,7 +138,7 @@ describe('a load', () => {
         });
       });
       const { chunks, length, state } = makeBody(20_000);
-      await assert.rejects(engine.load({ chunks, length }, SILENT, NEVER), { code: 'engine_disk_full' });
+      await assert.rejects(load(engine, { chunks, length }), { code: 'engine_disk_full' });
       await new Promise((resolve) => setTimeout(resolve, 20));
       assert.ok(state.isLeft, 'the body is still held');
     });
@@ -145,14 +147,14 @@ describe('a load', () => {
   it('fails with engine_unreachable when the connection breaks in mid-body', async () => {
     const engine = await startEngine((request) => request.once('data', () => request.socket.destroy()));
     const { state, ...body } = makeBody(20_000);
-    await assert.rejects(engine.load(body, SILENT, NEVER), UNREACHABLE);
+    await assert.rejects(load(engine, body), UNREACHABLE);
     await new Promise((resolve) => setTimeout(resolve, 20));
     assert.ok(state.isLeft);
   });
 
   it('fails with engine_unreachable where there is no engine, and takes nothing of the body', async () => {
     const { state, ...body } = makeBody(5);
-    await assert.rejects(connectEngine().load(body, SILENT, NEVER), UNREACHABLE);
+    await assert.rejects(load(connectEngine(), body), UNREACHABLE);
     assert.ok(!state.isLeft);
   });
 
@@ -165,7 +167,7 @@ describe('a load', () => {
         yield await Promise.resolve(PIECE);
         throw failure;
       }
-      await assert.rejects(engine.load({ length, chunks: failing() }, SILENT, NEVER), failure);
+      await assert.rejects(load(engine, { length, chunks: failing() }), failure);
       await new Promise((resolve) => setTimeout(resolve, 20));
       assert.ok(isAborted, 'the engine took it for whole');
     });
@@ -177,8 +179,8 @@ describe('a load', () => {
     const engine = await startEngine((request) => {
       request.resume().once('end', () => abort.abort(reason));
     });
-    await assert.rejects(engine.load(makeBody(2), SILENT, AbortSignal.abort(reason)), reason);
-    await assert.rejects(engine.load(makeBody(2), SILENT, abort.signal), reason);
+    await assert.rejects(load(engine, makeBody(2), AbortSignal.abort(reason)), reason);
+    await assert.rejects(load(engine, makeBody(2), abort.signal), reason);
     const sending = new AbortController();
     async function* endless(): AsyncGenerator<Buffer> {
       for (let at = 0; ; at++) {
@@ -186,6 +188,6 @@ describe('a load', () => {
         yield await Promise.resolve(PIECE);
       }
     }
-    await assert.rejects(engine.load({ length: undefined, chunks: endless() }, SILENT, sending.signal), reason);
+    await assert.rejects(load(engine, { length: undefined, chunks: endless() }, sending.signal), reason);
   });
 });

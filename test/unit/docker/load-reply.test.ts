@@ -1,21 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { LoadReply } from '../../../src/docker/load-reply.ts';
-
-type Progress = [layerId: string, current: number];
+import { LoadReply, type LayerProgress } from '../../../src/docker/load-reply.ts';
 
 interface Heard {
-  readonly progress: readonly Progress[];
+  readonly progress: readonly LayerProgress[];
   readonly error: string | undefined;
 }
 
 /** What is heard of a reply that comes in these pieces. */
 function hear(pieces: readonly Uint8Array[]): Heard {
-  const progress: Progress[] = [];
-  const reply = new LoadReply({ onLayerProgress: (...args) => progress.push(args) });
-  for (const piece of pieces) reply.take(piece);
-  reply.end();
-  return { progress, error: reply.error };
+  const reply = new LoadReply();
+  const progress = pieces.flatMap((piece) => reply.take(piece));
+  return { progress: [...progress, ...reply.end()], error: reply.error };
 }
 
 function hearText(text: string): Heard {
@@ -41,9 +37,9 @@ const GOOD = Buffer.from(
 );
 const GOOD_HEARD: Heard = {
   progress: [
-    ['a1b2c3d4e5f6', 32768],
-    ['a1b2c3d4e5f6', 1_000_000],
-    ['f6e5d4c3b2a1', 512],
+    { layerId: 'a1b2c3d4e5f6', current: 32768 },
+    { layerId: 'a1b2c3d4e5f6', current: 1_000_000 },
+    { layerId: 'f6e5d4c3b2a1', current: 512 },
   ],
   error: undefined,
 };
@@ -69,16 +65,13 @@ describe('the reply to a load', () => {
   }
 
   it('tells of a layer as soon as its line is there', () => {
-    const progress: Progress[] = [];
-    const reply = new LoadReply({ onLayerProgress: (...args) => progress.push(args) });
-    reply.take(Buffer.from('{"id":"a","progressDetail":{"current":1}}'));
-    assert.equal(progress.length, 0);
-    reply.take(Buffer.from('\n'));
-    assert.deepEqual(progress, [['a', 1]]);
+    const reply = new LoadReply();
+    assert.deepEqual(reply.take(Buffer.from('{"id":"a","progressDetail":{"current":1}}')), []);
+    assert.deepEqual(reply.take(Buffer.from('\n')), [{ layerId: 'a', current: 1 }]);
   });
 
   it('may lack its last line break', () => {
-    assert.deepEqual(hearText('{"id":"a","progressDetail":{"current":5}}').progress, [['a', 5]]);
+    assert.deepEqual(hearText('{"id":"a","progressDetail":{"current":5}}').progress, [{ layerId: 'a', current: 5 }]);
     assert.equal(hearText('{"error":"no"}').error, 'no');
   });
 
@@ -120,11 +113,11 @@ describe('the error in a reply', () => {
 
   it('is the first of several, and what follows is read all the same', () => {
     const heard = hearText('{"error":"first"}\n{"error":"second"}\n{"id":"a","progressDetail":{"current":1}}\n');
-    assert.deepEqual(heard, { progress: [['a', 1]], error: 'first' });
+    assert.deepEqual(heard, { progress: [{ layerId: 'a', current: 1 }], error: 'first' });
   });
 
   it('is there before the reply has ended', () => {
-    const reply = new LoadReply({ onLayerProgress: () => undefined });
+    const reply = new LoadReply();
     reply.take(Buffer.from('{"error":"now"}\n{"half'));
     assert.equal(reply.error, 'now');
     assert.throws(() => reply.end(), /is cut/);
@@ -166,7 +159,7 @@ describe('what is no reply of an engine', () => {
   });
 
   it('is one with a line that does not end, of which no more is kept', () => {
-    const reply = new LoadReply({ onLayerProgress: () => undefined });
+    const reply = new LoadReply();
     const piece = Buffer.alloc(1024, 'x');
     let taken = 0;
     assert.throws(() => {

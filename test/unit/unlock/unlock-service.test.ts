@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { readArchiveIdentity } from '../../../src/archive/archive-identity.ts';
+import { readArchiveIdentity } from '../../../src/archive/open-archive.ts';
 import { NEVER, unlessAborted } from '../../../src/async/abort.ts';
 import type { UnlockedArchive } from '../../../src/binary-split/unlock-archive.ts';
 import type { UnlockProgress } from '../../../src/binary-split/unlock-progress.ts';

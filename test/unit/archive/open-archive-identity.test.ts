@@ -6,12 +6,12 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import {
   archiveExists,
-  assertUnchanged,
   isSameArchive,
+  openArchive,
   readArchiveIdentity,
   type ArchiveIdentity,
-} from '../../../src/archive/archive-identity.ts';
-import { openArchive } from '../../../src/archive/open-archive.ts';
+  type OpenArchive,
+} from '../../../src/archive/open-archive.ts';
 import { makeImage, makeLayer, saveImages } from '../../../lab/images/image-maker.ts';
 
 const KEY = Buffer.alloc(32, 'k');
@@ -36,17 +36,20 @@ afterEach(async () => {
 
 describe('the identity of an archive', () => {
   let identity: ArchiveIdentity;
+  let opened: OpenArchive;
   beforeEach(async () => {
     await writeFile(archive, envelope);
     identity = await readArchiveIdentity(archive);
+    opened = await openArchive(archive, KEY);
+  });
+  afterEach(async () => {
+    await opened[Symbol.asyncDispose]();
   });
 
   it('is length, time and IV, without the key', async () => {
     assert.deepEqual(identity, { length: envelope.length, modifiedNs: identity.modifiedNs, iv: IV.toString('hex') });
     assert.match(identity.modifiedNs, /^\d{19}$/);
-    const open = await openArchive(archive, KEY);
-    assert.deepEqual(open.identity, identity);
-    await open[Symbol.asyncDispose]();
+    assert.deepEqual(opened.identity, identity);
   });
 
   it('is that of a file that is shorter than an IV too', async () => {
@@ -63,11 +66,11 @@ describe('the identity of an archive', () => {
   });
 
   it('stands while nothing happens to it, even when it is renamed and put back', async () => {
-    await assertUnchanged(archive, identity);
+    await opened.assertUnchanged();
     await rename(archive, `${archive}.old`);
-    await assert.rejects(assertUnchanged(archive, identity), CHANGED);
+    await assert.rejects(opened.assertUnchanged(), CHANGED);
     await rename(`${archive}.old`, archive);
-    await assertUnchanged(archive, identity);
+    await opened.assertUnchanged();
   });
 
   it('does not stand when the archive is replaced, cut, touched or removed', async () => {
@@ -75,21 +78,21 @@ describe('the identity of an archive', () => {
     // Of the same length and, as far as that can be set, of the same time.
     await writeFile(archive, encryptBuffer(tar, KEY));
     await utimes(archive, modified, modified);
-    await assert.rejects(assertUnchanged(archive, identity), CHANGED);
+    await assert.rejects(opened.assertUnchanged(), CHANGED);
     await writeFile(archive, envelope.subarray(0, 1000));
-    await assert.rejects(assertUnchanged(archive, identity), CHANGED);
+    await assert.rejects(opened.assertUnchanged(), CHANGED);
     await writeFile(archive, envelope);
     await utimes(archive, 1, 1);
-    await assert.rejects(assertUnchanged(archive, identity), CHANGED);
+    await assert.rejects(opened.assertUnchanged(), CHANGED);
     await rm(archive);
-    await assert.rejects(assertUnchanged(archive, identity), CHANGED);
+    await assert.rejects(opened.assertUnchanged(), CHANGED);
   });
 
   it('is not said to have changed when it can not be read', async () => {
     await rm(archive);
     await mkdir(archive);
     await assert.rejects(readArchiveIdentity(archive), UNREADABLE);
-    await assert.rejects(assertUnchanged(archive, identity), UNREADABLE);
+    await assert.rejects(opened.assertUnchanged(), UNREADABLE);
   });
 });
 
