@@ -51,6 +51,8 @@ rmSync(runFolder, { recursive: true, force: true });
 mkdirSync(path.join(runFolder, 'logs'), { recursive: true });
 writeFileSync(path.join(runFolder, 'secrets.txt'), '');
 process.env['LOADER_TEST_RUN_FOLDER'] = runFolder;
+// Of Node: it need not strip and compile the same sources in each test file's process.
+process.env['NODE_COMPILE_CACHE'] ??= path.join(SERVICES_FOLDER, 'compile-cache');
 
 const interrupt = new AbortController();
 const prepared = prepare();

@@ -35,6 +35,8 @@ export class UnlockDevice {
   readonly email = 'operator@example.com';
   readonly password: string;
   loader!: TestLoader;
+  /** Whether the Loader runs as this device starts it. */
+  #isPlain = true;
   readonly #env: Readonly<Record<string, string>>;
 
   private constructor(parts: {
@@ -106,10 +108,17 @@ export class UnlockDevice {
     return new TaskClient(this.loader);
   }
 
-  /** `uid` is the user to run as. */
+  /** For a Loader that was stopped. `uid` is the user to run as. */
   async startLoader(env: Readonly<Record<string, string>> = {}, uid?: number): Promise<void> {
+    this.#isPlain = Object.keys(env).length === 0 && uid === undefined;
     const loaderEnv = { ...this.#env, ...env };
     this.loader = await TestLoader.start({ env: loaderEnv, ...(uid === undefined ? {} : { uid }) });
+  }
+
+  /** The next Loader knows of nothing but what is on the disk and in the engine. */
+  async restartLoader(env: Readonly<Record<string, string>> = {}, uid?: number): Promise<void> {
+    await this.loader.stop();
+    await this.startLoader(env, uid);
   }
 
   /** Puts an archive in place, at once, as an update would. It is sealed under the origin's key fragment. */
@@ -192,12 +201,16 @@ export class UnlockDevice {
     await writeFile(this.receiptPath, receipt.subarray(0, receipt.length / 2));
   }
 
-  /** As at first: no images, no receipt, no faults. */
+  /**
+   * No images, no receipt, no faults, and a Loader without an environment of its own. When it has unlocked an archive
+   * before, only another archive makes it run again, or a restart.
+   */
   async clear(): Promise<void> {
     this.engineProxy.reset();
     this.apiProxy.reset();
     await this.docker.removeAll();
     await rm(this.receiptPath, { recursive: true, force: true });
+    if (!this.#isPlain) await this.restartLoader();
   }
 
   async stop(): Promise<void> {

@@ -11,8 +11,8 @@ import { eventually } from '../../../lab/waiting.ts';
 import { newApiKey } from '../../support/test-loader.ts';
 import { prefetchOf, type HistoryPage, type TaskView, type ScheduleView } from '../../../lab/task-client.ts';
 
-/** A run of the tests takes 60, the campaign (npm run test:kills) 200. A run can be repeated by its seed. */
-const KILLS = Number(process.env['LOADER_TEST_TASK_KILLS'] ?? 60);
+/** A run of the tests takes 40, the campaign (npm run test:kills) 200. A run can be repeated by its seed. */
+const KILLS = Number(process.env['LOADER_TEST_TASK_KILLS'] ?? 40);
 const SEED = Number(process.env['LOADER_TEST_TASK_SEED'] ?? randomInt(2 ** 31));
 
 const MAX_ALIVE_MS = 160;

@@ -247,8 +247,7 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
     assert.deepEqual((await device.post()).body, { state: 'ready' });
     assert.equal((await unlockTasks()).length, 2);
 
-    await device.loader.stop();
-    await device.startLoader();
+    await device.restartLoader();
     const again = await device.tasks.run('unlock', credentials());
     assert.equal(again.status, 'complete');
     assert.deepEqual([device.apiProxy.requests.length, device.engineProxy.loads.length > 0], [0, true]);
@@ -315,7 +314,6 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
     assert.equal((await device.unlock()).state, 'ready');
     await device.assertLoaded(images);
     assert.equal((await device.loader.get('/tasks')).body.code, 'task_store_unavailable');
-    await device.loader.stop();
-    await device.startLoader();
+    await device.restartLoader();
   });
 });

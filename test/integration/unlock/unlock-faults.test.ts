@@ -21,16 +21,16 @@ function assertFailed(status: UnlockStatus, code: string, sentence: RegExp): voi
 
 describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
   let device: UnlockDevice;
-  const images = testImages('day');
+  const images = testImages('day').slice(0, 3);
   const tar = saveImages(images);
 
   before(async () => {
     device = await UnlockDevice.start((await startDockerd(ENGINE)).host);
-    await device.putArchive(tar);
   });
 
   beforeEach(async () => {
     await device.clear();
+    await device.putArchive(tar);
   });
 
   after(async () => {
@@ -47,20 +47,12 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
     await device.assertTidy();
   }
 
-  /** The next run is a new one: the device is as if it had just been started. */
-  async function restart(env: Readonly<Record<string, string>> = {}): Promise<void> {
-    await device.loader.stop();
-    await device.startLoader(env);
-  }
-
   it('tells wrong credentials', async () => {
-    await restart();
     assertFailed(await device.unlock('wrong-password'), 'wrong_credentials', /refused the email and password/);
     await assertGoodOneFollows();
   });
 
   it('tells a Resource API that is down, at the login and between login and key', async () => {
-    await restart();
     device.apiProxy.fault = () => ({ kind: 'refuse' });
     assertFailed(await device.unlock(), 'api_unreachable', /connection to the Resource API/);
     device.apiProxy.fault = ({ url }) => (url.endsWith('key-fragment') ? { kind: 'refuse' } : { kind: 'pass' });
@@ -71,7 +63,6 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
   });
 
   it('tells a key fragment that is empty, absent or a web page', async () => {
-    await restart();
     const answer = (status: number, body = '', headers = {}) => {
       device.apiProxy.fault = ({ url }) =>
         url.endsWith('key-fragment') ? { kind: 'answer', status, body, headers } : { kind: 'pass' };
@@ -88,7 +79,6 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
   });
 
   it('is not held up when the answer with the key fragment gets lost once', async () => {
-    await restart();
     let lost = 0;
     device.apiProxy.fault = ({ url }) =>
       url.endsWith('key-fragment') && lost++ === 0 ? { kind: 'refuse' } : { kind: 'pass' };
@@ -98,7 +88,7 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
 
   it('tells an engine that is not there, and what is no engine', async () => {
     const socket = path.join(device.folder, 'other.sock');
-    await restart({ DOCKER_HOST: `unix://${socket}` });
+    await device.restartLoader({ DOCKER_HOST: `unix://${socket}` });
     assertFailed(
       await device.unlock(),
       'engine_unreachable',
@@ -112,9 +102,9 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
     assertFailed(await device.unlock(), 'engine_invalid_response', /no Docker engine: set DOCKER_HOST/);
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
-    await restart({ DOCKER_HOST: 'tcp://127.0.0.1:9' });
+    await device.restartLoader({ DOCKER_HOST: 'tcp://127.0.0.1:9' });
     assertFailed(await device.unlock(), 'engine_unreachable', /tcp:\/\/127\.0\.0\.1:9/);
-    await restart();
+    await device.restartLoader();
     await assertGoodOneFollows();
   });
 
@@ -124,16 +114,14 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
     await new Promise<void>((resolve) => server.listen(socket, resolve));
     await chmod(socket, 0o600);
     await chmod(device.folder, 0o755);
-    await device.loader.stop();
-    await device.startLoader({ DOCKER_HOST: `unix://${socket}` }, NOBODY);
+    await device.restartLoader({ DOCKER_HOST: `unix://${socket}` }, NOBODY);
     assertFailed(await device.unlock(), 'engine_forbidden', /may not use .*add its user to the group/);
     await new Promise((resolve) => server.close(resolve));
-    await restart();
+    await device.restartLoader();
     await assertGoodOneFollows();
   });
 
   it('repeats a load of which the engine wants every layer', async () => {
-    await restart();
     // The engine has the lower layers, and the first load, which leaves them out, is refused.
     const [base, api] = images;
     assert.ok(base !== undefined && api !== undefined);
@@ -185,7 +173,6 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
   }
   for (const [what, code, sentence, fault] of REPLIES) {
     it(`tells an engine that replies ${what}`, async () => {
-      await restart();
       reply(fault);
       assertFailed(await device.unlock(), code, sentence);
       assert.ok(await device.docker.ping());
@@ -194,14 +181,12 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
   }
 
   it('tells an engine that refuses before it has read', async () => {
-    await restart();
     device.engineProxy.fault = () => ({ kind: 'early', status: 500, body: '{"message":"out of order"}' });
     assertFailed(await device.unlock(), 'engine_error', /refused: out of order/);
     await assertGoodOneFollows();
   });
 
   it('tells an engine that stops reading', async () => {
-    await restart();
     const never = new Promise(() => undefined);
     for (const fault of [{ kind: 'never-read' }, { kind: 'hold', afterBytes: 300_000, until: never }] as const) {
       device.engineProxy.fault = () => fault;
@@ -211,7 +196,6 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
   });
 
   it('tells an engine whose connection breaks, and finishes the other images', async () => {
-    await restart();
     device.engineProxy.fault = (index) => (index === 1 ? { kind: 'cut', afterBytes: 500_000 } : { kind: 'pass' });
     assertFailed(await device.unlock(), 'engine_unreachable', /connection to the Docker engine .* failed/);
     assert.deepEqual(device.loader.openFilesUnder(device.folder), []);

@@ -59,8 +59,7 @@ describe('an unlock that is interrupted', { skip: DOCKER_SKIP }, () => {
 
   it('exits in time at SIGTERM, and is finished by the next start', async () => {
     await device.clear();
-    await device.loader.stop();
-    await device.startLoader();
+    await device.restartLoader();
     const never = new Promise(() => undefined);
     device.engineProxy.fault = (index) =>
       index === 0 ? { kind: 'pass' } : { kind: 'hold', afterBytes: 200_000, until: never };
@@ -83,8 +82,7 @@ describe('an unlock that is interrupted', { skip: DOCKER_SKIP }, () => {
 
   it('breaks off even a load that was sent whole when the time to stop is over', async () => {
     await device.clear();
-    await device.loader.stop();
-    await device.startLoader({ SHUTDOWN_TIMEOUT_MS: '500', ENGINE_STALL_TIMEOUT_MS: '60000' });
+    await device.restartLoader({ SHUTDOWN_TIMEOUT_MS: '500', ENGINE_STALL_TIMEOUT_MS: '60000' });
     device.engineProxy.fault = () => ({ kind: 'reply', body: '{"stream":"x"}\n', end: 'never' });
     await device.post();
     await device.engineProxy.replying();
