@@ -20,7 +20,7 @@ export async function checkOut(commit: string, folder: string, signal: AbortSign
   );
 }
 
-/** The full name of a commit, and its subject. @throws Error when there is none */
+/** The abbreviated name of a commit, and its subject. @throws Error when the commit does not exist */
 export async function describeCommit(commit: string, signal: AbortSignal): Promise<string> {
   const { stdout } = await runProcess('git', ['-C', ROOT, 'log', '-1', '--format=%h %s', commit, '--'], { signal });
   return stdout.trim();

@@ -1,7 +1,7 @@
 import { median } from './measure.ts';
 import { TextTable } from './text-table.ts';
 
-/** What was measured here and there, in the same unit. Less is better. */
+/** Measurements of here and there, in the same unit. Less is better. */
 export interface Comparison {
   readonly what: string;
   readonly here: readonly number[];

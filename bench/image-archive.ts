@@ -10,7 +10,7 @@ import { MachineFiles } from './machine-files.ts';
 import { sha256 } from '../lab/sha256.ts';
 
 export const IMAGE_COUNT = 7;
-/** Of the whole: a base of 720 MB below seven layers of 150 MB each, where the whole has 1770 MB. */
+/** The share of the base: an archive has a base of 720 MB below seven layers of 150 MB each, 1770 MB in all. */
 const BASE_SHARE = 720 / 1770;
 /** Larger files are in no layer: they would make the engine's work easier than that of real images is. */
 const MAX_FILE_LENGTH = 60_000_000;
@@ -125,7 +125,7 @@ class ArchiveTar {
     yield TAR_END;
   }
 
-  /** A layer of about `length` bytes of this machine's files. Answers it when it was written. */
+  /** A layer of about `length` bytes of this machine's files. Returns it when it is written. */
   async *#layer(title: string, length: number): AsyncGenerator<Buffer, Layer, undefined> {
     const folder = sha256(title);
     const layerPath = `${folder}/layer.tar`;

@@ -4,13 +4,13 @@ import type { Row } from './table.ts';
 export interface Latencies {
   readonly what: string;
   readonly latenciesMs: readonly number[];
-  /** Of something else that was asked for in the same way. */
+  /** The latencies of other requests that were sent in the same way. */
   readonly peerMs?: readonly number[];
   /** For the 99th percentile. */
   readonly targetMs?: number;
 }
 
-/** A row of how long answers took; its ratio is that of the 99th percentiles. */
+/** A row of latencies; its ratio is that of the 99th percentiles. */
 export function latencyRow({ what, latenciesMs, peerMs, targetMs }: Latencies): Row {
   const p99 = percentile(latenciesMs, 0.99);
   return {

@@ -8,14 +8,14 @@ import { LoaderUnderTest } from './loader-under-test.ts';
 export interface LoaderPlaceOptions {
   /** For cache, state and log. */
   readonly folder: string;
-  /** What is run; what ships of this checkout, unless given. */
+  /** The file that Node runs. If it is absent, the Loader is the one that this checkout ships. */
   readonly main?: string;
   readonly env: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
 }
 
 export interface FreshLoaderOptions {
-  /** What is run this time. */
+  /** The file that Node runs this time. */
   readonly main?: string;
   readonly isLoggedIn?: boolean;
 }
@@ -39,12 +39,12 @@ export class LoaderPlace {
     this.stateFolder = path.join(options.folder, 'state');
   }
 
-  /** The Loader that runs, logged in; started when there is none. */
+  /** The Loader that runs. If none runs, one is started and logged in. */
   async loader(): Promise<LoaderUnderTest> {
     return this.#loader ?? (await this.freshLoader());
   }
 
-  /** A new process in the place of the one that ran, logged in unless told otherwise. */
+  /** Starts a new process in the place of the one that ran, and logs in unless `isLoggedIn` is false. */
   async freshLoader({ main = this.main, isLoggedIn = true }: FreshLoaderOptions = {}): Promise<LoaderUnderTest> {
     await this.stopLoader();
     const { folder, env, signal } = this.#options;

@@ -50,7 +50,7 @@ export class LoaderUnderTest {
     return await curlDigest(this.#loadArgs(name), this.#signal);
   }
 
-  /** Uploads with the file before the folder, as people type it. */
+  /** Uploads with the file before the folder, as a user types it. */
   async upload(name: string, filePath: string): Promise<Transfer> {
     const form = ['-F', `data=@${filePath}`, '-F', 'folder=models'];
     return await curlSend([...this.#headerArgs(), ...form, `${this.url}/upload/${name}`], this.#signal);

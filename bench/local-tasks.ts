@@ -41,7 +41,7 @@ export class LocalTasks {
     return new LocalTasks(await openTaskDatabase(stateFolder, createLogger({ level: 'error' })));
   }
 
-  /** One after the other, each until its end is to be seen. */
+  /** Runs tasks one after the other, each until its end is visible. */
   async runEmpty(count: number): Promise<void> {
     for (let index = 0; index < count; index++) {
       const task = this.#runner.create(PROVIDER, PARAMETERS);
@@ -51,7 +51,7 @@ export class LocalTasks {
   }
 
   /**
-   * Leaves a task behind as a Loader does that is killed. The next one begins it anew, and it waits for a login: a task
+   * Leaves a task behind as a killed Loader does. The next Loader begins it again, and it waits for a login: a task
    * that runs as long as one likes.
    */
   leaveUnfinished(): void {

@@ -2,7 +2,7 @@ import { lstat, readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { sha256 } from '../lab/sha256.ts';
 
-/** Where every Linux machine has files such as images are made of; what is not there is passed over. */
+/** Folders of files like those of images, on every Linux machine. A folder that is absent is left out. */
 const ROOTS = ['/usr/lib', '/usr/share', '/opt', '/usr/bin', '/usr/local'];
 const PROJECT = path.resolve(import.meta.dirname, '..');
 
@@ -53,7 +53,7 @@ async function* walkAgainAndAgain(): AsyncGenerator<[string, number], void, unde
 
 interface Folder {
   readonly path: string;
-  /** Of its regular files, sorted. */
+  /** The names of its regular files, sorted. */
   readonly names: readonly string[];
   /** Its place among the others: as good as random, and always the same. */
   readonly rank: string;

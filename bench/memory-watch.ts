@@ -28,7 +28,7 @@ export class MemoryWatch {
       try {
         this.#peak = Math.max(this.#peak, readMemory(pid).present);
       } catch {
-        // The process has ended, which its client tells better.
+        // The process has ended. Its client reports that better.
       }
     }, SAMPLE_EVERY_MS);
   }

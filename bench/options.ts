@@ -7,15 +7,15 @@ export type SectionLetter = (typeof SECTION_LETTERS)[number];
 export interface BenchOptions {
   readonly sections: readonly SectionLetter[];
   readonly rounds: number;
-  /** Of the image archive, in 10^6. */
+  /** The length of the image archive, in 10^6 bytes. */
   readonly archiveMb: number;
   /** A commit to measure this checkout against, in the place of its peers. */
   readonly against?: string;
 }
 
-/** The targets of the unlock are meant for this one. */
+/** The targets of the unlock are for this length. */
 const DEFAULT_ARCHIVE_MB = 1770;
-/** Two Loaders are told apart by a smaller one, too. */
+/** A smaller one is enough to compare two Loaders. */
 const DEFAULT_AGAINST_ARCHIVE_MB = 300;
 /** The sections that `--against` has rows of. */
 const AGAINST_LETTERS = ['a', 'b', 'c', 'g', 'i'] as const;
@@ -28,7 +28,7 @@ export const USAGE = `npm run bench [-- --only a,b] [--rounds N] [--archive-mb N
   --archive-mb  size of the image archive that is unlocked; ${DEFAULT_ARCHIVE_MB} unless given, ${DEFAULT_AGAINST_ARCHIVE_MB} with --against
   --against     a commit that is built beside and measured in the peers' place, in the sections ${AGAINST_LETTERS.join(', ')}`;
 
-/** @throws Error that tells which option is wrong */
+/** @throws Error that names the wrong option */
 export function parseOptions(args: readonly string[]): BenchOptions {
   const { values } = parseArgs({
     args: [...args],

@@ -2,15 +2,15 @@ import { performance } from 'node:perf_hooks';
 import { RequestProbe, type RequestProbeOptions } from './request-probe.ts';
 
 export interface ProbedWork {
-  /** Not probed. */
+  /** Runs before the probe starts. */
   readonly prepare?: () => Promise<void>;
   readonly run: () => Promise<void>;
 }
 
-/** Of fewer answers, the 99th percentile would be nothing but the slowest. */
+/** With fewer answers, the 99th percentile would be the slowest answer. */
 const MIN_PROBE_MS = 5000;
 
-/** How long answers take while `work` runs, in ms; it is repeated until it has taken some seconds. */
+/** Returns the latencies of requests while `work` runs, in ms. The work is repeated until it has taken some seconds. */
 export async function probeDuring(options: RequestProbeOptions, { prepare, run }: ProbedWork): Promise<number[]> {
   const latenciesMs: number[] = [];
   let probedMs = 0;
@@ -23,7 +23,7 @@ export async function probeDuring(options: RequestProbeOptions, { prepare, run }
   return latenciesMs;
 }
 
-/** How long answers take while `run` runs, once. */
+/** Returns the latencies of requests during one run of `run`, in ms. */
 export async function probeOnce(options: RequestProbeOptions, run: () => Promise<void>): Promise<readonly number[]> {
   const probe = await RequestProbe.start(options);
   let latenciesMs: readonly number[] = [];

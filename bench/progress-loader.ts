@@ -19,7 +19,7 @@ const PARAMETERS = Type.Object({
   max_gap_ms: Type.Number({ description: 'The longest time between two reports.' }),
 });
 
-/** One report in so many tells less than the one before, which nobody must get to see. */
+/** One report in so many is less than the one before: no client may see it. */
 const STEP_BACK_EVERY = 10;
 const STEP_BACK_US = 1_000_000;
 

@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 
 const CHUNK_LENGTH = 8 * 1024 * 1024;
 
-/** Writes `length` random bytes, synced, so that no write-back falls into a measurement. Answers their SHA-256. */
+/** Writes `length` random bytes, synced, so that no write-back falls into a measurement. Returns their SHA-256. */
 export async function writeRandomFile(filePath: string, length: number, signal: AbortSignal): Promise<string> {
   const hash = createHash('sha256');
   const buffer = Buffer.alloc(Math.min(length, CHUNK_LENGTH));

@@ -5,7 +5,7 @@ import { Agent, request } from 'undici';
 import type { RequestProbeData, RequestProbeReport } from './request-probe.ts';
 
 /**
- * Sends its request at a fixed rate until it is told to stop, and then reports how long each answer took, in ms, from
+ * Sends its request at a fixed rate until a message stops it. Then it reports the time of each answer in ms, from
  * the moment when it was due to be asked for.
  *
  * It does not wait for one answer before it asks again: else a stall would hide the questions that it held up.

@@ -34,7 +34,7 @@ export class RequestProbe {
     return new RequestProbe(worker, url);
   }
 
-  /** Ends it, and answers the latencies in ms. @throws Error when any answer was not 200 */
+  /** Ends the probe and returns the latencies in ms. @throws Error when any answer was not 200 */
   async stop(): Promise<readonly number[]> {
     const reported = once(this.#worker, 'message');
     this.#worker.postMessage('stop');

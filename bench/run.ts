@@ -21,7 +21,7 @@ import { Table } from './table.ts';
  *
  * With `-- --against COMMIT` it measures this checkout beside that commit instead: `npm run bench -- --against 9bf4b61`.
  *
- * A missed target is a result and no failure: the exit code tells whether the measurement itself went well.
+ * A missed target is a result and no failure: the exit code shows whether the measurement itself succeeded.
  */
 
 const SECTIONS: Readonly<Record<SectionLetter, Section>> = {

@@ -149,7 +149,7 @@ export class Stage {
     return resource;
   }
 
-  /** Puts `count` copies of a resource beside it, without the Loader, and answers their names. */
+  /** Puts `count` copies of a resource beside it, without the Loader, and returns their names. */
   async copies(resource: BenchResource, count: number): Promise<string[]> {
     const small = await this.#smallPart(resource);
     const names = Array.from({ length: count }, (_, index) => `copy-${index}-of-${resource.name}`);

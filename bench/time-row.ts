@@ -7,7 +7,7 @@ export interface TimeComparison {
   readonly bytes?: number;
   readonly loaderMs: readonly number[];
   readonly peerMs: readonly number[];
-  /** `rate`: how many times the peer's rate at least. `time`: how much of the peer's time at most. */
+  /** `rate`: at least so many times the peer's rate. `time`: at most so many times the peer's time. */
   readonly target: { readonly kind: 'rate' | 'time'; readonly value: number };
 }
 

@@ -19,7 +19,7 @@ export interface UnlockStageOptions {
 }
 
 export interface UnlockingLoaderOptions {
-  /** What is run; what ships of this checkout, unless given. */
+  /** The file that Node runs. If it is absent, the Loader is the one that this checkout ships. */
   readonly main?: string | undefined;
   /** In the place of the stage's own engine. */
   readonly dockerHost?: string;
@@ -29,9 +29,9 @@ export interface UnlockingLoaderOptions {
 /** A Loader process that is asked for nothing but the unlock. */
 export interface UnlockingLoader {
   readonly process: LoaderUnderTest;
-  /** To a good end. Answers the time in ms. */
+  /** Runs an unlock that must end as `ready`. Returns its time in ms. */
   readonly unlock: () => Promise<number>;
-  /** To any end. */
+  /** Runs an unlock to any end. */
   readonly tryUnlock: () => Promise<UnlockOutcome>;
 }
 

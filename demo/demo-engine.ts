@@ -76,8 +76,8 @@ export class DemoEngine {
   }
 
   /**
-   * Removes what the demo brought, whatever became of it: the images that begin with the demo's own base layer. It is
-   * random, so nobody else's do.
+   * Removes the images of the demo, also after a failure: those that begin with the demo's own base layer. The layer is
+   * random, so no other image has it.
    */
   async clear(): Promise<void> {
     const signal = AbortSignal.timeout(CLEAR_TIMEOUT_MS);

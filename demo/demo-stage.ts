@@ -8,7 +8,7 @@ import { LoaderClient } from '../lab/loader-client.ts';
 import { LoaderProcess } from '../lab/loader-process.ts';
 import { Origin } from '../lab/upstream/origin.ts';
 
-/** Of the demo's Loader, which listens on loopback only. */
+/** The API key of the demo's Loader, which listens on loopback only. */
 export const DEMO_API_KEY = 'demo-key';
 
 /** How long the Loader may take to finish what is under way before it is killed, in ms. */
@@ -39,7 +39,7 @@ export class DemoStage {
   /** `env`: of the demo; the Loader gets of it what it needs for the engine. */
   static async create(env: NodeJS.ProcessEnv): Promise<DemoStage> {
     const stage = new DemoStage(await mkdtemp(path.join(tmpdir(), 'azaion-loader-demo-')), env);
-    // For whatever ends this process without a `clear`.
+    // This process may end without a `clear`.
     process.once('exit', () => {
       stage.#loader?.kill();
       rmSync(stage.folder, { recursive: true, force: true });
@@ -57,7 +57,7 @@ export class DemoStage {
     this.#engine = engine;
   }
 
-  /** Starts the Loader, in place of one that ran; answers its base URL. It has this machine's real hardware string. */
+  /** Starts a Loader in the place of the one that ran, and returns its URL. It has this machine's real hardware string. */
   async startLoader(signal: AbortSignal): Promise<string> {
     await this.#stopLoader();
     const { PATH, DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH } = this.#env;
@@ -77,7 +77,7 @@ export class DemoStage {
     return this.#loader.url;
   }
 
-  /** Of the Loader that was started last. */
+  /** The URL of the Loader that was started last. */
   get loaderUrl(): string {
     return this.#loader?.url ?? '';
   }
@@ -87,17 +87,17 @@ export class DemoStage {
     return new LoaderClient({ url: this.loaderUrl, apiKey: DEMO_API_KEY, signal });
   }
 
-  /** What the Resource API gives to those who unlock. */
+  /** The key fragment that the Resource API gives for an unlock. */
   get keyFragment(): Buffer {
     return this.#origin?.keyFragment ?? Buffer.alloc(0);
   }
 
-  /** Of the Loader, if it was started. */
+  /** The end of the Loader's log, if a Loader was started. */
   get lastLogLines(): readonly string[] {
     return this.#loader?.lastLogLines ?? [];
   }
 
-  /** How often the CDN was asked for an object. */
+  /** The number of requests to the CDN for an object. */
   get cdnDownloads(): number {
     return this.#origin?.s3Downloads ?? 0;
   }
@@ -105,7 +105,7 @@ export class DemoStage {
   /** Waits until `signal` aborts. @throws Error when the Loader ends before that */
   async stayUp(signal: AbortSignal): Promise<void> {
     const ended = this.#loader?.exited().then((code) => {
-      throw new Error(`the Loader ended by itself (${code ?? 'by a signal'})`);
+      throw new Error(`the Loader ended although no one had stopped it (${code ?? 'by a signal'})`);
     });
     await Promise.race([ended, signal.aborted ? undefined : once(signal, 'abort')]);
   }

@@ -80,7 +80,7 @@ export async function runDemoSteps(stage: DemoStage, printer: StepPrinter, signa
   });
 }
 
-/** Answers the SHA-256 of what came. */
+/** Returns the SHA-256 of the model that came. */
 async function load(client: LoaderClient): Promise<string> {
   const response = await client.load(DEMO_RESOURCE.filename, DEMO_RESOURCE.folder);
   if (response.status !== 200) bodyOf(await client.readJson(response));
@@ -89,7 +89,7 @@ async function load(client: LoaderClient): Promise<string> {
   return model.sha256;
 }
 
-/** Writes a file of random bytes; answers its SHA-256. */
+/** Writes a file of random bytes; returns its SHA-256. */
 async function makeModel(filePath: string, signal: AbortSignal): Promise<string> {
   const hash = createHash('sha256');
   const file = await open(filePath, 'wx');

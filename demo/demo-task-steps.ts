@@ -21,7 +21,7 @@ export async function runTaskSteps(stage: DemoStage, printer: StepPrinter, signa
     const downloadsBefore = stage.cdnDownloads;
     const { bytes } = await runTask(tasks, 'prefetch', { resources: [DEMO_RESOURCE] }, show);
     if (stage.cdnDownloads === downloadsBefore) throw new Error('the Loader did not go to the CDN for it');
-    return { bytes, note: 'from the CDN into the cache, for nobody yet' };
+    return { bytes, note: 'from the CDN into the cache, before any load' };
   });
   await step('Verify the cache', async (show) => {
     const { result, bytes } = await runTask(tasks, 'verify', {}, show);

@@ -61,7 +61,7 @@ export async function runUnlockSteps(
   });
 }
 
-/** Makes the encrypted archive of the engine's images. Answers what the command says of it. */
+/** Makes the encrypted archive of the engine's images. Returns the lines that the command printed, without the first. */
 async function pack(stage: DemoStage, engine: DemoEngine, signal: AbortSignal): Promise<string[]> {
   const tarPath = path.join(stage.folder, 'images.tar');
   const fragmentPath = path.join(stage.folder, 'key-fragment');
@@ -78,7 +78,7 @@ async function pack(stage: DemoStage, engine: DemoEngine, signal: AbortSignal): 
   }
 }
 
-/** Answers how it ended, and the states on its way. */
+/** Returns its last status and the states on its way. */
 async function unlock(
   client: LoaderClient,
   password: string,
@@ -92,7 +92,7 @@ async function unlock(
     if (status.state !== states.at(-1)) states.push(status.state);
     show(progressBar(status));
   }
-  if (last === undefined) throw new Error('the Loader told nothing of the unlock');
+  if (last === undefined) throw new Error('the Loader sent no event of the unlock');
   return { last, states };
 }
 

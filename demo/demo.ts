@@ -107,7 +107,7 @@ function printThingsToTry(printer: StepPrinter, stage: DemoStage, isUnlocked: bo
   printer.line(`  ${printer.dim('Ctrl-C stops it and removes its files.')}`);
 }
 
-/** Answers the exit code. */
+/** Returns the exit code. */
 function reportFailure(printer: StepPrinter, stage: DemoStage, error: unknown): number {
   if (error instanceof Interrupted) {
     printer.line(`\n  ${printer.bold('Interrupted.')}\n`);

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 import { shippedCommand, shippedFolder } from './shipped-folder.ts';
 
-/** Runs the `loader` command of what ships in a folder; returns what it printed. @throws Error when it failed, or the reason of `signal` */
+/** Runs the `loader` command of what ships in a folder, and returns its output. @throws Error when it failed, or the reason of `signal` */
 export async function runLoaderCommand(
   args: readonly string[],
   options: { readonly cwd: string; readonly signal: AbortSignal },

@@ -13,7 +13,7 @@ const KEPT_LOG_LINES = 12;
 const DIES_WITH_PARENT = process.platform === 'linux' ? ['setpriv', '--pdeathsig', 'KILL'] : [];
 
 export interface LoaderProcessOptions {
-  /** What is run; unless given, the main file of what ships of this project. */
+  /** The file that Node runs. If it is absent, this is the main file of what this project ships. */
   readonly main?: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** A file for all that it logs. */

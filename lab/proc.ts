@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import path from 'node:path';
 
-/** What Linux tells about a process under /proc: see proc(5). */
+/** What Linux shows of a process under /proc: see proc(5). */
 
-/** The kernel counts CPU time in hundredths of a second here, whatever its own clock does. */
+/** The kernel shows CPU time in hundredths of a second. */
 const TICKS_PER_SECOND = 100;
 
 /** What a process has open: paths of files, `socket:[inode]` and others. */

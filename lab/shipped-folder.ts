@@ -34,7 +34,7 @@ export interface ShippedFolderOptions {
  * The folder of what ships: `dist/` as `npm run build` makes it, with the dependencies of `npm ci --omit=dev` beside it.
  * It is built once for each state of sources and lockfile, however many processes ask for it.
  *
- * A test run builds it first, and tells its test files in LOADER_TEST_SHIPPED_FOLDER which one it is: they all run the
+ * A test run builds it first, and names it to its test files in LOADER_TEST_SHIPPED_FOLDER: they all run the
  * same one, also when a source is saved meanwhile.
  */
 export async function shippedFolder({ project = ROOT, onBuild, signal }: ShippedFolderOptions = {}): Promise<string> {

@@ -3,7 +3,7 @@ import path from 'node:path';
 import type { S3Service } from './services/services.ts';
 
 /**
- * What test/run.ts hands to the test files through their environment. A test file that is run by itself, with
+ * What test/run.ts hands to the test files through their environment. A test file that runs alone, with
  * `node --test`, finds none of it: then tests that need S3 or Docker are skipped.
  */
 const { env } = process;

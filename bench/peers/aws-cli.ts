@@ -21,7 +21,7 @@ export class AwsCli {
         AWS_ACCESS_KEY_ID: stage.s3.accessKey,
         AWS_SECRET_ACCESS_KEY: stage.s3.accessSecret,
         AWS_DEFAULT_REGION: 'us-east-1',
-        // Nobody's own settings, and no look for a machine's role.
+        // Without a user's settings, and without a search for a machine's role.
         AWS_CONFIG_FILE: '/dev/null',
         AWS_SHARED_CREDENTIALS_FILE: '/dev/null',
         AWS_EC2_METADATA_DISABLED: 'true',
@@ -40,7 +40,7 @@ export class AwsCli {
     );
   }
 
-  /** S3, decrypted, to /dev/null. Answers the time in ms. */
+  /** Downloads from S3, decrypts, and writes to /dev/null. Returns the time in ms. */
   async download(): Promise<number> {
     return (await runPipeline(`${DOWNLOAD} >/dev/null`, this.#args(), this.#options)).wallMs;
   }
@@ -50,7 +50,7 @@ export class AwsCli {
     return (await runPipeline(`${DOWNLOAD} | sha256sum`, this.#args(), this.#options)).stdout.slice(0, 64);
   }
 
-  /** The plaintext file, encrypted, to S3. Answers the time in ms. */
+  /** Encrypts the plaintext file and uploads it to S3. Returns the time in ms. */
   async upload(): Promise<number> {
     return (await runPipeline(UPLOAD, this.#args(), this.#options)).wallMs;
   }

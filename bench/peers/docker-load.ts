@@ -17,7 +17,7 @@ export class DockerLoad {
     this.#loadStdin = hasCommand ? `${DOCKER} load` : `${CURL_LOAD} -T -`;
     this.#loadFile = hasCommand ? `${DOCKER} load -i "$1"` : `${CURL_LOAD} -T "$1"`;
     this.#socketPath = host.slice('unix://'.length);
-    // Nobody's own settings.
+    // Without a user's settings.
     this.#options = { signal, env: { DOCKER_HOST: host, DOCKER_CONFIG: '/nonexistent' } };
   }
 
@@ -30,12 +30,12 @@ export class DockerLoad {
     return new DockerLoad(hasCommand, host, signal);
   }
 
-  /** The tar as it is. Answers the time in ms. */
+  /** Loads the tar as it is. Returns the time in ms. */
   async loadPlain(archive: ImageArchive): Promise<number> {
     return await this.#run(this.#loadFile, archive);
   }
 
-  /** The envelope, of which openssl gets all but the IV. Answers the time in ms. */
+  /** Loads the envelope, of which openssl gets all but the IV. Returns the time in ms. */
   async loadEncrypted(archive: ImageArchive): Promise<number> {
     return await this.#run(`${DECRYPT} | ${this.#loadStdin}`, archive);
   }

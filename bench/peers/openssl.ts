@@ -2,7 +2,7 @@ import { OPENSSL } from '../debian-tools.ts';
 import { runPipeline } from '../run-process.ts';
 import type { Ciphertext } from '../stage.ts';
 
-/** Decrypts a file into a pipe. Answers the time in ms. */
+/** Decrypts a file into a pipe. Returns the time in ms. */
 export async function opensslDecrypt(ciphertext: Ciphertext, signal: AbortSignal): Promise<number> {
   return (await runPipeline(`${DECRYPT_FILE} | cat >/dev/null`, opensslArgs(ciphertext), { signal })).wallMs;
 }

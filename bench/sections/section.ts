@@ -25,7 +25,7 @@ export const LARGE_LENGTH = 2000 * MB;
 /** An archive of another size: to warm up with, and to show whether anything grows. */
 export const SMALL_ARCHIVE_LENGTH = 300 * MB;
 
-/** For the 99th percentile of /health, whatever the Loader does meanwhile. */
+/** For the 99th percentile of /health during all other work. */
 export const TARGET_HEALTH_MS = 25;
 
 /** What a probe of /health asks for. */

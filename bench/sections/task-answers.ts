@@ -19,7 +19,7 @@ const TARGET_ANSWER_MS = 10;
 const EMPTY_COUNT = 1000;
 const TARGET_EMPTY_MS = 3000;
 
-/** How soon a Loader with a long history answers, and how soon it runs tasks that have nothing to do. */
+/** Measures how soon a Loader with a long history answers, and how soon it runs tasks that have nothing to do. */
 export async function measureTaskAnswers(context: SectionContext): Promise<void> {
   const { stage, table } = context;
   const resource = await stage.resource(LARGE_LENGTH);

@@ -9,7 +9,7 @@ import { LARGE_LENGTH, type SectionContext } from './section.ts';
 
 const CANCELLATIONS = 5;
 const TARGET_MS = 1000;
-/** Of the bytes, when it is cancelled. */
+/** The share of the bytes that have come when the task is cancelled. */
 const MIN_SHARE = 0.05;
 const MAX_SHARE = 0.85;
 const POLL_MS = 5;
@@ -21,7 +21,7 @@ const CLOSE_TIMEOUT_MS = 15_000;
 /** What is left of a prefetch when its cancellation was answered. */
 interface Leftovers {
   readonly answerMs: number;
-  /** Of the bytes that had come. */
+  /** The share of the bytes that had come. */
   readonly share: number;
   readonly unfinishedFiles: number;
   readonly openFiles: number;

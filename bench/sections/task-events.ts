@@ -18,7 +18,7 @@ interface Progress {
 }
 
 /**
- * How long it takes from a report of a provider until a client has an event that tells so much or more. Every report
+ * The time from a report of a provider until a client has an event with as many bytes or more. Every report
  * counts, not only those that got an event of their own.
  */
 export async function measureTaskEvents({ stage, table }: SectionContext): Promise<void> {

@@ -133,7 +133,7 @@ async function measureRefusals(
         isMet: slowest <= TARGET_REFUSAL_MS && proxy.loads.length === 0,
       });
     }
-    // Whether it counts at all.
+    // A proxy that counts no load would always find 0.
     await (await unlocking.freshLoader(small, { dockerHost: proxy.host })).unlock();
     await unlocking.assertLoaded(small);
     if (proxy.loads.length === 0) throw new Error('the proxy saw nothing of an unlock that went well');
@@ -143,7 +143,7 @@ async function measureRefusals(
   }
 }
 
-/** Damages the file under a path. What it answers mends it. */
+/** Damages the file under a path. The function that it returns mends it. */
 type Damage = (filePath: string) => Promise<() => Promise<void>>;
 
 /** Flips a bit of the byte at `at`; from the end, where that is negative. */

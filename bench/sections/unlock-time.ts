@@ -16,7 +16,7 @@ const TARGET_PRESENT_MS = 500;
 interface Sample {
   readonly wallMs: number;
   readonly engineCpuSeconds: number;
-  /** Of the Loader; a peer has none. */
+  /** The Loader's; a peer has none. */
   readonly loaderCpuSeconds: number;
 }
 

@@ -5,15 +5,15 @@ import { text } from 'node:stream/consumers';
 /** What becomes of one load into the engine. */
 export type LoadFault =
   | { readonly kind: 'pass' }
-  /** Nothing of the body is read, and nothing said. */
+  /** The proxy neither reads the body nor replies. */
   | { readonly kind: 'never-read' }
-  /** Not before it is resumed does the engine get more than these bytes. */
+  /** The engine gets these bytes, and the others when `until` resolves. */
   | { readonly kind: 'hold'; readonly afterBytes: number; readonly until: Promise<unknown> }
   /** The connection breaks after so many bytes of the body. */
   | { readonly kind: 'cut'; readonly afterBytes: number }
-  /** Answered before the body was read. */
+  /** The proxy replies before it has read the body. */
   | { readonly kind: 'early'; readonly status: number; readonly body: string }
-  /** The body is read and thrown away, and this said. */
+  /** The proxy reads the body, throws it away, and replies this. */
   | { readonly kind: 'reply'; readonly body: string; readonly end: 'clean' | 'cut' | 'never' };
 
 /** Stands before an engine, on a Unix socket of its own; counts its loads, and hurts those that `fault` chooses. */
@@ -73,7 +73,7 @@ export class EngineProxy {
     }
     const index = this.loads.push(0) - 1;
     const fault = this.fault(index);
-    // Not before somebody reads: a body that nobody reads must stay where it is.
+    // A body that the engine does not read must stay with the client.
     const count = () =>
       incoming.on('data', (chunk: Buffer) => (this.loads[index] = (this.loads[index] ?? 0) + chunk.length));
     if (fault.kind === 'never-read') return;

@@ -16,7 +16,7 @@ export type Fault =
   | { readonly kind: 'rewrite'; readonly status?: number; readonly headers?: Record<string, string | undefined> }
   /** The connection breaks after so many bytes of the body. */
   | { readonly kind: 'cut'; readonly afterBytes: number }
-  /** Nothing more comes after so many bytes of the body, and the connection stays. */
+  /** After so many bytes of the body, no more come; the connection stays. */
   | { readonly kind: 'silence'; readonly afterBytes: number }
   /** The request is taken and never answered. */
   | { readonly kind: 'never-answer' }

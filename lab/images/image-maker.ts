@@ -30,7 +30,7 @@ export interface ImageOptions {
 export interface ArchiveOptions {
   /** `classic` as Docker wrote it until 24, `oci` as it does since 25. */
   readonly layout?: 'classic' | 'oci';
-  /** Of the layers. The classic layout has none or gzip; Docker 20.10 loads no zstd. */
+  /** The compression of the layers. The classic layout has none or gzip; Docker 20.10 loads no zstd. */
   readonly compression?: 'none' | 'gzip' | 'zstd';
   /** Classic only: where the content of a layer is there already, a symbolic link to it, as Docker 1.13 to 24 wrote it. */
   readonly linksRepeatedLayers?: boolean;

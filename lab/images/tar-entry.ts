@@ -12,7 +12,7 @@ export interface TarEntry {
   readonly nameStyle?: TarNameStyle;
   /** Further PAX records, such as `{ size: '12' }`. */
   readonly pax?: Readonly<Record<string, string>>;
-  /** A fault: this size is in the header, whatever the content has. From 8 GiB on, it is written in base 256. */
+  /** A fault: the header has this size in the place of the content's. A size from 8 GiB on is written in base 256. */
   readonly claimedSize?: number;
   /** A fault: the header's checksum is one too high. */
   readonly hasBadChecksum?: boolean;
@@ -39,12 +39,12 @@ export function tarArchive(
   return Buffer.concat(options.hasEndMark === false ? parts : [...parts, TAR_END]);
 }
 
-/** One entry with all of its headers, padded to whole blocks. It writes nonsense too, when it is told to. */
+/** One entry with all of its headers, padded to whole blocks. It writes nonsense where its fields are nonsense. */
 export function tarEntry(entry: TarEntry): Buffer {
   return Buffer.concat(tarEntryParts(entry));
 }
 
-/** Not concatenated, so that a layer is not copied at each stage. */
+/** The parts are not concatenated, so that a layer is not copied at each stage. */
 function tarEntryParts(entry: TarEntry): Buffer[] {
   const { name, linkName = '', nameStyle = 'ustar', type = 'file' } = entry;
   const content = toBytes(entry.content ?? '');

@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import { EngineSocket, insistOn } from './engine-socket.ts';
 
-/** What the engine tells about an image; as much of it as tests look at. */
+/** The fields of an image that the tests read. */
 export interface InspectedImage {
   readonly Id: string;
   readonly RepoTags: readonly string[];
@@ -32,12 +32,12 @@ export class DockerCli {
     );
   }
 
-  /** The engine's words, such as `Loaded image: azaion/api:1.2.3`. It answers 200 for archives that it refuses, too. */
+  /** The engine's words, such as `Loaded image: azaion/api:1.2.3`. The status is 200 also for an archive that it refuses. */
   async load(tar: Buffer | Readable): Promise<string[]> {
     return await this.#engine.insistOnLines('/images/load?quiet=1', tar);
   }
 
-  /** Of all images, also those without a tag. */
+  /** The IDs of all images, also those without a tag. */
   async imageIds(): Promise<string[]> {
     const images = JSON.parse((await this.#engine.insist('GET', '/images/json?all=1')).toString()) as { Id: string }[];
     return images.map(({ Id }) => Id).sort();

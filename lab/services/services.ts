@@ -23,7 +23,7 @@ export interface S3Service {
 export interface DockerService {
   /** `unix://` and the path of its socket, as in DOCKER_HOST. */
   readonly host: string;
-  /** Of dockerd. When this process is killed, all that belongs to the engine ends with it. */
+  /** The process of dockerd. When this process is killed, all that belongs to the engine ends with it. */
   readonly pid: number;
 }
 

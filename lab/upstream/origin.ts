@@ -12,7 +12,7 @@ export interface OriginOptions {
   readonly folder: string;
   /** An S3 server to use in place of the one in this process. */
   readonly s3?: { readonly endpoint: string; readonly accessKey: string; readonly accessSecret: string };
-  /** What the Loader reaches in place of `s3.endpoint`, for faults in between. */
+  /** The address that the Loader gets in the place of `s3.endpoint`, such as that of a proxy with faults. */
   readonly s3Host?: string;
   readonly bucket?: string;
   readonly users?: readonly OriginUser[];
@@ -81,7 +81,7 @@ export class Origin {
     return origin;
   }
 
-  /** How often the S3 store of this process was asked for an object; 0 where it is another's. */
+  /** The number of requests for objects at this process's S3 store; 0 when another store is used. */
   get s3Downloads(): number {
     return this.#ownStore?.downloads ?? 0;
   }

@@ -29,11 +29,11 @@ export type CallCounts = Map<string, number>;
 /**
  * The stand-in Resource API (docs/protocol.md section 5): users, expiring tokens, files on disk.
  *
- * It is a development tool. Its passwords are plain text, and whoever can reach it can sign in.
+ * It is a development tool. Its passwords are plain text, and every program that can reach it can sign in.
  */
 export class ResourceApiServer {
   readonly calls: CallCounts = new Map();
-  /** What the image archive's key is made of; a new release may have another. */
+  /** The image archive's key is derived from it; a new release may have another. */
   keyFragment: Buffer;
   readonly #options: ResourceApiServerOptions;
   readonly #app: FastifyInstance;

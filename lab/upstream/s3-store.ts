@@ -3,7 +3,7 @@ import { buildApp } from 'fauxqs';
 
 export interface S3Store {
   readonly endpoint: string;
-  /** How many GET requests it had until now. */
+  /** The number of GET requests until now. */
   readonly downloads: number;
   stop(): Promise<void>;
 }

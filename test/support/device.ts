@@ -160,7 +160,7 @@ export class Device {
   /** Makes the next load a cold one. */
   async clearCache(): Promise<void> {
     await this.settled();
-    // The sums of a copy are made when nobody waits any more.
+    // The sums of a copy are made after the answer.
     await rm(this.cacheFolder, { recursive: true, force: true, maxRetries: 20, retryDelay: 5 });
   }
 

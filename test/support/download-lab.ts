@@ -25,7 +25,7 @@ export const RECORD = { bigLength: BIG.length, smallSha256: sha256(SMALL), isPai
 
 /** An S3 server of one object. */
 export class OneObjectServer {
-  /** Of the requests for a range from its first byte on. */
+  /** The ranges of the requests that have a first byte. */
   readonly ranges: string[] = [];
   /** The number of requests for the end of the object. */
   ends = 0;

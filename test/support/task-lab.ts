@@ -13,7 +13,7 @@ import type { JsonObject, JsonValue } from '../../src/json.ts';
 export const HOUR_MS = 60 * 60 * 1000;
 export const DAY_MS = 24 * HOUR_MS;
 
-/** A run that ends when the test says so, whatever it is asked. */
+/** A run that the test ends. */
 export interface ControlledRun {
   readonly parameters: JsonObject;
   readonly context: TaskContext;

@@ -73,7 +73,7 @@ export class TestLoader extends LoaderClient {
     this.#process.signal(signal);
   }
 
-  /** Its exit code, when it ends by itself. */
+  /** Its exit code when it ends. */
   async exited(): Promise<number | null> {
     return await this.#process.exited();
   }
@@ -87,7 +87,7 @@ function processOptions({ env, ...options }: TestLoaderOptions) {
       LOG_LEVEL: 'trace',
       HARDWARE_ID: 'test-hardware',
       STATE_DIR: path.join(RUN_FOLDER, 'state', randomUUID()),
-      // Of Node: the next start takes half the time. Only a Loader that ends by itself writes it.
+      // Of Node: the next start takes half the time. A Loader that is killed does not write it.
       NODE_COMPILE_CACHE: path.join(SERVICES_FOLDER, 'compile-cache'),
       ...env,
     },

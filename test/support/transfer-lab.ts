@@ -107,7 +107,7 @@ export class FakeCache implements Pick<BigPartCache, 'createDraft' | 'publish'> 
     return await readdir(this.folder);
   }
 
-  /** Whatever a test did: no unfinished file is left, and no open one. */
+  /** Fails when an unfinished or an open file is left. */
   async remove(): Promise<void> {
     const unfinished = (await this.files()).filter((name) => name.endsWith('.part'));
     const open = await this.#openFiles();
@@ -151,7 +151,7 @@ export async function readAll(follower: Follower): Promise<ChunksDigest> {
   return await digestChunks(reader.chunks());
 }
 
-/** Waits until the cache has all as a caller would, and leaves. It returns what was told meanwhile. */
+/** Waits until the cache has all as a caller would, and leaves. It returns what the transfer reported. */
 export async function storeAll(follower: Follower): Promise<number[]> {
   await using waiter = follower;
   return await Array.fromAsync(waiter.stored());
