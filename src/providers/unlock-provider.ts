@@ -3,7 +3,7 @@ import { LoaderError } from '../errors.ts';
 import type { UnlockService } from '../unlock/unlock-service.ts';
 import { defineProvider, type Provider, type TaskContext } from '../tasks/provider.ts';
 import { nullable, textEnum } from '../json-schemas.ts';
-import { NEVER } from '../async/abort.ts';
+import { NEVER, onAbort } from '../async/abort.ts';
 
 /** What the provider needs of the UnlockService. */
 type Unlocks = Pick<UnlockService, 'start' | 'cancel' | 'watch' | 'onRun'>;
@@ -48,13 +48,12 @@ export function createUnlockProvider(unlocks: Unlocks): Provider {
 
 /** Follows the run that `start` begins, or that is under way, to its end. */
 async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promise<void>): Promise<UnlockResult> {
+  context.signal.throwIfAborted();
   let cancelled: Promise<unknown> | undefined;
-  const onAbort = () => {
+  using _abort = onAbort(context.signal, () => {
     cancelled = unlocks.cancel();
-  };
-  context.signal.addEventListener('abort', onAbort, { once: true });
+  });
   try {
-    context.signal.throwIfAborted();
     await start();
     return await watch(unlocks, context);
   } catch (error) {
@@ -64,7 +63,6 @@ async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promi
     }
     throw error;
   } finally {
-    context.signal.removeEventListener('abort', onAbort);
     await cancelled;
   }
 }

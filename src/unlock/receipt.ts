@@ -3,6 +3,7 @@ import path from 'node:path';
 import { readSmallFile } from '../files/small-file.ts';
 import { makeFolder } from '../files/folders.ts';
 import { DraftFile } from '../files/draft-file.ts';
+import { parseJson } from '../json.ts';
 import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
 
 const FILE_NAME = 'unlock-receipt.json';
@@ -22,7 +23,7 @@ export class Receipt {
   async read(): Promise<UnlockedArchive | undefined> {
     try {
       const text = await readSmallFile(this.#path, MAX_LENGTH);
-      return text === undefined ? undefined : parse(JSON.parse(text));
+      return text === undefined ? undefined : parse(parseJson(text));
     } catch {
       return undefined;
     }
@@ -45,7 +46,7 @@ export class Receipt {
 }
 
 function parse(value: unknown): UnlockedArchive | undefined {
-  const receipt = value as Partial<UnlockedArchive & { version: number }> | null;
+  const receipt = value as Partial<UnlockedArchive & { version: number }> | null | undefined;
   const identity = receipt?.identity as Partial<UnlockedArchive['identity']> | undefined;
   const images: unknown = receipt?.images;
   const isSound =
