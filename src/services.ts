@@ -42,6 +42,7 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     cache,
     stateDir: config.stateDir,
     secondLookMs: config.secondLookMs,
+    engine,
     presence,
     receipt,
     unlockJob: {

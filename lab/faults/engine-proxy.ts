@@ -22,6 +22,8 @@ export class EngineProxy {
   fault: (index: number) => LoadFault = () => ({ kind: 'pass' });
   /** Fields that are changed in the engine's answer to GET /info. */
   info: Readonly<Record<string, unknown>> = {};
+  /** Whether the engine seems to have no GET /events. */
+  hidesEvents = false;
   /** Bytes of body that each load brought until now. */
   readonly loads: number[] = [];
   readonly #socketPath: string;
@@ -50,6 +52,7 @@ export class EngineProxy {
   reset(): void {
     this.fault = () => ({ kind: 'pass' });
     this.info = {};
+    this.hidesEvents = false;
     this.loads.length = 0;
     this.#isReplying = Promise.withResolvers<undefined>();
   }
@@ -67,6 +70,10 @@ export class EngineProxy {
 
   #handle(incoming: IncomingMessage, outgoing: ServerResponse): void {
     incoming.on('error', () => outgoing.destroy());
+    if (this.hidesEvents && (incoming.url ?? '').includes('/events')) {
+      outgoing.writeHead(404).end();
+      return;
+    }
     if (incoming.method !== 'POST' || !(incoming.url ?? '').includes('/images/load')) {
       this.#forward(incoming, outgoing, { kind: 'pass' });
       return;
@@ -107,6 +114,8 @@ export class EngineProxy {
         return;
       }
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
+      // The events of an engine may come much later than its headers.
+      outgoing.flushHeaders();
       answer.on('error', () => outgoing.destroy());
       answer.pipe(outgoing);
     });

@@ -2,6 +2,7 @@ import { Agent } from 'undici';
 import { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { UnlockWorker, type UnlockJob } from '../binary-split/unlock-worker.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
+import type { DockerEngine } from '../docker/docker-engine.ts';
 import { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import type { KnownSecrets } from '../log/known-secrets.ts';
 import type { Logger } from '../log/logger.ts';
@@ -15,6 +16,7 @@ import { UploadService, type UploadItem } from '../resources/upload-service.ts';
 import { SecurityKeys, type SecurityKeysOptions } from '../security/security-keys.ts';
 import type { Presence } from '../unlock/presence.ts';
 import type { Receipt } from '../unlock/receipt.ts';
+import { ReleaseWatch } from '../unlock/release-watch.ts';
 import { UnlockService, type UnlockStatus } from '../unlock/unlock-service.ts';
 import type { UnlockState } from '../unlock/unlock-state-machine.ts';
 import { ResourceApi } from '../upstream/resource-api.ts';
@@ -35,6 +37,7 @@ export interface ApiClientOptions {
   readonly stateDir: string;
   /** After how long both parts of a finished upload are looked at once more, in ms. */
   readonly secondLookMs: number;
+  readonly engine: Pick<DockerEngine, 'imageEvents'>;
   readonly presence: Presence;
   readonly receipt: Receipt;
   readonly unlockJob: UnlockJob;
@@ -59,10 +62,11 @@ export class ApiClient {
   readonly unlocks: UnlockService;
   readonly #journal: UploadJournal;
   readonly #recovery: UploadRecovery;
+  readonly #releaseWatch: ReleaseWatch;
   readonly #inFlight = new ActiveWork();
   readonly #closing = new AbortController();
   readonly #dispatcher = new Agent();
-  #recovering = Promise.resolve();
+  #working: Promise<unknown> = Promise.resolve();
 
   constructor(options: ApiClientOptions) {
     const { cache, logger, presence, receipt, stallTimeoutMs, unlockJob } = options;
@@ -101,16 +105,21 @@ export class ApiClient {
       createWorker: () => new UnlockWorker(unlockJob),
       logger,
     });
+    this.#releaseWatch = new ReleaseWatch({ engine: options.engine, unlocks: this.unlocks, logger });
   }
 
   get status(): ApiClientStatus {
     return { isAuthenticated: this.upstream.isAuthenticated };
   }
 
-  /** Begins the work that no request asks for: it ends the uploads that were broken off. Call it once, at the start. */
+  /**
+   * Begins the work that no request asks for: it ends the uploads that were broken off, and watches over the release.
+   * Call it once, at the start.
+   */
   async start(): Promise<void> {
     await this.#journal.load();
-    this.#recovering = this.#recovery.run(this.#closing.signal);
+    const { signal } = this.#closing;
+    this.#working = Promise.all([this.#recovery.run(signal), this.#releaseWatch.run(signal)]);
   }
 
   /** @throws LoaderError whose code tells the step that failed */
@@ -166,7 +175,7 @@ export class ApiClient {
   async close(): Promise<void> {
     await this.#inFlight.settled();
     this.#closing.abort();
-    await this.#recovering;
+    await this.#working;
     this.upstream.close();
     await this.#dispatcher.destroy();
   }

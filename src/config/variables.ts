@@ -68,7 +68,7 @@ export const VARIABLES = {
   }),
   serviceImages: repositories('SERVICE_IMAGES', {
     about:
-      'comma-separated repositories: the unlock is done when each has the tag API_VERSION; if unset, the receipt decides',
+      'comma-separated repositories: where there is no archive, the unlock is done when each has the tag API_VERSION',
   }),
   apiVersion: imageTag('API_VERSION', { fallback: 'latest', about: 'tag of the service images' }),
   ...ENGINE_VARIABLES,

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { Semaphore } from '../async/semaphore.ts';
 import { asRecord } from '../json.ts';
 import { EngineConnection, type DockerEngineOptions } from './engine-connection.ts';
+import { streamImageEvents, type ImageEvent } from './image-events.ts';
 import { streamImageExport, type ExportOptions } from './image-export.ts';
 import { sendImageLoad, type LoadBody } from './image-load.ts';
 import type { LayerProgress } from './load-reply.ts';
@@ -141,6 +142,14 @@ export class DockerEngine {
    */
   exportImages(names: readonly string[], options: ExportOptions): AsyncGenerator<Buffer, void, undefined> {
     return streamImageExport(this.#connection, names, options);
+  }
+
+  /**
+   * Yields `listening` once, and then `changed` whenever something happened to an image: a tag was moved or taken off, an
+   * image was removed or loaded. It ends when the engine ends it.
+   */
+  imageEvents(signal: AbortSignal): AsyncGenerator<ImageEvent, void, undefined> {
+    return streamImageEvents(this.#connection, signal);
   }
 
   async close(): Promise<void> {

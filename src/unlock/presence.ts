@@ -1,6 +1,5 @@
-import { isSameArchive, readArchiveIdentity } from '../archive/open-archive.ts';
+import { archiveExists, isSameArchive, readArchiveIdentity } from '../archive/open-archive.ts';
 import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
-import { hasErrorCode } from '../errors.ts';
 import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
 import type { Receipt } from './receipt.ts';
 
@@ -8,7 +7,7 @@ export interface PresenceOptions {
   readonly engine: Pick<DockerEngine, 'findImage' | 'inspectImage'>;
   readonly receipt: Pick<Receipt, 'read'>;
   readonly archivePath: string;
-  /** Repositories whose `:apiVersion` the engine must have. Where none are named, the receipt tells. */
+  /** Repositories whose `:apiVersion` the engine must have where there is no archive. */
   readonly serviceImages: readonly string[];
   readonly apiVersion: string;
 }
@@ -24,29 +23,30 @@ export class Presence {
     this.#options = options;
   }
 
-  /** @throws LoaderError `engine_...`, `archive_unreadable` when it can't be told */
+  /**
+   * Whether each image of the archive is in the engine, under all of its tags. Only a receipt of this very archive can tell
+   * that; the tags alone can't, since another release may have the same ones. Where there is no archive any more,
+   * SERVICE_IMAGES decide or, if there are none, the receipt.
+   *
+   * @throws LoaderError `engine_...`, `archive_unreadable` when it can't be told
+   */
   async isLoaded(signal: AbortSignal): Promise<boolean> {
-    const { engine, serviceImages, apiVersion, receipt } = this.#options;
-    if (serviceImages.length > 0) {
-      for (const repository of serviceImages) {
-        if ((await engine.inspectImage(`${repository}:${apiVersion}`, signal)) === undefined) return false;
-      }
-    }
+    const { archivePath, receipt, serviceImages } = this.#options;
     const loaded = await receipt.read();
-    if (loaded === undefined) return serviceImages.length > 0;
-    // The images of another release may have the same tags.
-    if (!(await this.#isOfThisArchive(loaded))) return false;
-    return serviceImages.length > 0 || (await this.#isWhole(loaded, signal));
+    if (await archiveExists(archivePath)) {
+      if (loaded === undefined || !isSameArchive(loaded.identity, await readArchiveIdentity(archivePath))) return false;
+      return await this.#isWhole(loaded, signal);
+    }
+    if (serviceImages.length > 0) return await this.#hasServiceImages(signal);
+    return loaded !== undefined && (await this.#isWhole(loaded, signal));
   }
 
-  /** A receipt counts also where there is no archive: many users remove the archive when it is loaded. */
-  async #isOfThisArchive({ identity }: UnlockedArchive): Promise<boolean> {
-    try {
-      return isSameArchive(identity, await readArchiveIdentity(this.#options.archivePath));
-    } catch (error) {
-      if (hasErrorCode(error, 'archive_not_found')) return true;
-      throw error;
+  async #hasServiceImages(signal: AbortSignal): Promise<boolean> {
+    const { engine, serviceImages, apiVersion } = this.#options;
+    for (const repository of serviceImages) {
+      if ((await engine.inspectImage(`${repository}:${apiVersion}`, signal)) === undefined) return false;
     }
+    return true;
   }
 
   async #isWhole({ images }: UnlockedArchive, signal: AbortSignal): Promise<boolean> {

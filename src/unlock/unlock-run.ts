@@ -98,20 +98,27 @@ export class UnlockRun {
     using claims = new DisposableStack();
     const claim = claims.use(this.#claim);
     const exists = await archiveExists(archivePath);
-    if (claim.state === 'ready' && !(exists && (await this.#isNewArchive()))) return false;
-    signal.throwIfAborted();
     if (!exists && !(await presence.isLoaded(signal))) {
+      if (claim.state === 'ready') claim.advance('idle');
       throw new LoaderError('archive_not_found', 'Encrypted archive not found');
     }
+    if (claim.state === 'ready' && !(exists && (await this.#hasWork(signal)))) return false;
+    signal.throwIfAborted();
     this.#progress = null;
     claim.advance(exists ? 'authenticating' : 'ready');
     claims.move(); // Either state has its own end of the claim.
     return exists;
   }
 
-  async #isNewArchive(): Promise<boolean> {
+  /** Whether the archive is another one than that which was unlocked, or the engine has lost one of its images. */
+  async #hasWork(signal: AbortSignal): Promise<boolean> {
     const present = await readArchiveIdentity(this.#options.archivePath);
-    return this.#unlocked === undefined || !isSameArchive(present, this.#unlocked);
+    if (this.#unlocked === undefined || !isSameArchive(present, this.#unlocked)) return true;
+    try {
+      return !(await this.#options.presence.isLoaded(signal));
+    } catch {
+      return true; // The run meets the same failure, and tells it by its state.
+    }
   }
 
   async #work(credentials: Credentials): Promise<void> {

@@ -31,7 +31,29 @@ export class UnlockService {
 
   get status(): UnlockStatus {
     const { state, error } = this.#machine;
-    return { state, error: error?.message ?? null, code: error?.code ?? null, progress: this.#run?.progress ?? null };
+    const progress = state === 'idle' ? null : (this.#run?.progress ?? null);
+    return { state, error: error?.message ?? null, code: error?.code ?? null, progress };
+  }
+
+  get isReady(): boolean {
+    return this.#machine.state === 'ready';
+  }
+
+  /** Resolves when the status changes the next time. */
+  get nextChange(): Promise<undefined> {
+    return this.#changes.next;
+  }
+
+  /** Goes back to idle when the images of a ready release are not all in the engine any more. @throws as `isLoaded` does */
+  async recheck(signal: AbortSignal): Promise<void> {
+    const run = this.#run;
+    if (!this.isReady || (await this.#options.presence.isLoaded(signal))) return;
+    // A run that began meanwhile has looked for itself.
+    if (this.#run !== run) return;
+    using claim = this.#machine.claim();
+    if (claim?.state !== 'ready') return;
+    claim.advance('idle');
+    this.#options.logger.warn('An image of the release was removed from the engine: unlock again');
   }
 
   /** From now on, `listener` is told of each run that begins, and for whom. There is one listener. */

@@ -8,7 +8,7 @@ const TRANSITIONS = {
   downloading_key: ['decrypting', 'error'],
   decrypting: ['loading_images', 'ready', 'error'],
   loading_images: ['ready', 'error'],
-  ready: ['authenticating'],
+  ready: ['authenticating', 'idle'],
   error: ['authenticating', 'ready'],
 } as const satisfies Record<string, readonly string[]>;
 
@@ -22,7 +22,7 @@ export interface UnlockClaim extends Disposable {
   /** Of the machine. */
   readonly state: UnlockState;
   /** @throws Error for a transition that is not in the table: a fault of the Loader */
-  advance(state: Exclude<UnlockState, 'idle' | 'error'>): void;
+  advance(state: Exclude<UnlockState, 'error'>): void;
   /** @throws Error where an unlock can't fail, since it has not begun: a fault of the Loader */
   fail(error: LoaderError): void;
 }

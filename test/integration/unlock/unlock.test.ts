@@ -250,14 +250,53 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
     await rm(device.archivePath, { recursive: true });
   });
 
-  it('goes by SERVICE_IMAGES and API_VERSION where they are set', async () => {
+  it('is not ready because of SERVICE_IMAGES alone: the images may be of another release', async () => {
+    const earlier = testImages('earlier');
+    await device.docker.load(saveImages(earlier));
+    await device.restartLoader({ SERVICE_IMAGES: 'azaion-test/api, azaion-test/worker', API_VERSION: '1' });
+    assert.equal((await device.unlock()).state, 'ready');
+    for (const { id, tags } of images) {
+      for (const tag of tags)
+        assert.equal((await device.docker.inspect(tag))?.Id, id, `${tag} is of the earlier release`);
+    }
+  });
+
+  it('sends nothing when another program has loaded the release', async () => {
     await device.docker.load(saveImages(images));
+    await device.restartLoader({ SERVICE_IMAGES: 'azaion-test/api, azaion-test/worker', API_VERSION: '1' });
+    assert.equal((await device.unlock()).state, 'ready');
+    assert.equal(device.engineProxy.loads.length, 0);
+  });
+
+  it('goes by SERVICE_IMAGES and API_VERSION where there is no archive', async () => {
+    await device.docker.load(saveImages(images));
+    await rm(device.archivePath);
     await device.restartLoader({ SERVICE_IMAGES: 'azaion-test/api, azaion-test/worker', API_VERSION: '1' });
     assert.equal((await device.unlock()).state, 'ready');
     assert.deepEqual([device.apiProxy.requests.length, device.engineProxy.loads.length], [0, 0]);
 
     await device.docker.remove('azaion-test/worker:1');
-    await device.restartLoader({ SERVICE_IMAGES: 'azaion-test/api, azaion-test/worker', API_VERSION: '1' });
+    await device.inState('idle');
+    assert.equal((await device.post()).status, 404);
+  });
+
+  it('is idle again when an image was removed, and the next POST loads it', async () => {
+    await device.unlock();
+    const sent = device.engineProxy.loads.length;
+    await device.docker.remove('azaion-test/worker:1');
+    const { progress, error } = await device.inState('idle');
+    assert.deepEqual([progress, error], [null, null]);
+    assert.equal((await device.unlock()).state, 'ready');
+    assert.equal(device.engineProxy.loads.length, sent + 1);
+    await device.assertLoaded(images);
+  });
+
+  it('looks at the engine at each POST, even where that tells nothing of removals', async () => {
+    device.engineProxy.hidesEvents = true;
+    await device.restartLoader();
+    await device.unlock();
+    await device.docker.remove('azaion-test/worker:1');
+    assert.equal((await device.status()).state, 'ready');
     assert.equal((await device.unlock()).state, 'ready');
     await device.assertLoaded(images);
   });

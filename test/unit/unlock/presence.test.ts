@@ -6,26 +6,47 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { readArchiveIdentity } from '../../../src/archive/open-archive.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import type { UnlockedArchive } from '../../../src/binary-split/unlock-archive.ts';
+import type { SoughtImage } from '../../../src/docker/docker-engine.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { Presence } from '../../../src/unlock/presence.ts';
 
 const IMAGES = [
   { id: 'sha256:aa', tags: ['azaion/api:1'] },
-  { id: 'sha256:bb', tags: [] },
+  { id: 'sha256:bb', tags: ['azaion/worker:1', 'azaion/worker:latest'] },
 ];
 
-let folder = '';
-let archivePath = '';
-/** What the engine has: names, and IDs. */
-let present: Set<string>;
+/** An engine of these tags. */
+class Engine {
+  readonly tags = new Map(IMAGES.flatMap(({ id, tags }) => tags.map((tag) => [tag, id] as const)));
+  isDown = false;
+
+  async findImage({ id, tags }: SoughtImage): Promise<string | undefined> {
+    await this.#answer();
+    return tags.every((tag) => this.tags.get(tag) === id) ? id : undefined;
+  }
+
+  async inspectImage(name: string): Promise<{ id: string; diffIds: string[] } | undefined> {
+    await this.#answer();
+    const id = this.tags.get(name);
+    return id === undefined ? undefined : { id, diffIds: [] };
+  }
+
+  #answer(): Promise<void> {
+    return this.isDown ? Promise.reject(new LoaderError('engine_unreachable', 'no')) : Promise.resolve();
+  }
+}
+
+let folder: string;
+let archivePath: string;
+let engine: Engine;
 let receipt: UnlockedArchive | undefined;
 
 beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'loader-presence-'));
   archivePath = path.join(folder, 'images.enc');
-  await writeFile(archivePath, 'the archive of this release');
-  present = new Set();
-  receipt = undefined;
+  await writeFile(archivePath, Buffer.alloc(64, 1));
+  engine = new Engine();
+  receipt = { identity: await readArchiveIdentity(archivePath), images: IMAGES };
 });
 
 afterEach(async () => {
@@ -34,10 +55,7 @@ afterEach(async () => {
 
 async function isLoaded(serviceImages: readonly string[] = []): Promise<boolean> {
   const presence = new Presence({
-    engine: {
-      findImage: ({ id }) => Promise.resolve(present.has(id) ? id : undefined),
-      inspectImage: (name) => Promise.resolve(present.has(name) ? { id: name, diffIds: [] } : undefined),
-    },
+    engine,
     receipt: { read: () => Promise.resolve(receipt) },
     archivePath,
     serviceImages,
@@ -46,60 +64,53 @@ async function isLoaded(serviceImages: readonly string[] = []): Promise<boolean>
   return await presence.isLoaded(NEVER);
 }
 
-async function haveReceipt(): Promise<void> {
-  receipt = { identity: await readArchiveIdentity(archivePath), images: IMAGES };
-}
+const SERVICES = ['azaion/api', 'azaion/worker'];
 
-describe('a release without named service images', () => {
-  it('is loaded when the engine has every image of the receipt', async () => {
-    await haveReceipt();
-    for (const { id } of IMAGES) present.add(id);
+describe('a release whose archive is there', () => {
+  it('is loaded when the receipt is of this archive and the engine has each image under all of its tags', async () => {
     assert.equal(await isLoaded(), true);
-    present.delete('sha256:bb');
+    assert.equal(await isLoaded(SERVICES), true);
+    engine.tags.set('azaion/worker:latest', 'sha256:another');
     assert.equal(await isLoaded(), false);
+    assert.equal(await isLoaded(SERVICES), false);
   });
 
-  it('is not loaded without a receipt, whatever the engine has', async () => {
-    for (const { id } of IMAGES) present.add(id);
-    assert.equal(await isLoaded(), false);
-  });
-
-  it('is not loaded when the receipt is that of another archive', async () => {
-    await haveReceipt();
-    for (const { id } of IMAGES) present.add(id);
-    await writeFile(archivePath, 'the archive of the next release');
-    assert.equal(await isLoaded(), false);
-  });
-
-  it('is loaded also when its archive was removed since', async () => {
-    await haveReceipt();
-    for (const { id } of IMAGES) present.add(id);
-    await rm(archivePath);
-    assert.equal(await isLoaded(), true);
+  it('is not loaded without a receipt, whatever tags the engine has: they may be of another release', async () => {
+    receipt = undefined;
+    assert.equal(await isLoaded(SERVICES), false);
   });
 
   it("is an error where the archive can't be read", async () => {
-    await haveReceipt();
     archivePath = folder;
-    await assert.rejects(isLoaded(), (error) => error instanceof LoaderError && error.code === 'archive_unreadable');
+    await assert.rejects(isLoaded(), { name: 'LoaderError', code: 'archive_unreadable' });
+  });
+
+  it('is not loaded when the receipt is of another archive', async () => {
+    await writeFile(archivePath, Buffer.alloc(64, 2));
+    assert.equal(await isLoaded(SERVICES), false);
   });
 });
 
-describe('a release with named service images', () => {
-  const SERVICES = ['azaion/api', 'azaion/db'];
-
-  it('is loaded when the engine has each of them in this version, without a receipt too', async () => {
-    present.add('azaion/api:1').add('azaion/db:2');
-    assert.equal(await isLoaded(SERVICES), false);
-    present.add('azaion/db:1');
-    assert.equal(await isLoaded(SERVICES), true);
+describe('a release whose archive was removed', () => {
+  beforeEach(async () => {
+    await rm(archivePath);
   });
 
-  it('is not loaded when the receipt tells that the tags are of another archive', async () => {
-    present.add('azaion/api:1').add('azaion/db:1');
-    await haveReceipt();
+  it('is loaded when the engine has the images of the receipt', async () => {
+    assert.equal(await isLoaded(), true);
+    engine.tags.delete('azaion/api:1');
+    assert.equal(await isLoaded(), false);
+  });
+
+  it('is loaded when the engine has the SERVICE_IMAGES, without a receipt', async () => {
+    receipt = undefined;
     assert.equal(await isLoaded(SERVICES), true);
-    await writeFile(archivePath, 'the archive of the next release');
-    assert.equal(await isLoaded(SERVICES), false);
+    assert.equal(await isLoaded([...SERVICES, 'azaion/other']), false);
+    assert.equal(await isLoaded(), false);
+  });
+
+  it('can not be told while the engine is down', async () => {
+    engine.isDown = true;
+    await assert.rejects(isLoaded(), { code: 'engine_unreachable' });
   });
 });

@@ -32,7 +32,9 @@ const HALF: UnlockProgress = {
 class Lab {
   readonly calls: string[] = [];
   readonly begun: string[] = [];
-  isLoaded: (signal: AbortSignal) => Promise<boolean> = () => Promise.resolve(false);
+  /** Whether the engine has the images: after an unlock it has. */
+  hasImages = false;
+  isLoaded: (signal: AbortSignal) => Promise<boolean> = () => Promise.resolve(this.hasImages);
   /** Fails when it rejects; the archive is loaded then. */
   load: (signal: AbortSignal) => Promise<void> = () => Promise.resolve();
   writeReceipt: (loaded: UnlockedArchive) => Promise<void> = () => Promise.resolve();
@@ -87,6 +89,7 @@ class Lab {
   async *#unlock(signal: AbortSignal): AsyncGenerator<UnlockProgress, UnlockedArchive, undefined> {
     yield HALF;
     await this.load(signal);
+    this.hasImages = true;
     return { identity: await readArchiveIdentity(this.archivePath), images: IMAGES };
   }
 
@@ -323,5 +326,57 @@ describe('the end of the process', () => {
     const next = statuses.next();
     await lab.service.stop(NEVER);
     assert.deepEqual([(await next).value?.state, (await statuses.next()).done], ['idle', true]);
+  });
+});
+
+describe('a ready release', () => {
+  beforeEach(async () => {
+    await lab.putArchive();
+    await lab.start();
+    await lab.ended();
+  });
+
+  it('is idle again when a look finds an image missing, and shows no progress', async () => {
+    await lab.service.recheck(NEVER);
+    assert.equal(lab.service.status.state, 'ready');
+    lab.hasImages = false;
+    await lab.service.recheck(NEVER);
+    assert.deepEqual([lab.service.status.state, lab.service.status.progress], ['idle', null]);
+  });
+
+  it('is loaded again by the next start, which looks for itself', async () => {
+    lab.hasImages = false;
+    assert.equal(await lab.start('b@example.com'), 'authenticating');
+    assert.equal((await lab.ended())?.state, 'ready');
+    assert.deepEqual(lab.begun, ['a@example.com', 'b@example.com']);
+  });
+
+  it('stays as it is when the engine can not be asked', async () => {
+    lab.isLoaded = () => Promise.reject(new LoaderError('engine_unreachable', 'no'));
+    await assert.rejects(lab.service.recheck(NEVER), { code: 'engine_unreachable' });
+    assert.equal(lab.service.status.state, 'ready');
+  });
+
+  it('is not made idle by a look that was overtaken by a run', async () => {
+    const look = Promise.withResolvers<boolean>();
+    const ownAnswer = lab.isLoaded;
+    lab.isLoaded = () => {
+      lab.isLoaded = ownAnswer;
+      return look.promise;
+    };
+    const checked = lab.service.recheck(NEVER);
+    lab.hasImages = false;
+    await lab.start();
+    await lab.ended();
+    look.resolve(false);
+    await checked;
+    assert.equal(lab.service.status.state, 'ready');
+  });
+
+  it('is idle where its archive was removed too, and the start says so', async () => {
+    await rm(lab.archivePath);
+    lab.hasImages = false;
+    await assert.rejects(lab.start(), { code: 'archive_not_found' });
+    assert.equal(lab.service.status.state, 'idle');
   });
 });

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Changes } from '../../../src/async/changes.ts';
+import { happens } from '../../../src/async/abort.ts';
+import type { ImageEvent } from '../../../src/docker/image-events.ts';
+import { LoaderError } from '../../../src/errors.ts';
+import { createLogger } from '../../../src/log/logger.ts';
+import { ReleaseWatch } from '../../../src/unlock/release-watch.ts';
+import { eventually } from '../../../lab/waiting.ts';
+
+/** An unlock that counts how often its release is looked at. */
+class Unlocks {
+  isReady = false;
+  checks = 0;
+  readonly changes = new Changes();
+
+  get nextChange(): Promise<undefined> {
+    return this.changes.next;
+  }
+
+  recheck(): Promise<void> {
+    this.checks++;
+    return Promise.resolve();
+  }
+
+  becomeReady(): void {
+    this.isReady = true;
+    this.changes.announce();
+  }
+}
+
+let unlocks: Unlocks;
+let events: Changes;
+let connections: number;
+let failures: number;
+let abort: AbortController;
+let running: Promise<void>;
+
+beforeEach(() => {
+  unlocks = new Unlocks();
+  events = new Changes();
+  connections = 0;
+  failures = 0;
+  abort = new AbortController();
+  const engine = {
+    async *imageEvents(signal: AbortSignal): AsyncGenerator<ImageEvent, void, undefined> {
+      connections++;
+      if (failures-- > 0) throw new LoaderError('engine_unreachable', 'no');
+      yield 'listening';
+      while (await happens(events.next, signal)) yield 'changed';
+    },
+  };
+  running = new ReleaseWatch({ engine, unlocks, logger: createLogger({ level: 'silent' }) }).run(abort.signal);
+});
+
+afterEach(async () => {
+  abort.abort();
+  await running;
+});
+
+describe('the watch over a release', () => {
+  it('asks the engine for nothing before the first unlock is ready', async () => {
+    await sleep(30);
+    assert.deepEqual([connections, unlocks.checks], [0, 0]);
+  });
+
+  it('looks at the release when the engine listens, and after each event', async () => {
+    unlocks.becomeReady();
+    await eventually(() => unlocks.checks === 1);
+    events.announce();
+    await eventually(() => unlocks.checks === 2);
+    assert.equal(connections, 1);
+  });
+
+  it('listens again when the connection broke, and looks at the release then', async () => {
+    failures = 1;
+    unlocks.becomeReady();
+    await eventually(() => unlocks.checks === 1);
+    assert.equal(connections, 2);
+  });
+
+  it('ends at once, also in its pause', async () => {
+    failures = 10;
+    unlocks.becomeReady();
+    await eventually(() => connections === 1);
+    const beganAt = performance.now();
+    abort.abort();
+    await running;
+    assert.ok(performance.now() - beganAt < 500);
+  });
+});
