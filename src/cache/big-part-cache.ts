@@ -9,7 +9,7 @@ import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
 import { CopyFiles, removeCompanions } from './copy-files.ts';
 import { isDigestStem, placeOf, placeOfFile, type CopyPlace } from './copy-paths.ts';
-import { formatRecord, type CopyRecord } from './copy-record.ts';
+import { formatRecord, readRecord, type CopyRecord } from './copy-record.ts';
 import { CopyVerification, type Verdict, type VerifyOptions } from './copy-verification.ts';
 import { DraftsFolder } from './drafts-folder.ts';
 import { isAt, isUnfit, openCopy, type OpenCopy } from './open-copy.ts';
@@ -159,6 +159,16 @@ export class BigPartCache {
   async verify(entry: CacheEntry, options: VerifyOptions): Promise<Verdict> {
     if (entry.kind !== 'copy') throw new Error('only copies can be verified');
     return await this.#verification.verify(placeOfFile(entry.folder, entry.file, 'copy'), options);
+  }
+
+  /** Whether the record of a copy says that it certainly belongs to its small part. It never throws. */
+  async isPair({ folder, file }: Pick<CacheEntry, 'file' | 'folder'>): Promise<boolean> {
+    try {
+      const { record } = await this.#files.find(placeOfFile(folder, file, 'copy'));
+      return (await readRecord(record))?.isPair === true;
+    } catch {
+      return false;
+    }
   }
 
   /** A new, empty file on the cache's file system. @throws LoaderError `cache_unusable` */

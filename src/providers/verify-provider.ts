@@ -7,8 +7,10 @@ import type { Prefetch } from '../resources/prefetch.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
 
 export interface VerifyProviderOptions {
-  readonly cache: Pick<BigPartCache, 'list' | 'verify'>;
-  readonly downloads: { prefetch(resource: ResourceName, signal: AbortSignal): Promise<Pick<Prefetch, 'run'>> };
+  readonly cache: Pick<BigPartCache, 'isPair' | 'list' | 'verify'>;
+  readonly downloads: {
+    prefetch(resource: ResourceName, signal: AbortSignal): Promise<Pick<Prefetch, 'isCached' | 'run'>>;
+  };
 }
 
 const BAD_COPY = Type.Object({
@@ -28,6 +30,10 @@ const RESULT = Type.Object({
   good: Type.Integer(),
   recorded: Type.Integer({ description: 'Copies that had no digests; they have some now.' }),
   bad: Type.Integer(),
+  unproven: Type.Integer({
+    description:
+      'Copies of an older Loader among the good ones, of which the CDN could not be asked whether both parts are of one version.',
+  }),
   absent: Type.Integer({ description: 'Copies that went away in the meantime.' }),
   failed: Type.Integer({ description: 'Copies that could be neither verified nor set aside.' }),
   bytes: Type.Integer({ description: 'Bytes that were read.' }),
@@ -49,7 +55,7 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
       const entries: CacheEntry[] = [];
       for await (const entry of cache.list(signal)) if (entry.kind === 'copy') entries.push(entry);
       const bytesTotal = entries.reduce((sum, { length }) => sum + length, 0);
-      const counts = { good: 0, recorded: 0, bad: 0, absent: 0, failed: 0 };
+      const counts = { good: 0, recorded: 0, bad: 0, unproven: 0, absent: 0, failed: 0 };
       const bad: BadCopy[] = [];
       let bytesDone = 0;
       context.report({ bytesDone, bytesTotal });
@@ -58,11 +64,16 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
           bytesDone += bytes;
           context.report({ bytesDone, bytesTotal });
         });
-        counts[outcome]++;
+        const isSound = outcome === 'good' || outcome === 'recorded';
+        const pairing = isSound && !(await cache.isPair(entry)) ? await pair(entry, context) : 'pair';
+        counts[pairing === 'mended' ? 'bad' : outcome]++;
+        if (pairing === 'unproven') counts.unproven++;
         if (outcome === 'bad') {
           context.log('warn', `${entry.folder}/${entry.file} does not match its digests: it was set aside`);
           const copy = await mend(entry, context);
           if (bad.length < MAX_LISTED) bad.push(copy);
+        } else if (pairing === 'mended' && bad.length < MAX_LISTED) {
+          bad.push({ folder: entry.folder, file: entry.file, mended: true, error: null, code: null });
         }
       }
       context.log('info', `${counts.good} good, ${counts.recorded} digested for the first time, ${counts.bad} bad`);
@@ -87,6 +98,26 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
       if (!(error instanceof LoaderError)) throw error;
       context.log('error', `${entry.folder}/${entry.file}: ${error.message}`);
       return 'failed';
+    }
+  }
+
+  /** Compares a copy that may be of another version than its small part with the CDN's object, and fetches that if it is. */
+  async function pair(
+    { folder, file, name }: CacheEntry,
+    context: TaskContext,
+  ): Promise<'pair' | 'mended' | 'unproven'> {
+    const { signal } = context;
+    if (name === undefined) return 'unproven';
+    try {
+      const prefetch = await downloads.prefetch({ folder, name }, signal);
+      if (prefetch.isCached) return (await cache.isPair({ folder, file })) ? 'pair' : 'unproven';
+      await Array.fromAsync(prefetch.run(signal));
+      context.log('warn', `${folder}/${file} was of another version than its small part: it was fetched again`);
+      return 'mended';
+    } catch (error) {
+      signal.throwIfAborted();
+      context.log('info', `${folder}/${file} could not be compared with the CDN: ${asLoaderError(error).message}`);
+      return 'unproven';
     }
   }
 

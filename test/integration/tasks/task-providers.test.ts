@@ -539,7 +539,7 @@ describe('a verify', { skip: S3_SKIP }, () => {
 
   after(() => device.stop());
 
-  const GOOD = { good: 3, recorded: 0, bad: 0, absent: 0, failed: 0, bytes: total, bad_copies: [] };
+  const GOOD = { good: 3, recorded: 0, bad: 0, unproven: 0, absent: 0, failed: 0, bytes: total, bad_copies: [] };
   const digestOf = async (name: string) => sha256(await readFile(device.bigPath(name)));
 
   it('finds good what is good, reading all of it and asking nobody', async () => {
@@ -566,7 +566,15 @@ describe('a verify', { skip: S3_SKIP }, () => {
       assert.equal(task.status, 'complete');
       const { bytes, ...result } = task.result as { bytes: number };
       const badCopy = { folder: 'models', file: 'two.big', mended: true, error: null, code: null };
-      assert.deepEqual(result, { good: 2, recorded: 0, bad: 1, absent: 0, failed: 0, bad_copies: [badCopy] });
+      assert.deepEqual(result, {
+        good: 2,
+        recorded: 0,
+        bad: 1,
+        unproven: 0,
+        absent: 0,
+        failed: 0,
+        bad_copies: [badCopy],
+      });
       assert.ok(bytes > total - size && bytes <= total);
       assert.equal(await digestOf('two'), good);
       assert.equal(sha256(await readFile(`${big}.bad`)), bad);

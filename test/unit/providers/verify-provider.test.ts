@@ -41,6 +41,8 @@ function notLoggedIn(): Promise<never> {
 
 describe('verify', () => {
   const fetched: string[] = [];
+  /** Whether the copy is of the version that the CDN has. */
+  let isCached: boolean;
   const downloads = {
     prefetch: ({ name }: { name: string }) => {
       async function* run(): AsyncGenerator<number, void, undefined> {
@@ -48,12 +50,13 @@ describe('verify', () => {
         fetched.push(name);
         yield 5_000_000;
       }
-      return Promise.resolve({ run });
+      return Promise.resolve({ isCached, run });
     },
   };
 
   beforeEach(async () => {
     fetched.length = 0;
+    isCached = true;
     await addCopy('one', 5_000_000);
     await addCopy('two', 1_000);
   });
@@ -63,6 +66,35 @@ describe('verify', () => {
     assert.partialDeepStrictEqual(await context.run(provider, {}), { recorded: 2, good: 0, bad: 0 });
     assert.deepEqual(context.reports.at(-1), { bytesDone: 5_001_000, bytesTotal: 5_001_000 });
     assert.partialDeepStrictEqual(await context.run(provider, {}), { recorded: 0, good: 2, bad: 0 });
+  });
+
+  it('tells how many copies of older Loaders are not known to be of the version of their small part', async () => {
+    const result = await context.run(createVerifyProvider({ cache, downloads: { prefetch: notLoggedIn } }), {});
+    assert.partialDeepStrictEqual(result, { recorded: 2, bad: 0, unproven: 2 });
+  });
+
+  it('fetches a copy again that is of another version than its small part', async () => {
+    isCached = false;
+    const result = await context.run(createVerifyProvider({ cache, downloads }), {});
+    assert.deepEqual(fetched.toSorted(), ['one', 'two']);
+    assert.partialDeepStrictEqual(result, {
+      recorded: 0,
+      bad: 2,
+      unproven: 0,
+      bad_copies: [{ mended: true }, { mended: true }],
+    });
+  });
+
+  it('asks about no copy that is known to be a pair', async () => {
+    for (const name of ['one', 'two']) {
+      const bigLength = name === 'one' ? 5_000_000 : 1_000;
+      const record = { version: 1, bigLength, smallSha256: 'ab'.repeat(32), isPair: true };
+      await writeFile(path.join(folder, 'models', `${name}.big.json`), JSON.stringify(record));
+    }
+    isCached = false;
+    const result = await context.run(createVerifyProvider({ cache, downloads }), {});
+    assert.partialDeepStrictEqual(result, { recorded: 2, bad: 0, unproven: 0 });
+    assert.deepEqual(fetched, []);
   });
 
   for (const isLoggedIn of [true, false]) {
