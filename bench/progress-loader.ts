@@ -3,7 +3,7 @@ import { Type, type Static } from 'typebox';
 import { buildApp } from '../src/http/app.ts';
 import { loadConfig } from '../src/config/config.ts';
 import { KnownSecrets } from '../src/log/known-secrets.ts';
-import { createLogger } from '../src/log/logger.ts';
+import { Log } from '../src/log/log.ts';
 import { createServices } from '../src/services.ts';
 import { defineProvider, type TaskContext } from '../src/tasks/provider.ts';
 import { Tasks } from '../src/tasks/tasks.ts';
@@ -39,7 +39,8 @@ async function tick(parameters: Static<typeof PARAMETERS>, context: TaskContext)
 }
 
 const config = loadConfig();
-const logger = createLogger({ level: config.logLevel });
+const secrets = new KnownSecrets();
+const { logger } = await Log.open({ level: config.logLevel, filePath: config.logFile, secrets });
 const ticks = defineProvider({
   name: 'ticks',
   parameters: PARAMETERS,
@@ -47,7 +48,7 @@ const ticks = defineProvider({
   isRepeatable: false,
   run: tick,
 });
-const services = createServices(config, logger, new KnownSecrets());
+const services = createServices(config, logger, secrets);
 const tasks = new Tasks({ ...config, providers: [ticks], logger });
 const app = await buildApp({ ...services, tasks }, { ...config, logger });
 process.once('SIGTERM', () => {

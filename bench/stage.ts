@@ -95,7 +95,7 @@ export class Stage {
       tokenKeys: { publicKeyPem: undefined, secret: undefined },
       openCdn: (config) => Promise.resolve(new S3CdnManager(config, { stallTimeoutMs: 30_000 })),
       secrets: new KnownSecrets(),
-      logger: createLogger({ level: 'error', file: undefined }),
+      logger: createLogger({ level: 'error' }),
     });
     await upstream.login(DEMO_USER.email, DEMO_USER.password, signal);
     const s3Client = new S3Client({

@@ -1,8 +1,9 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ProcessOutput } from './process-output.ts';
 import { shippedFolder, shippedMain } from './shipped-folder.ts';
 
 const START_TIMEOUT_MS = 20_000;
@@ -36,21 +37,21 @@ export class LoaderProcess {
   readonly port: number;
   readonly pid: number;
   readonly #child: ChildProcess;
-  readonly #logPath: string;
+  readonly #output: ProcessOutput;
 
-  private constructor(child: ChildProcess, url: string, logPath: string) {
+  private constructor(child: ChildProcess, url: string, output: ProcessOutput) {
     this.#child = child;
     this.pid = child.pid ?? 0;
     this.url = url;
     this.port = Number(new URL(url).port);
-    this.#logPath = logPath;
+    this.#output = output;
   }
 
   /** @throws Error with its log when it ends or does not listen within 20 s; the reason of `signal` */
   static async start(options: LoaderProcessOptions): Promise<LoaderProcess> {
-    const child = await spawnLoader(options);
+    const { child, output } = await spawnLoader(options);
     try {
-      return new LoaderProcess(child, await waitForUrl(child, options), options.logPath);
+      return new LoaderProcess(child, await waitForUrl(child, output, options.signal), output);
     } catch (error) {
       child.kill('SIGKILL');
       throw error;
@@ -59,7 +60,7 @@ export class LoaderProcess {
 
   /** Starts a Loader that is killed after so many ms, whether it listens by then or not. */
   static async startAndKill(options: LoaderProcessOptions, afterMs: number): Promise<void> {
-    const child = await spawnLoader(options);
+    const { child } = await spawnLoader(options);
     const exited = once(child, 'exit');
     await sleep(afterMs);
     child.kill('SIGKILL');
@@ -72,12 +73,17 @@ export class LoaderProcess {
 
   /** Its log until now. */
   log(): string {
-    return readFileSync(this.#logPath, 'utf8');
+    return this.#output.text();
   }
 
   /** The end of its log. */
   get lastLogLines(): readonly string[] {
     return this.log().trimEnd().split('\n').slice(-KEPT_LOG_LINES);
+  }
+
+  /** From now on nothing reads what it logs. */
+  stopReadingLog(): void {
+    this.#output.stopReading();
   }
 
   /** Sends a signal whose effect is awaited elsewhere. */
@@ -112,36 +118,36 @@ export class LoaderProcess {
   }
 }
 
-async function spawnLoader({ main, env, logPath, uid, signal }: LoaderProcessOptions): Promise<ChildProcess> {
+async function spawnLoader({ main, env, logPath, uid, signal }: LoaderProcessOptions) {
   const script = main ?? shippedMain(await shippedFolder(signal === undefined ? {} : { signal }));
   mkdirSync(path.dirname(logPath), { recursive: true });
-  // Its outputs go straight into the file: this process need not read a pipe, and an answer comes after its log lines.
-  const log = openSync(logPath, 'w');
+  const output = new ProcessOutput(logPath);
   try {
     const [command, ...args] = [...DIES_WITH_PARENT, process.execPath, script];
     const child = spawn(command, args, {
       detached: true,
       env: { PATH: process.env['PATH'], PORT: '0', ...env },
-      stdio: ['ignore', log, log],
+      stdio: ['ignore', output.writeEnd, output.writeEnd],
       ...(uid === undefined ? {} : { uid, gid: uid }),
     });
     await once(child, 'spawn');
-    return child;
+    child.on('exit', () => output.read());
+    return { child, output };
   } finally {
-    closeSync(log);
+    closeSync(output.writeEnd);
   }
 }
 
-async function waitForUrl(child: ChildProcess, { logPath, signal }: LoaderProcessOptions): Promise<string> {
+async function waitForUrl(child: ChildProcess, output: ProcessOutput, signal?: AbortSignal): Promise<string> {
   for (const deadline = performance.now() + START_TIMEOUT_MS; performance.now() < deadline;) {
     const hasEnded = !isRunning(child);
-    const log = readFileSync(logPath, 'utf8');
+    const log = output.text();
     const url = /Server listening at (http:\/\/[^"]+)/.exec(log)?.[1];
     if (url !== undefined) return url;
     if (hasEnded) throw new Error(`the Loader ended with ${child.exitCode ?? child.signalCode}: ${log}`);
     await sleep(POLL_MS, undefined, signal === undefined ? {} : { signal });
   }
-  throw new Error(`the Loader did not listen within ${START_TIMEOUT_MS} ms: ${readFileSync(logPath, 'utf8')}`);
+  throw new Error(`the Loader did not listen within ${START_TIMEOUT_MS} ms: ${output.text()}`);
 }
 
 function isRunning(child: ChildProcess): boolean {

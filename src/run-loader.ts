@@ -1,6 +1,5 @@
 import type { FastifyInstance } from 'fastify';
-import type { LogFile } from './log/log-file.ts';
-import type { Logger } from './log/logger.ts';
+import type { Log } from './log/log.ts';
 import type { Services } from './services.ts';
 import { Shutdown } from './shutdown.ts';
 
@@ -10,9 +9,7 @@ export interface LoaderParts {
   readonly host: string;
   readonly port: number;
   readonly shutdownTimeoutMs: number;
-  readonly logger: Logger;
-  /** Opened anew at SIGHUP. */
-  readonly logFile: LogFile | undefined;
+  readonly log: Log;
 }
 
 /** Runs the Loader until a signal or a fault ends the process. Returns when it listens. */
@@ -25,7 +22,7 @@ export async function runLoader(parts: LoaderParts): Promise<void> {
   await app.listen({ host, port });
 }
 
-function createShutdown({ app, services, shutdownTimeoutMs, logger }: LoaderParts): Shutdown {
+function createShutdown({ app, services, shutdownTimeoutMs, log }: LoaderParts): Shutdown {
   const finishRequests = async (deadline: AbortSignal) => {
     deadline.addEventListener('abort', () => app.server.closeAllConnections());
     // All at once: from now on, no new request is taken.
@@ -36,16 +33,16 @@ function createShutdown({ app, services, shutdownTimeoutMs, logger }: LoaderPart
       { name: 'requests', run: finishRequests },
       { name: 'connections', run: () => services.close() },
     ],
-    { logger, timeoutMs: shutdownTimeoutMs, exit: (code) => process.exit(code) },
+    { logger: log.logger, timeoutMs: shutdownTimeoutMs, exit: (code) => void log.exit(code) },
   );
 }
 
-function handleProcessEvents(shutdown: Shutdown, { logger, logFile }: LoaderParts): void {
+function handleProcessEvents(shutdown: Shutdown, { log }: LoaderParts): void {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void shutdown.stop(signal));
-  process.on('SIGHUP', () => {
-    logFile?.reopen();
-    logger.info('SIGHUP: LOG_FILE, if there is one, was opened anew');
-  });
+  process.on('SIGHUP', () => void log.reopenFile());
+  // Node itself would write them to stderr: past the search for secrets, and waiting where that is a terminal.
+  process.removeAllListeners('warning');
+  process.on('warning', (warning) => log.logger.warn({ err: warning }, 'Node warns'));
   process.on('uncaughtException', (error) => {
     void shutdown.stopAfterFault(error, 'An exception was not caught: the Loader stops');
   });

@@ -2,8 +2,7 @@ import { helpText } from './config/config-docs.ts';
 import { ConfigError, takeConfig, type Config } from './config/config.ts';
 import { buildApp } from './http/app.ts';
 import { KnownSecrets } from './log/known-secrets.ts';
-import { LogFile } from './log/log-file.ts';
-import { createLogger } from './log/logger.ts';
+import { Log } from './log/log.ts';
 import { runLoader, type LoaderParts } from './run-loader.ts';
 import { createServices } from './services.ts';
 
@@ -14,25 +13,28 @@ export async function start(args: readonly string[]): Promise<void> {
     return;
   }
   const { config, secrets, warnings } = readConfig();
+  let log: Log | undefined;
   try {
-    const logFile = config.logFile === undefined ? undefined : new LogFile(config.logFile);
-    const logger = createLogger({ level: config.logLevel, file: logFile, secrets });
-    for (const warning of warnings) logger.warn(warning);
-    await runLoader(await composeLoader(config, { secrets, logger, logFile }));
+    log = await Log.open({ level: config.logLevel, filePath: config.logFile, secrets });
+    for (const warning of warnings) log.logger.warn(warning);
+    await runLoader(await composeLoader(config, { secrets, log }));
   } catch (error) {
-    exitWith(secrets.redact(`The Loader could not start: ${String(error)}`));
+    tellOnStderr(secrets.redact(`The Loader could not start: ${String(error)}`));
+    if (log === undefined) process.exit(1);
+    await log.exit(1);
   }
 }
 
 /** Makes all parts of a Loader, which does not listen yet. */
 export async function composeLoader(
   config: Config,
-  { secrets, logger, logFile }: Pick<LoaderParts, 'logger' | 'logFile'> & { readonly secrets: KnownSecrets },
+  { secrets, log }: Pick<LoaderParts, 'log'> & { readonly secrets: KnownSecrets },
 ): Promise<LoaderParts> {
+  const { logger } = log;
   const services = createServices(config, logger, secrets);
   const { host, port, shutdownTimeoutMs, modelCacheDir, apiKeys, clientStallTimeoutMs } = config;
   const app = await buildApp(services, { modelCacheDir, apiKeys, clientStallTimeoutMs, logger });
-  return { app, services, host, port, shutdownTimeoutMs, logger, logFile };
+  return { app, services, host, port, shutdownTimeoutMs, log };
 }
 
 function readConfig() {
@@ -41,11 +43,11 @@ function readConfig() {
     return { ...taken, secrets: new KnownSecrets(secrets) };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    return exitWith(error.message);
+    tellOnStderr(error.message);
+    process.exit(1);
   }
 }
 
-function exitWith(message: string): never {
+function tellOnStderr(message: string): void {
   process.stderr.write(`${message}\n`);
-  process.exit(1);
 }

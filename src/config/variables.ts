@@ -139,6 +139,6 @@ export const VARIABLES = {
   }),
   logLevel: oneOf('LOG_LEVEL', LOG_LEVELS, { fallback: 'info', about: `one of ${LOG_LEVELS.join(', ')}` }),
   logFile: optionalText('LOG_FILE', {
-    about: 'a file that gets the log lines too, besides stdout; SIGHUP opens it anew',
+    about: 'a regular file that gets the log lines too, besides stdout; SIGHUP opens it anew',
   }),
 } as const;

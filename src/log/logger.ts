@@ -1,7 +1,6 @@
 import { pino, type Logger } from 'pino';
 import { MAX_CAUSES } from '../errors.ts';
 import { KnownSecrets } from './known-secrets.ts';
-import type { LogFile } from './log-file.ts';
 
 export type { Logger };
 
@@ -10,8 +9,8 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 export interface LoggerOptions {
   readonly level: LogLevel;
-  /** A file that gets the same lines as stdout. */
-  readonly file?: LogFile | undefined;
+  /** Each gets every line. Unless there is one, the lines go nowhere. */
+  readonly outputs?: readonly { write(line: string): void }[];
   /** Replaced wherever they stand in a line. */
   readonly secrets?: KnownSecrets;
 }
@@ -20,20 +19,13 @@ export interface LoggerOptions {
 const SECRET_NAMES = ['password', 'token', 'authorization', 'email', 'apiKey', 'key', 'secret', 'hardware'] as const;
 
 /**
- * Makes the logger: JSON lines on stdout and, if asked, in a file.
+ * Makes the logger: one JSON object a line.
  *
  * It logs by allow-list. A request is its id, method and route pattern; an error is its type, code, message and stack,
  * and those of its causes. Headers, query strings, bodies and the other properties of errors (where the AWS SDK and
  * undici keep requests and responses) are never written. What is written is then searched for the known secrets.
  */
-export function createLogger({ level, file, secrets = new KnownSecrets() }: LoggerOptions): Logger {
-  const stdout = pino.destination({ dest: 1, sync: true });
-  // A full disk or a reader that left must not end the process.
-  stdout.on('error', () => undefined);
-  const streams = [stdout, ...(file === undefined ? [] : [file])].map((stream) => ({
-    stream,
-    level: 'trace' as const,
-  }));
+export function createLogger({ level, outputs = [], secrets = new KnownSecrets() }: LoggerOptions): Logger {
   return pino(
     {
       level,
@@ -47,7 +39,11 @@ export function createLogger({ level, file, secrets = new KnownSecrets() }: Logg
       serializers: { req: serializeRequest, res: serializeReply, err: serializeError },
       hooks: { streamWrite: (line) => secrets.redactLine(line) },
     },
-    pino.multistream(streams),
+    {
+      write: (line) => {
+        for (const output of outputs) output.write(line);
+      },
+    },
   );
 }
 

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { takeConfig } from '../../src/config/config.ts';
 import { KnownSecrets } from '../../src/log/known-secrets.ts';
-import { createLogger } from '../../src/log/logger.ts';
+import { Log } from '../../src/log/log.ts';
 import { runLoader } from '../../src/run-loader.ts';
 import { composeLoader } from '../../src/start.ts';
 
@@ -18,6 +18,8 @@ const FAULTS: Readonly<Record<string, (error: Error) => void>> = {
   },
   disposer: (error) => void failToDispose(error),
   rejection: (error) => void Promise.reject(error),
+  // Less than a fault: the Loader goes on.
+  warning: (error) => process.emitWarning(error),
 };
 
 function throwIt(error: Error): never {
@@ -32,8 +34,8 @@ async function failToDispose(error: Error): Promise<void> {
 
 const { config, secrets: configSecrets } = takeConfig();
 const secrets = new KnownSecrets(configSecrets);
-const logger = createLogger({ level: config.logLevel, secrets });
-const parts = await composeLoader(config, { secrets, logger, logFile: undefined });
+const log = await Log.open({ level: config.logLevel, filePath: config.logFile, secrets });
+const parts = await composeLoader(config, { secrets, log });
 parts.app.post<{ Params: { name: string }; Body: { text: string } }>('/faults/:name', (request, reply) => {
   const { text } = request.body;
   const error = Object.assign(new Error(`the text was ${text}`), { text, code: 'EFAULT', request: { text } });

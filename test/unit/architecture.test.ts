@@ -24,10 +24,10 @@ const FLOORS: readonly (readonly string[])[] = [
   ['binary-split', 'upstream'],
   ['archive'],
   ['tasks', 'docker', 'cdn', 'hardware', 'security', 'cache'],
+  ['log'],
   // The ground floor knows nothing of the product.
   ['net', 'files'],
   ['async'],
-  ['log'],
   ['resource-name', 'json-schemas'],
   ['json'],
   ['errors', 'node-version'],
@@ -42,7 +42,7 @@ const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   net: ['async', 'json', 'errors'],
   files: ['async', 'errors'],
   async: ['errors'],
-  log: ['json', 'errors'],
+  log: ['files', 'async', 'json', 'errors'],
   json: [],
   errors: [],
 };

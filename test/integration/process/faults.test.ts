@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -56,6 +57,7 @@ async function startLoader(main?: string): Promise<LoaderProcess> {
       STATE_DIR: path.join(folder, 'state'),
       MODEL_CACHE_DIR: path.join(folder, 'models'),
       SHUTDOWN_TIMEOUT_MS: '3000',
+      LOG_FILE: path.join(folder, 'logs/loader.log'),
     },
     logPath: path.join(folder, 'loader.log'),
   });
@@ -89,6 +91,20 @@ function fatalLines(loader: LoaderProcess): FatalLine[] {
     .filter(({ level }) => level === 60);
 }
 
+describe('a warning of Node', () => {
+  it('is a line of the log without secrets, and ends nothing', async () => {
+    const loader = await startLoader(FAULTY_MAIN);
+    try {
+      assert.equal(await post(loader, '/faults/warning', { text: RESOURCE_KEY }), 200);
+      assert.equal(await loader.stop(), 0);
+      assert.match(loader.log(), /"message":"the text was \[redacted\]"[^\n]*"msg":"Node warns"/);
+      assert.ok(!loader.log().includes(RESOURCE_KEY));
+    } finally {
+      loader.kill();
+    }
+  });
+});
+
 describe('a fault that nothing catches', () => {
   for (const name of ['route-callback', 'timer', 'worker-message', 'disposer', 'rejection']) {
     it(`is logged once without secrets, and ends the Loader with exit code 1: ${name}`, async () => {
@@ -108,6 +124,7 @@ describe('a fault that nothing catches', () => {
         if (name === 'disposer') assert.equal(line.err?.suppressed?.message, 'what the disposal hides');
         for (const secret of [PASSWORD, RESOURCE_KEY, 'down-secret']) assert.ok(!loader.log().includes(secret), secret);
         assert.match(loader.log(), /"msg":"Stopped"/);
+        assert.equal(readFileSync(path.join(folder, 'logs/loader.log'), 'utf8'), loader.log());
       } finally {
         loader.kill();
       }

@@ -1,0 +1,32 @@
+const WARN_LEVEL = 40;
+
+/** Counts the lines that an output could not take, and tells of them in a line of the log. */
+export class LostLines {
+  #count = 0;
+  #since = '';
+  /** How many of them the last line told of. */
+  #told = 0;
+
+  get count(): number {
+    return this.#count;
+  }
+
+  add(count: number): void {
+    if (this.#count === 0) this.#since = new Date().toISOString();
+    this.#count += count;
+  }
+
+  /** The line of the log that tells of them. */
+  tell(): string {
+    this.#told = this.#count;
+    const time = new Date().toISOString();
+    const msg = 'Lines of the log are missing here: they could not be written.';
+    return `${JSON.stringify({ level: WARN_LEVEL, time, lostLines: this.#count, since: this.#since, msg })}\n`;
+  }
+
+  /** Forgets those that the last line told of: it was written. */
+  forgetTold(): void {
+    this.#count -= this.#told;
+    this.#told = 0;
+  }
+}
