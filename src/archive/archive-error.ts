@@ -1,6 +1,6 @@
 import { LoaderError } from '../errors.ts';
 
-/** Says why an archive can't be unlocked. `reason` begins after a colon, and quotes no content of the archive. */
+/** Makes the error of an archive that can't be unlocked. `reason` follows a colon, and quotes no file. */
 export function archiveError(reason: string, options?: { cause: unknown }): LoaderError {
   return new LoaderError('archive_invalid', `The image archive is broken: ${reason}.`, options);
 }

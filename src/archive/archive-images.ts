@@ -3,7 +3,7 @@ import { archiveError } from './archive-error.ts';
 import type { Compression } from './compression.ts';
 import { digestInPath, parseImageConfig, type ArchiveManifest, type ImageConfig } from './manifest.ts';
 
-/** What makes an image that image. */
+/** What identifies an image. */
 export interface WantedImage {
   /** `sha256:` and the digest of the config. */
   readonly id: string;
@@ -17,9 +17,9 @@ export interface NamedLayer {
   readonly path: string;
   /** Digest of the uncompressed layer. */
   readonly diffId: string;
-  /** Names this layer upon those below it, as the engine does: two layers are one only with the same below them. */
+  /** Identifies the layer together with all layers below it, as the engine does. */
   readonly chainId: string;
-  /** SHA-256, hex, of the file as it is, where its path promises one. */
+  /** SHA-256 of the file as it is, in hex; undefined where its path names none. */
   readonly sha256: string | undefined;
 }
 
@@ -34,18 +34,18 @@ export interface NamedImage {
 
 /** Which digest a layer's file must have. */
 export interface LayerDigest {
-  /** Of the file as it is, or of what it decompresses to. */
+  /** `file`: of the file as it is; `content`: of what it decompresses to. */
   readonly of: 'content' | 'file';
   /** SHA-256, hex. */
   readonly hex: string;
 }
 
-/** Of all images together, so that no archive exhausts the memory. */
+/** For all images together, so that no archive exhausts the memory. */
 const MAX_LAYERS = 20_000;
 
 /**
- * Joins manifest.json with the configs of its images, which are in its order. An image that is named twice is one image
- * with the tags of both.
+ * Joins manifest.json with the configs of its images, which come in the same order. An image that is named twice
+ * becomes one image with all of its tags.
  *
  * @throws LoaderError `archive_invalid`
  */
@@ -70,7 +70,9 @@ export function toWantedImage({ config, tags }: Pick<NamedImage, 'config' | 'tag
   return { id: config.id, tags, diffIds: config.diffIds };
 }
 
-/** A digest in the path counts first. Without one, the diff ID does, which is the digest of the uncompressed layer. */
+/**
+ * Returns the digest in the path or, where there is none, the diff ID, which is the digest of the uncompressed layer.
+ */
 export function layerDigest(
   { diffId, sha256 }: Pick<NamedLayer, 'diffId' | 'sha256'>,
   compression: Compression,
@@ -90,7 +92,7 @@ export function chainIds(diffIds: readonly string[]): string[] {
 }
 
 export function tooManyImages(): Error {
-  return archiveError('its images are too many');
+  return archiveError('it has too many images or layers');
 }
 
 function nameLayers(diffIds: readonly string[], paths: readonly string[]): NamedLayer[] {

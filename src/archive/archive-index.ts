@@ -17,14 +17,14 @@ export interface ArchiveImage extends Omit<NamedImage, 'layers'> {
   readonly layers: readonly ArchiveLayer[];
 }
 
-/** Of all images together, so that no archive exhausts the memory. */
+/** For all images together, so that no archive exhausts the memory. */
 const MAX_CONFIGS_LENGTH = 32 * 1024 * 1024;
 /** Headers of small files lie near each other, so one read finds several. */
 const WINDOW_LENGTH = 16 * 1024;
 const NOTHING = Buffer.alloc(0);
 
 /**
- * Reads what an archive holds that can be read at random, in the classic and the OCI layout of `docker save`: both have a
+ * Finds the images of an uncompressed archive, in the classic or the OCI layout of `docker save`. Both have a
  * manifest.json.
  *
  * @throws LoaderError `archive_invalid`
@@ -44,7 +44,7 @@ export async function readArchiveIndex(archive: EnvelopeReader, signal: AbortSig
 }
 
 /**
- * Lists a tar that can be read at random: header by header, without the data in between.
+ * Lists an uncompressed tar. It reads the headers, and skips the data between them.
  *
  * @throws LoaderError `archive_invalid` for one that is broken or cut
  */
@@ -104,7 +104,7 @@ async function readConfigs(
   return configs;
 }
 
-/** Finds the files of layers. It reads once, from the first bytes of each, how it is compressed. */
+/** Finds the files of layers. It reads the first bytes of each file once, which tell how the file is compressed. */
 class LayerFiles {
   readonly #archive: EnvelopeReader;
   readonly #listing: TarListing;
@@ -141,7 +141,7 @@ async function readWhole(
   name: string,
   maxLength: number,
 ): Promise<Buffer> {
-  if (length > maxLength) throw archiveError(`${name} in it has ${length} bytes; at most ${maxLength} are taken`);
+  if (length > maxLength) throw archiveError(`${name} in it has ${length} bytes; at most ${maxLength} are allowed`);
   if (start + length > archive.plaintextLength) throw archiveError(`${name} in it is cut`);
   return await archive.read(start, start + length);
 }

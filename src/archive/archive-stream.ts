@@ -8,12 +8,13 @@ import type { OpenArchive } from './open-archive.ts';
 import { StreamedTar } from './streamed-tar.ts';
 
 const CHUNK_LENGTH = 128 * 1024;
-/** What follows the end mark is padding; of that, no more chunks than these are sent on. */
+/** Padding follows the end mark. At most this many chunks of it are sent on. */
 const MAX_END_CHUNKS = 4;
 
 /**
- * The tar of an archive that is compressed as a whole. It can't be read at random: all of it streams into the engine,
- * first `body`, which ends before the tar does, and then, when `body` has found every layer right, `end`.
+ * The tar of an archive that is compressed as a whole. It can't be read at random, so all of it streams into the
+ * engine. `body` comes first, and stops before the end of the tar. `end` follows when `body` has found every layer
+ * right.
  */
 export class ArchiveStream {
   readonly #archive: OpenArchive;
@@ -25,22 +26,26 @@ export class ArchiveStream {
     this.#archive = archive;
   }
 
-  /** Bytes of the compressed archive that were read until now. */
+  /** Bytes of the compressed archive that have been read so far. */
   get bytesRead(): number {
     return this.#bytesRead;
   }
 
-  /** What the archive holds. Empty until `body` has ended well. */
+  /** What the archive holds. Empty until `body` has succeeded. */
   get images(): readonly WantedImage[] {
     return this.#images;
   }
 
-  /** The end of the tar: an engine that has got it takes the tar for whole. Empty until `body` has ended well. */
+  /** The end of the tar. An engine that has got it considers the tar complete. Empty until `body` has succeeded. */
   get end(): readonly Buffer[] {
     return this.#end;
   }
 
-  /** The tar but for its end, decompressed. @throws LoaderError `archive_invalid`, EndOfFileError, the signal's reason */
+  /**
+   * The tar without its end, decompressed.
+   *
+   * @throws LoaderError `archive_invalid`, EndOfFileError, the signal's reason
+   */
   async *body(signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
     const tar = new StreamedTar();
     const held: Buffer[] = [];

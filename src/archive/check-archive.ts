@@ -8,9 +8,9 @@ import type { WantedImage } from './archive-images.ts';
 
 /** An image of an archive, all of whose layers are right. */
 export interface CheckedImage extends WantedImage {
-  /** Undefined, as are the bytes, where the archive can't be read at random. */
+  /** Undefined where the archive can't be read at random; so is `bytes`. */
   readonly platform: string | undefined;
-  /** Of its layers, those included that it shares with other images. */
+  /** The sum of its layers, including those that it shares with other images. */
   readonly bytes: number | undefined;
 }
 
@@ -28,7 +28,7 @@ export interface CheckOptions {
 }
 
 /**
- * Reads an archive as an unlock does, and every layer in it, but loads nothing.
+ * Reads and verifies an archive and every layer in it, as an unlock does, but loads nothing.
  *
  * @throws LoaderError `archive_...`, or the reason of the signal
  */

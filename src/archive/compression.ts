@@ -1,4 +1,4 @@
-/** How a layer or a whole archive is compressed. What is compressed otherwise passes as `none`: the engine may know it. */
+/** How a layer or a whole archive is compressed. Any other compression counts as `none`: the engine may know it. */
 export type Compression = 'none' | 'gzip' | 'zstd';
 
 export const COMPRESSION_MAGIC_LENGTH = 4;
@@ -9,7 +9,7 @@ const MAGIC = {
   zstd: Buffer.from([0x28, 0xb5, 0x2f, 0xfd]),
 } as const;
 
-/** Tells from its first bytes how a file is compressed. */
+/** Returns the compression of a file that begins with `firstBytes`. */
 export function compressionOf(firstBytes: Buffer): Compression {
   for (const name of ['gzip', 'zstd'] as const) {
     if (firstBytes.subarray(0, MAGIC[name].length).equals(MAGIC[name])) return name;

@@ -8,8 +8,8 @@ import { layerDigest, type LayerDigest } from './archive-images.ts';
 import type { ArchiveLayer } from './archive-index.ts';
 
 /**
- * Yields a layer's file as it is. It fails at the end when the layer does not match its digest. What it yields is the
- * consumer's, who may release it before the next chunk.
+ * Yields a layer's file as it is. It fails at the end when the layer does not match its digest. Each chunk belongs to
+ * the consumer, which may release it before the next one.
  *
  * @throws LoaderError `archive_invalid`; EndOfFileError when the archive's file ends early
  */
@@ -27,8 +27,8 @@ export async function* readLayer(
 }
 
 /**
- * Checks a layer's file while it streams by. Where the digest that counts is that of the uncompressed layer, it
- * decompresses the file for it. Its disposal lets go of everything.
+ * Checks a layer's file while it streams by. It decompresses the file where the digest is that of the uncompressed
+ * layer. Its disposal releases everything.
  */
 export class LayerVerifier implements Disposable {
   readonly #diffId: string;
@@ -36,7 +36,7 @@ export class LayerVerifier implements Disposable {
   readonly #hash: Hash = createHash('sha256');
   readonly #decompressor: Writable | undefined;
   readonly #decompressed: Promise<void> | undefined;
-  /** Ends the wait for a decompressor that has failed: it takes nothing more and calls nothing back. */
+  /** Ends the wait for a decompressor that has failed, since that takes nothing more and calls nothing back. */
   #stopWaiting: () => void = () => undefined;
 
   constructor(layer: ArchiveLayer) {

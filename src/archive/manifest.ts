@@ -28,11 +28,14 @@ export interface ImageConfig {
 export const MAX_MANIFEST_LENGTH = 8 * 1024 * 1024;
 export const MAX_CONFIG_LENGTH = 4 * 1024 * 1024;
 export const MAX_IMAGES = 1000;
-/** The engine's own limit lies near 128. */
+/** The engine's own limit is near 128. */
 const MAX_LAYERS = 512;
 const MAX_TAGS = 100;
 const MAX_TEXT_LENGTH = 4096;
-/** A repository, with or without a registry before it, and a version (distribution/reference, the grammar of references). */
+/**
+ * A repository, with or without a registry before it, and a version (distribution/reference, the grammar of
+ * references).
+ */
 const TAG = /^(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?\/)?[a-z0-9]+(?:(?:[._]|__|-+|\/)[a-z0-9]+)*:\w[\w.-]{0,127}$/;
 
 /** Reads manifest.json. @throws LoaderError `archive_invalid` */
@@ -40,13 +43,13 @@ export function parseManifest(json: Buffer): ArchiveManifest {
   const items = readJson(json, 'manifest.json');
   if (!Array.isArray(items) || items.length === 0) throw archiveError('its manifest.json names no images');
   if (items.length > MAX_IMAGES) {
-    throw archiveError(`its manifest.json names ${items.length} images; at most ${MAX_IMAGES} are taken`);
+    throw archiveError(`its manifest.json names ${items.length} images; at most ${MAX_IMAGES} are allowed`);
   }
   const known = new Map<string, string>();
   return items.map((item: unknown) => {
     const { Config: config, RepoTags: tags, Layers: layers } = readRecord(item, 'manifest.json');
     const isSound = isText(config) && isTextList(layers ?? [], MAX_LAYERS) && isTextList(tags ?? [], MAX_TAGS);
-    if (!isSound) throw archiveError('its manifest.json has an image without a sound Config, RepoTags and Layers');
+    if (!isSound) throw archiveError('its manifest.json has an image without a valid Config, RepoTags and Layers');
     for (const tag of (tags ?? []) as string[]) {
       if (!TAG.test(tag)) throw archiveError('its manifest.json has a tag that Docker does not allow');
       if ((known.get(tag) ?? config) !== config) throw archiveError(`its manifest.json gives ${tag} to two images`);
@@ -60,7 +63,7 @@ export function parseManifest(json: Buffer): ArchiveManifest {
   });
 }
 
-/** Reads an image's config. Its path may promise its digest. @throws LoaderError `archive_invalid` */
+/** Reads an image's config. Its path may name its digest. @throws LoaderError `archive_invalid` */
 export function parseImageConfig(json: Buffer, configPath: string): ImageConfig {
   const hex = createHash('sha256').update(json).digest('hex');
   const expected = digestInPath(configPath);
@@ -74,7 +77,7 @@ export function parseImageConfig(json: Buffer, configPath: string): ImageConfig 
     diffIds.every((diffId) => /^sha256:[0-9a-f]{64}$/.test(diffId)) &&
     isText(config['architecture']) &&
     isText(config['os']);
-  if (!isSound) throw archiveError(`the image config ${configPath} has no sound architecture, os and rootfs.diff_ids`);
+  if (!isSound) throw archiveError(`the image config ${configPath} has no valid architecture, os and rootfs.diff_ids`);
   return {
     id: `sha256:${hex}`,
     diffIds,
@@ -84,13 +87,13 @@ export function parseImageConfig(json: Buffer, configPath: string): ImageConfig 
   };
 }
 
-/** The SHA-256, hex, that a path of an archive promises: `<hex>.json` and `blobs/sha256/<hex>` do. */
+/** The SHA-256, in hex, that a path of an archive names: `<hex>.json` and `blobs/sha256/<hex>` do. */
 export function digestInPath(path: string): string | undefined {
   return /^blobs\/sha256\/([0-9a-f]{64})$/.exec(path)?.[1] ?? /^([0-9a-f]{64})\.json$/.exec(path)?.[1];
 }
 
 /**
- * A path within an archive in its one form, with neither `./` nor a `/` at its end.
+ * Returns the canonical form of a path within an archive, without `./` and without a `/` at its end.
  *
  * @throws LoaderError `archive_invalid` for one that leads out of the archive
  */
@@ -109,7 +112,7 @@ function leadsOut(): LoaderError {
   return archiveError('a path in it leads out of the archive');
 }
 
-/** Strict in its UTF-8, too, since a damaged block must not become a name. */
+/** It is strict about UTF-8 too, since a damaged block must not become a name. */
 function readJson(json: Buffer, name: string): unknown {
   let text: string;
   try {
@@ -122,7 +125,7 @@ function readJson(json: Buffer, name: string): unknown {
   return value;
 }
 
-/** Without a cause, which would quote the text. */
+/** The error has no cause, since that would quote the text. */
 function noJson(name: string): LoaderError {
   return archiveError(`${name} in it is not JSON`);
 }

@@ -18,13 +18,13 @@ import { isTarHeader, TAR_BLOCK_LENGTH } from './tar-header.ts';
 export interface ArchiveIdentity {
   /** Bytes of the envelope. */
   readonly length: number;
-  /** ns since 1970, as text: a number is too small for it. */
+  /** ns since 1970, as text: a number can't hold it. */
   readonly modifiedNs: string;
-  /** Hex. It is random, so another archive has another one. */
+  /** The IV of the envelope, in hex. It is random, so another archive has another one. */
   readonly iv: string;
 }
 
-/** Tells whether there is an archive at all. @throws LoaderError `archive_unreadable` when that can't be told */
+/** Tells whether there is an archive. @throws LoaderError `archive_unreadable` when that can't be found out */
 export async function archiveExists(path: string): Promise<boolean> {
   try {
     if ((await stat(path)).isFile()) return true;
@@ -38,7 +38,11 @@ export async function archiveExists(path: string): Promise<boolean> {
   );
 }
 
-/** The identity of the archive that lies under `path` now. @throws LoaderError `archive_not_found`, `archive_unreadable` */
+/**
+ * The identity of the archive that lies under `path` now.
+ *
+ * @throws LoaderError `archive_not_found`, `archive_unreadable`
+ */
 export async function readArchiveIdentity(path: string): Promise<ArchiveIdentity> {
   const file = await openArchiveFile(path);
   try {
@@ -54,7 +58,7 @@ export function isSameArchive(a: ArchiveIdentity, b: ArchiveIdentity): boolean {
   return a.length === b.length && a.modifiedNs === b.modifiedNs && a.iv === b.iv;
 }
 
-/** An open archive whose key is known to be right. Its disposal closes its file: not while something is read. */
+/** An open archive whose key is known to be right. Its disposal closes the file; no read may be under way then. */
 export class OpenArchive implements AsyncDisposable {
   readonly reader: EnvelopeReader;
   readonly identity: ArchiveIdentity;
@@ -82,13 +86,13 @@ export class OpenArchive implements AsyncDisposable {
     if (present !== undefined && isSameArchive(present, this.identity)) return;
     throw new LoaderError(
       'archive_changed',
-      'The image archive was replaced or removed while it was unlocked: unlock again when it has its final form.',
+      'The image archive was replaced or removed during the unlock: unlock again when it is complete.',
     );
   }
 
   /**
-   * The error that tells why this archive could not be read. An archive that was replaced or overwritten while it was read
-   * looks broken, and one that was cut ends early.
+   * Returns the error that tells why this archive could not be read. An archive that was replaced or overwritten while
+   * it was read looks broken, and one that was cut ends early.
    */
   async explain(error: unknown): Promise<Error> {
     const isCut = error instanceof EndOfFileError;
@@ -117,7 +121,7 @@ export async function openArchive(path: string, aesKey: Buffer): Promise<OpenArc
   try {
     const identity = await identifyArchive(file);
     const plaintextLength = await plaintextLengthOf(file, identity.length, aesKey);
-    // With a wrong padding the length is not known, but the first block can be read all the same.
+    // The length is unknown when the padding is wrong, but the first block can still be read.
     const reader = new EnvelopeReader(file, plaintextLength ?? identity.length - MIN_ENVELOPE_LENGTH, aesKey);
     const first = await reader.read(0, Math.min(TAR_BLOCK_LENGTH, reader.plaintextLength));
     const compression = compressionOf(first);
@@ -125,7 +129,7 @@ export async function openArchive(path: string, aesKey: Buffer): Promise<OpenArc
     const begins = compression !== 'none' || isTarHeader(first);
     if (isWhole && begins) return new OpenArchive(path, file, { reader, identity, compression });
     if (isWhole && first.length < TAR_BLOCK_LENGTH) throw archiveError('it is too short to hold an image');
-    // One wrong key in 256 gives a good padding, but none gives this mark of a tar.
+    // One wrong key in 256 gives a valid padding, but none gives this mark of a tar.
     const isKeyRight = begins || first.toString('latin1', 257, 262) === 'ustar';
     if (!isKeyRight) {
       throw new LoaderError(
@@ -153,7 +157,7 @@ async function openArchiveFile(path: string): Promise<FileHandle> {
   }
 }
 
-/** The identity of an archive that is open. @throws the system's error */
+/** The identity of an open archive. @throws the system's error */
 async function identifyArchive(file: FileHandle): Promise<ArchiveIdentity> {
   const { size, mtimeNs } = await file.stat({ bigint: true });
   const iv = Buffer.alloc(BLOCK_LENGTH);
@@ -166,7 +170,7 @@ async function plaintextLengthOf(file: FileHandle, length: number, aesKey: Buffe
   try {
     assertEnvelopeLength(length);
   } catch (error) {
-    throw archiveError(`it has ${length} bytes, and a whole one at least 32, in blocks of 16: it is empty or cut`, {
+    throw archiveError(`it has ${length} bytes, but a whole one has at least 32, in blocks of 16: it is empty or cut`, {
       cause: error,
     });
   }

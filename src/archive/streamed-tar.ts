@@ -13,13 +13,13 @@ import { MAX_MANIFEST_LENGTH, parseManifest } from './manifest.ts';
 import { tarGrammar, type TarRequest } from './tar-grammar.ts';
 import { TarListing } from './tar-listing.ts';
 
-/** Of all files that may be JSON, so that no archive exhausts the memory. */
+/** For all files that may be JSON together, so that no archive exhausts the memory. */
 const MAX_KEPT_LENGTH = 32 * 1024 * 1024;
 const NOTHING = Buffer.alloc(0);
 
 /**
- * Looks at a tar while it streams by: what it holds, and whether every layer matches its digest. It drives the grammar
- * with the bytes as they come.
+ * Finds out what a tar holds while it streams by, and whether every layer matches its digest. It feeds the bytes to the
+ * grammar as they come.
  */
 export class StreamedTar {
   readonly #grammar = tarGrammar();
@@ -27,11 +27,11 @@ export class StreamedTar {
   readonly #files = new Map<number, FileFacts>();
   #keptLength = 0;
   #position = 0;
-  /** Undefined behind the end mark. */
+  /** Undefined after the end mark. */
   #request: TarRequest | undefined;
   /** Bytes of the request that are still to come. */
   #left = 0;
-  /** The bytes of a `read` until now. */
+  /** The bytes of a `read` so far. */
   #pending: Buffer[] = [];
   #file: StreamedFile | undefined;
 
@@ -39,7 +39,7 @@ export class StreamedTar {
     this.#ask(NOTHING);
   }
 
-  /** The end mark has begun: an engine that gets it takes the archive for whole. */
+  /** Whether the end mark has begun. An engine that gets it considers the archive complete. */
   get isEnding(): boolean {
     return this.#request === undefined || (this.#request.kind === 'read' && this.#request.isEnding);
   }
@@ -59,7 +59,7 @@ export class StreamedTar {
     }
   }
 
-  /** The images that went by, all of whose layers are right. @throws LoaderError `archive_invalid` */
+  /** The images of the tar, when all of their layers are right. @throws LoaderError `archive_invalid` */
   images(): WantedImage[] {
     if (this.#request !== undefined) throw archiveError('it ends before its end mark: it is cut or not complete');
     const manifestFile = this.#listing.find('manifest.json');
@@ -128,7 +128,7 @@ export class StreamedTar {
 interface FileFacts {
   readonly sha256: string;
   readonly compression: Compression;
-  /** Of small files that may be JSON. */
+  /** Undefined for a file that is large or can't be JSON. */
   readonly content: Buffer | undefined;
 }
 
@@ -137,7 +137,7 @@ class StreamedFile {
   readonly start: number;
   readonly #hash: Hash = createHash('sha256');
   #first: Buffer = NOTHING;
-  /** Undefined for what can't be JSON. */
+  /** Undefined once the file is known not to be JSON. */
   #kept: Buffer[] | undefined;
 
   constructor(start: number, length: number) {
@@ -145,14 +145,14 @@ class StreamedFile {
     this.#kept = length <= MAX_MANIFEST_LENGTH ? [] : undefined;
   }
 
-  /** Takes the next bytes, and returns by how many the file has grown in memory. */
+  /** Takes the next bytes, and returns how many more of them are kept in memory. */
   take(bytes: Buffer): number {
     this.#hash.update(bytes);
     if (this.#first.length < COMPRESSION_MAGIC_LENGTH) {
       this.#first = Buffer.concat([this.#first, bytes.subarray(0, COMPRESSION_MAGIC_LENGTH)]);
     }
     if (this.#kept === undefined) return 0;
-    // No byte of a JSON is zero; the first block of a layer has such.
+    // JSON has no zero bytes; the first block of a layer has some.
     if (bytes.includes(0)) {
       const dropped = this.#kept.reduce((total, { length }) => total + length, 0);
       this.#kept = undefined;

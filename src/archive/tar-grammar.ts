@@ -8,15 +8,18 @@ export interface TarEntry {
   readonly type: TarEntryType;
   /** Bytes of data that follow, without their padding. */
   readonly length: number;
-  /** Where a link points to; else empty. */
+  /** The target of a link; otherwise empty. */
   readonly linkName: string;
 }
 
-/** The next bytes of a tar, and what the grammar wants of them. */
+/** The next bytes of a tar, and what the driver does with them. */
 export type TarRequest =
-  /** The driver returns these bytes in one piece. `isEnding`: they follow a block of zeros, and may complete the end. */
+  /**
+   * The driver passes these bytes back in one piece. `isEnding`: they follow a block of zeros, and may complete the
+   * end.
+   */
   | { readonly kind: 'read'; readonly length: number; readonly isEnding: boolean }
-  /** The data of an entry. The driver may look at it or not. */
+  /** The data of an entry. The driver may use it or skip it. */
   | { readonly kind: 'data'; readonly length: number; readonly entry: TarEntry }
   /** Padding. */
   | { readonly kind: 'skip'; readonly length: number };
@@ -31,19 +34,18 @@ const ENTRY_TYPES: Readonly<Record<string, TarEntryType>> = {
 };
 /** Entries about the next entry, or about all that follow: PAX (x, g) and GNU long names (L) and links (K). */
 const METADATA_FLAGS = ['x', 'g', 'L', 'K'];
-/** Metadata is read whole. */
+/** For one piece of metadata, which is held in memory. */
 const MAX_METADATA_LENGTH = 1024 * 1024;
-/** Of all metadata of an archive together. */
+/** For all metadata of an archive together. */
 const MAX_ALL_METADATA_LENGTH = 64 * 1024 * 1024;
 const MAX_NAME_LENGTH = 4096;
 
 /**
- * The grammar of a tar (IEEE Std 1003.1, pax; and GNU): headers, each followed by its data, which is padded to whole
- * blocks; two blocks of zeros end it.
+ * The grammar of a tar (IEEE Std 1003.1, pax; and GNU). Each header is followed by its data, which is padded to whole
+ * blocks. Two blocks of zeros end the tar.
  *
- * The grammar reads nothing itself. It yields one request after another, in the order of the bytes and without a gap
- * between them; its driver has the bytes, wherever they come from, and answers a `read` with them. It returns behind the
- * end mark.
+ * The grammar reads nothing itself. It yields one request after another, in the order of the bytes and without gaps.
+ * Its driver has the bytes, and passes those of a `read` back. The grammar returns after the end mark.
  *
  * @throws LoaderError `archive_invalid`
  */
@@ -69,7 +71,7 @@ export function* tarGrammar(): Generator<TarRequest, void, Buffer> {
   }
 }
 
-/** Joins each entry with what was said about it before. */
+/** Joins each entry with the metadata that came before it. */
 class TarMetadata {
   readonly #globalRecords = new Map<string, string>();
   #records = new Map<string, string>();
@@ -77,7 +79,7 @@ class TarMetadata {
   #longLinkName: string | undefined;
   #allLength = 0;
 
-  /** Before metadata of that many bytes is read. @throws LoaderError `archive_invalid` */
+  /** Call it before metadata of `length` bytes is read. @throws LoaderError `archive_invalid` */
   assertRoom(length: number): void {
     if (length > MAX_METADATA_LENGTH) throw archiveError('a name or PAX header in it has more than 1 MiB');
     this.#allLength += TAR_BLOCK_LENGTH + length;
@@ -114,14 +116,14 @@ class TarMetadata {
     return { name, type, length: hasData ? Number(size ?? header.length) : 0, linkName };
   }
 
-  /** An empty value takes back what was said before. */
+  /** An empty value cancels an earlier one. */
   #record(key: string): string | undefined {
     const value = this.#records.get(key) ?? this.#globalRecords.get(key);
     return value === '' ? undefined : value;
   }
 }
 
-/** `<length> <key>=<value>\n`, again and again; the length, in bytes, counts the whole record. */
+/** Parses records of the form `<length> <key>=<value>\n`. The length is that of the whole record, in bytes. */
 function parsePaxRecords(data: Buffer): Map<string, string> {
   const records = new Map<string, string>();
   for (let start = 0; start < data.length;) {

@@ -6,12 +6,12 @@ import { archiveError } from './archive-error.ts';
  */
 export const TAR_BLOCK_LENGTH = 512;
 
-/** What a header says itself; PAX records and GNU long names before it may say otherwise. */
+/** What a header itself says. PAX records and GNU long names before it may override it. */
 export interface TarHeader {
   /** The type flag: one character. */
   readonly flag: string;
   readonly name: string;
-  /** Where a link points to; else empty. */
+  /** The target of a link; otherwise empty. */
   readonly linkName: string;
   /** Bytes of the data that follows, without their padding. */
   readonly length: number;
@@ -22,7 +22,7 @@ export function paddedLength(length: number): number {
   return Math.ceil(length / TAR_BLOCK_LENGTH) * TAR_BLOCK_LENGTH;
 }
 
-/** Tells whether a block has the checksum of a header. Practically no random bytes have it. */
+/** Tells whether a block has the checksum of a header. Random bytes practically never have it. */
 export function isTarHeader(block: Buffer): boolean {
   if (block.length < TAR_BLOCK_LENGTH) return false;
   let sum = 0;
@@ -30,7 +30,7 @@ export function isTarHeader(block: Buffer): boolean {
   return sum === readOctal(block.subarray(148, 156));
 }
 
-/** Reads a header. Undefined for a block of zeros. @throws LoaderError `archive_invalid` */
+/** Reads a header. Returns undefined for a block of zeros. @throws LoaderError `archive_invalid` */
 export function readTarHeader(block: Buffer): TarHeader | undefined {
   if (block.every((byte) => byte === 0)) return undefined;
   if (!isTarHeader(block)) throw archiveError('a header in it has the wrong checksum');
@@ -52,7 +52,7 @@ export function createTarHeader(name: string, length: number): Buffer {
   if (length < 8 ** 11) {
     block.write(`${length.toString(8).padStart(11, '0')}\0`, 124, 'ascii');
   } else {
-    // GNU: a number that octal digits can't hold is binary, marked by its first bit.
+    // When octal digits can't hold a number, GNU writes it in binary, and sets the first bit.
     block.writeUInt8(0x80, 124);
     block.writeBigUInt64BE(BigInt(length), 128);
   }

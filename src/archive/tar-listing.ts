@@ -9,9 +9,9 @@ export interface ArchiveFile {
   readonly length: number;
 }
 
-/** No release has so many; each costs a read. */
+/** No release has so many entries, and each costs a read. */
 const MAX_ENTRIES = 100_000;
-/** Of all names together, so that no archive exhausts the memory. */
+/** For all names together, so that no archive exhausts the memory. */
 const MAX_NAMES_LENGTH = 16 * 1024 * 1024;
 /** A longer chain of links is a circle. */
 const MAX_LINKS = 16;
@@ -21,7 +21,11 @@ export class TarListing {
   readonly #entries = new Map<string, ArchiveFile & Pick<TarEntry, 'type' | 'linkName'>>();
   #namesLength = 0;
 
-  /** The last of several entries of one name counts, as when they are unpacked. @throws LoaderError `archive_invalid` */
+  /**
+   * Adds an entry. It replaces an earlier one of the same name, as it would on disk.
+   *
+   * @throws LoaderError `archive_invalid`
+   */
   add(entry: TarEntry, start: number): void {
     if (this.#entries.size >= MAX_ENTRIES) throw archiveError(`it has more than ${MAX_ENTRIES} entries`);
     const { type, linkName, length } = entry;
@@ -30,7 +34,7 @@ export class TarListing {
     this.#entries.set(archivePath(entry.name), { start, length, type, linkName });
   }
 
-  /** The file under `path`, which is in its one form. @throws LoaderError `archive_invalid` when there is none */
+  /** Returns the file under `path`, a canonical path. @throws LoaderError `archive_invalid` when there is none */
   file(path: string): ArchiveFile {
     const file = this.find(path);
     if (file === undefined) throw archiveError(`its manifest names ${path}, which it does not hold`);

@@ -7,8 +7,8 @@ export function abortReason(signal: AbortSignal): Error {
 }
 
 /**
- * Waits for `promise`, but no longer than until `signal` aborts. It is ours since Node has no such wait that leaves no
- * listener on a signal that lives long.
+ * Waits for `promise`, but no longer than until `signal` aborts. It is ours since Node has no such wait that removes
+ * its listener from a signal that lives long.
  *
  * @throws the reason of `signal`
  */
@@ -31,8 +31,9 @@ export async function happens(change: Promise<unknown>, signal: AbortSignal): Pr
 }
 
 /**
- * Calls `listener` with the reason when `signal` aborts, or at once when it has aborted already. The disposal ends it.
- * It is ours since Node's `addAbortListener` calls a turn later for an aborted signal, and hands over no reason.
+ * Calls `listener` with the reason when `signal` aborts, or at once when it has aborted already. The disposal removes
+ * the listener. It is ours since Node's `addAbortListener` calls it a turn later for an aborted signal, and passes no
+ * reason.
  */
 export function onAbort(signal: AbortSignal, listener: (reason: Error) => void): Disposable {
   const listen = () => listener(abortReason(signal));

@@ -1,6 +1,7 @@
 /**
  * Tells its readers that a state has changed; they read from the state itself what is new. It is ours since an event
- * emitter needs a listener, a queue and an end for each reader, and readers would wait for what they have seen already.
+ * emitter needs a listener, a queue and an end for each reader, and a reader would get changes that it has seen
+ * already.
  */
 export class Changes {
   #next = Promise.withResolvers<undefined>();

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface RetryPolicy {
-  /** Calls in all, with the first one. */
+  /** The number of all calls, including the first one. */
   readonly attempts: number;
   /** Upper bound of the first pause, in ms; it doubles with each further one. The pause is random below its bound. */
   readonly baseDelayMs: number;
@@ -33,7 +33,7 @@ export class RetryCounter {
     const ownDelayMs = Math.random() * this.#policy.baseDelayMs * 2 ** (this.#failures - 1);
     const delayMs = Math.max(ownDelayMs, this.#policy.requestedDelayMs?.(error) ?? 0);
     await sleep(Math.min(delayMs, MAX_DELAY_MS), undefined, { signal }).catch(() => {
-      signal.throwIfAborted(); // The reason, not the AbortError that wraps it.
+      signal.throwIfAborted(); // This throws the reason, not the AbortError that wraps it.
     });
   }
 }

@@ -30,7 +30,7 @@ export class Semaphore {
     };
   }
 
-  /** Not by `unlessAborted`: a permit that comes together with the abort must not be lost. */
+  /** It does not use `unlessAborted`, since a permit that comes together with the abort must not be lost. */
   async #wait(signal: AbortSignal): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     const enter = () => resolve(undefined);

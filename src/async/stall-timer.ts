@@ -1,9 +1,9 @@
 /**
- * Calls `onStall` when nothing has moved for `timeoutMs`, from the construction to the disposal. `pat` says that something
- * has moved; the time between `pause` and `resume` does not count.
+ * Calls `onStall` when nothing has moved for `timeoutMs`, from the construction to the disposal. `pat` says that
+ * something has moved; the time between `pause` and `resume` does not count.
  *
- * It is ours since the timeouts of sockets and of undici count the time in which the reader is busy, or do not end for a
- * peer that takes nothing.
+ * It is ours since the timeouts of sockets and of undici count the time in which the reader is busy, or never end when
+ * the peer takes nothing.
  */
 export class StallTimer implements Disposable {
   readonly #timeoutMs: number;
@@ -25,7 +25,7 @@ export class StallTimer implements Disposable {
     this.#timer = undefined;
   }
 
-  /** The whole time counts anew. */
+  /** Starts the whole time anew. */
   resume(): void {
     this.#timer ??= setTimeout(this.#onStall, this.#timeoutMs);
   }

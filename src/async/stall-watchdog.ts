@@ -14,10 +14,10 @@ export interface StallWatchdogOptions {
 const MAX_QUEUED_LENGTH = 256 * 1024;
 
 /**
- * Yields the chunks of `source`, and fails when it goes silent or `signal` aborts. The source is destroyed whenever this
- * generator ends, so that no socket stays open.
+ * Yields the chunks of `source`, and fails when it goes silent or `signal` aborts. The source is destroyed whenever
+ * this generator ends, so that no socket stays open.
  *
- * It is ours since a Readable's own iterator knows no watchdog, and copies the chunks that have piled up into a new one.
+ * It is ours since a Readable's own iterator has no watchdog, and copies the chunks that have piled up into a new one.
  */
 export async function* watchForStalls(
   source: Readable,

@@ -5,14 +5,14 @@ import { LoaderError } from '../errors.ts';
 
 export interface EngineFeedOptions {
   readonly engine: Pick<DockerEngine, 'load'>;
-  /** How long the engine may neither take a byte nor send one, in ms. */
+  /** How long the engine may go without taking or sending a byte, in ms. */
   readonly stallTimeoutMs: number;
-  /** Breaks the load off while it is sent. One that was sent whole can't be taken back: the feed waits for its reply. */
+  /** Breaks off a load that is not sent completely. Any other can't be taken back, so the feed waits for its reply. */
   readonly signal: AbortSignal;
 }
 
 /**
- * Feeds one tar of images to the engine under a watchdog, since an engine may stop reading for ever: this has been seen
+ * Feeds one tar of images to the engine under a watchdog, since an engine may stop reading for ever. This has been seen
  * when an interrupted load was repeated (moby issue 51623).
  *
  * The body uses `signal`, `pause` and `commit` while it is taken. After the disposal, `signal` is aborted.
@@ -34,7 +34,7 @@ export class EngineFeed implements Disposable {
     });
   }
 
-  /** Aborts when the load is over, in whatever way: nothing reads its body then. */
+  /** Aborts when the load is over, however it ended. Nothing reads its body then. */
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
@@ -52,19 +52,19 @@ export class EngineFeed implements Disposable {
     }
   }
 
-  /** Until its disposal, the body waits for what is not the engine's business: that time is not counted against it. */
+  /** Stops the engine's clock until the disposal, while the body waits for something else. */
   pause(): Disposable {
     this.#timer.pause();
     return {
       [Symbol.dispose]: () => {
-        // The load may have failed meanwhile; then nothing would stop the timer any more.
+        // If the load has failed meanwhile, nothing would stop the timer any more.
         if (!this.signal.aborted) this.#timer.resume();
       },
     };
   }
 
   /**
-   * The body calls it before it gives its end away. From then on the load can't be taken back.
+   * The body calls it before it yields its end. After that, the load can't be taken back.
    *
    * @throws the reason of `signal`
    */

@@ -2,15 +2,15 @@ import { createHash } from 'node:crypto';
 import type { ArchiveImage, ArchiveLayer } from '../archive/archive-index.ts';
 import type { ImageConfig } from '../archive/manifest.ts';
 
-/** What an engine holds already, as far as the plan depends on it. */
+/** What an engine already holds, as far as the plan depends on it. */
 export interface EngineInventory {
   /** Chain IDs of all layers of its images. */
   readonly chainIds: ReadonlySet<string>;
-  /** The engine refuses an image of which a layer is left out (containerd image store, Podman). */
+  /** The engine refuses an image that is sent without all of its layers (containerd image store, Podman). */
   readonly needsEveryLayer: boolean;
 }
 
-/** One request to the engine: an image, or layers that several images stand on. */
+/** One request to the engine: an image, or layers that several images share. */
 export interface ImageLoad {
   readonly configJson: Buffer;
   /** Of the image: `sha256:` and the digest of its config. */
@@ -18,9 +18,9 @@ export interface ImageLoad {
   readonly tags: readonly string[];
   /** All of them, from the lowest to the highest. */
   readonly layers: readonly ArchiveLayer[];
-  /** Those of them whose files are sent; one of several with the same diff ID. */
+  /** The layers whose files are sent. Each diff ID occurs once. */
   readonly sentLayers: readonly ArchiveLayer[];
-  /** Brings the layers below, so it must be loaded before this one ends. */
+  /** The load that brings the layers below. It must be complete before this one ends. */
   readonly after: ImageLoad | undefined;
   /** It holds shared layers and is not an image of the archive. It is removed when all images are loaded. */
   readonly isShared: boolean;
@@ -33,18 +33,19 @@ export type ImageLoadPlan = readonly ImageLoad[];
 export const SHARED_LAYERS_LABEL = 'com.azaion.loader.shared-layers';
 
 /**
- * Plans the loads that bring `images`, which the engine lacks. No layer is sent twice, and none that the engine has.
+ * Plans the loads of `images`, which the engine lacks. Each layer that the engine lacks is sent once. No other layer is
+ * sent.
  *
- * Missing layers that several images stand on are a load of their own: an image of nothing but these layers, unless one of
- * the images is just that. The loads that stand on it may be sent beside it, but end after it. Loads that others wait for
- * begin first, then the largest.
+ * Missing layers that several images share become a load of their own: an image of only these layers, unless one of the
+ * images is exactly that. The loads that stand on it may be sent at the same time, but end after it. Loads that others
+ * wait for begin first, then the largest ones.
  */
 export function planImageLoads(images: readonly ArchiveImage[], engine: EngineInventory): ImageLoadPlan {
   if (engine.needsEveryLayer) return images.map(wholeLoad).toSorted(largestFirst);
   const planned = new Map<string, ImageLoad>();
   const users = countUsers(images);
   const loads: ImageLoad[] = [];
-  // Images with few layers first, so that the base of another image is planned before that image.
+  // Images with few layers come first, so that the base of another image is planned before that image.
   for (const image of images.toSorted((a, b) => a.layers.length - b.layers.length)) {
     let base: ImageLoad | undefined;
     let missing: ArchiveLayer[] = [];
@@ -71,7 +72,7 @@ export function planImageLoads(images: readonly ArchiveImage[], engine: EngineIn
   }
   const awaited = new Set(loads.map((load) => load.after));
   return [
-    // In the order of their planning, in which no load stands before one that it waits for.
+    // They stay in the order of planning, in which each load comes after the one that it waits for.
     ...loads.filter((load) => awaited.has(load)),
     ...loads.filter((load) => !awaited.has(load)).toSorted(largestFirst),
   ];

@@ -14,33 +14,33 @@ export interface ImageLoadsOptions {
   readonly archive: EnvelopeReader;
   readonly engine: Pick<DockerEngine, 'findImage' | 'load'>;
   readonly traits: EngineTraits;
-  /** Loads that the engine takes or registers at once. */
+  /** Loads that the engine takes or registers at the same time. */
   readonly parallelism: number;
   readonly stallTimeoutMs: number;
   readonly progress: ImageLoadProgress;
-  /** Stops the loads that are not sent whole yet. */
+  /** Stops the loads that are not sent completely yet. */
   readonly signal: AbortSignal;
 }
 
-/** Loads that were sent but for their end, and wait for one that they stand on, as multiples of the parallelism. */
+/** How many loads, sent but for their end, may wait for one that they stand on: a multiple of the parallelism. */
 const MAX_WAITING_LOADS = 4;
-/** undici writes a chunk of at least this many bytes through before it asks for the next one. */
+/** undici writes a chunk of at least this many bytes to the socket before it asks for the next one. */
 const MIN_RELEASED_LENGTH = 128 * 1024;
 
 /**
  * Runs planned loads side by side.
  *
- * The engine stages a tar before it registers its layers. So a load that stands on another one is sent meanwhile, but for
- * its end, and takes no slot while it waits.
+ * The engine stages a tar before it registers its layers. So a load that stands on another one is sent meanwhile, all
+ * but its end. It takes no slot while it waits.
  */
 export class ImageLoads {
   readonly #options: ImageLoadsOptions;
   readonly #slots: Semaphore;
   readonly #openLoads: Semaphore;
-  /** Only the load that holds it sends layers: beside others, what some loads wait for would come later. */
+  /** Only the load that holds it sends layers. Several at a time would delay the one that others wait for. */
   readonly #lane = new Semaphore(1);
   readonly #outcomes = new Map<ImageLoad, Promise<void>>();
-  /** Aborts at the first failure: no load begins then, and those under way come to their end. */
+  /** Aborts at the first failure. No load begins after that, and those under way come to their end. */
   readonly #stop = new AbortController();
 
   constructor(options: ImageLoadsOptions) {
@@ -49,7 +49,7 @@ export class ImageLoads {
     this.#openLoads = new Semaphore(options.parallelism * (1 + MAX_WAITING_LOADS));
   }
 
-  /** Returns, or throws the first failure, when no load is under way any more. `loads` are in the order of the plan. */
+  /** Runs `loads`, which are in the order of the plan. Returns, or throws the first failure, when all have ended. */
   async run(loads: ImageLoadPlan): Promise<void> {
     using _abort = onAbort(this.#options.signal, (reason) => this.#stop.abort(reason));
     for (const load of loads) {
@@ -72,16 +72,16 @@ export class ImageLoads {
       const whole = withEveryLayer(load);
       const isPartial = load.sentLayers.length < whole.sentLayers.length;
       const isRefused = hasErrorCode(error, 'engine_error', 'engine_image_missing');
-      // After a stop, it may be the failure of the load that this one waited for.
+      // After a stop, the error may be that of the load that this one waited for.
       if (!isPartial || !isRefused || this.#stop.signal.aborted) throw error;
-      // A layer that was left out is not there after all: it was removed, or the engine wants every layer.
+      // The engine lacks a layer that was left out: it was removed, or the engine wants every layer.
       this.#options.progress.repeat(load, sentLength(whole));
       await this.#send(load, whole);
     }
     this.#options.progress.end(load);
   }
 
-  /** Sends `sent`, which is `load` or more of it, and looks whether the engine has the image then. */
+  /** Sends `sent`, which is `load` or the same with more layers, and checks that the engine has the image then. */
   async #send(load: ImageLoad, sent: ImageLoad): Promise<void> {
     const { engine, progress, signal, traits } = this.#options;
     using turn = await Turn.take(this.#slots, this.#lane, this.#stop.signal);
@@ -99,8 +99,8 @@ export class ImageLoads {
   }
 
   /**
-   * The body of one load. Every layer is verified, and the load that this one stands on has ended, before the tail makes
-   * an image of what the engine has got.
+   * The body of one load. Every layer is verified, and the load that this one stands on has ended, before the tail
+   * makes an image of the layers.
    */
   async *#body(
     load: ImageLoad,
@@ -168,7 +168,7 @@ class Turn implements Disposable {
   /** @throws the reason of `signal` */
   async retakeSlot(signal: AbortSignal): Promise<void> {
     const slot = await this.#slots.acquire(signal);
-    // The load may have failed meanwhile; then nothing would give this slot back any more.
+    // If the load has failed meanwhile, nothing would give this slot back any more.
     if (this.#held.disposed) slot[Symbol.dispose]();
     else this.#held.use(slot);
   }

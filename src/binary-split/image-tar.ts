@@ -5,12 +5,12 @@ import type { ImageLoad } from './image-load-plan.ts';
 const END_MARK = Buffer.alloc(2 * TAR_BLOCK_LENGTH);
 
 /**
- * The tar of one image as `docker save` writes it in the classic layout, with those layers that are to be sent:
+ * The tar of one image as `docker save` writes it in the classic layout, with the layers that are to be sent:
  *
  *     <diff ID>.tar ..., <image ID>.json, manifest.json
  *
- * Each layer is its header, its file and its padding. Config and manifest, the tail, come last: what is cut before them
- * is no image to an engine.
+ * Each layer is a header, a file and padding. The config and the manifest are the tail: an engine makes no image of a
+ * tar that is cut before it.
  */
 export class ImageTar {
   readonly tail: Buffer;
@@ -27,7 +27,7 @@ export class ImageTar {
     return layers.reduce((total, length) => total + length, this.tail.length);
   }
 
-  /** Those that are sent, in their order in the tar. */
+  /** The layers that are sent, in their order in the tar. */
   get layers(): readonly ArchiveLayer[] {
     return this.#load.sentLayers;
   }

@@ -15,7 +15,7 @@ export interface UnlockArchiveOptions {
   readonly engine: DockerEngine;
   readonly parallelism: number;
   readonly stallTimeoutMs: number;
-  /** Planned here, when the archive is sound as far as can be told and the engine begins to get images. */
+  /** It is planned when the index of the archive is known to be right, and the engine begins to get images. */
   readonly progress: ImageLoadProgress;
   readonly signal: AbortSignal;
 }
@@ -32,10 +32,10 @@ export interface UnlockedImage {
 }
 
 /**
- * Brings every image of an archive into the engine. What the engine has already is not sent.
+ * Brings every image of an archive into the engine. It does not send what the engine has already.
  *
- * @throws LoaderError `archive_...` before the engine hears anything of an archive that is broken at its ends, in its
- * headers or in its JSON; of a layer, before its image is complete; and `engine_...`
+ * @throws LoaderError `archive_...` before anything is sent when the archive's ends, headers or JSON are broken, and
+ * before an image is complete when one of its layers is; LoaderError `engine_...`
  */
 export async function unlockArchive(options: UnlockArchiveOptions): Promise<UnlockedArchive> {
   await using archive = await openArchive(options.path, options.aesKey);
@@ -50,7 +50,7 @@ export async function unlockArchive(options: UnlockArchiveOptions): Promise<Unlo
 
 async function loadImages(archive: OpenArchive, options: UnlockArchiveOptions): Promise<UnlockedImage[]> {
   const { engine, signal } = options;
-  // The index comes first: the engine hears nothing of an archive that can't be read.
+  // The index comes first, so that the engine gets no call for an archive that can't be read.
   const images = archive.compression === 'none' ? await readArchiveIndex(archive.reader, signal) : undefined;
   await engine.connect(signal);
   const traits = await engine.traits(signal);
@@ -73,7 +73,7 @@ async function findMissing(
   traits: EngineTraits,
   { engine, signal }: UnlockArchiveOptions,
 ): Promise<readonly ArchiveImage[]> {
-  // A manifest does not tell whether an image that is there is of this release.
+  // A manifest does not tell whether an image in the engine is of this release.
   if (traits.identifiesByManifest) return images;
   const missing: ArchiveImage[] = [];
   for (const image of images) {
@@ -82,7 +82,7 @@ async function findMissing(
   return missing;
 }
 
-/** Removes the Loader's own images that held layers for others, also those of an unlock that did not end. */
+/** Removes the images that the Loader made to hold shared layers, including those of an unlock that was killed. */
 async function removeSharedLayers(engine: DockerEngine, signal: AbortSignal): Promise<void> {
   for (const id of await engine.listImages(signal, SHARED_LAYERS_LABEL)) {
     try {
@@ -99,7 +99,7 @@ async function loadStream(archive: OpenArchive, options: UnlockArchiveOptions): 
   const stream = new ArchiveStream(archive);
   options.progress.planStream(stream, archive.reader.plaintextLength);
   using feed = new EngineFeed(options);
-  // How far the layers are is not of interest here: the progress is that of the reading.
+  // The progress of the layers is ignored, since that of the reading is shown.
   await Array.fromAsync(feed.send({ length: undefined, chunks: streamBody(stream, feed) }));
   return stream.images;
 }
@@ -121,7 +121,7 @@ async function assertPresent(
     if (id === undefined) {
       throw new LoaderError(
         'engine_image_missing',
-        `The Docker engine does not have the image ${image.tags[0] ?? image.id} after all was loaded; see its log.`,
+        `The Docker engine does not have the image ${image.tags[0] ?? image.id} after everything was loaded; see its log.`,
       );
     }
     loaded.push({ id, tags: image.tags });

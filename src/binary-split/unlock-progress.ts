@@ -3,21 +3,21 @@ import { unfinishedPercent } from '../async/unfinished-percent.ts';
 import type { LayerProgress } from '../docker/docker-engine.ts';
 import { sentLength, type ImageLoadPlan, type ImageLoad } from './image-load-plan.ts';
 
-/** How far an unlock is. The worker thread makes it, and it reaches GET /unlock/status, its events and the task as it is. */
+/** How far an unlock is. The worker thread makes it. GET /unlock/status, its events and the task show it unchanged. */
 export interface UnlockProgress {
-  /** Bytes of layers that the engine has taken, and that it is to take in all: only of layers that it lacks. */
+  /** Bytes of the layers that the engine lacks: those that it has taken, and all of them. */
   readonly bytesDone: number;
   readonly bytesTotal: number;
-  /** Images of the archive, those included that were there already. */
+  /** Images of the archive, including those that were there already. */
   readonly imagesDone: number;
   readonly imagesTotal: number;
-  /** Tags, or IDs where there are none, of what is being sent or registered. */
+  /** The images that are being sent or registered: the first tag of each, or the ID where it has none. */
   readonly currentImages: readonly string[];
-  /** 0 to 100. It never goes back, and is 100 only when every image was found in the engine. */
+  /** 0 to 100. It never decreases, and is 100 only when every image was found in the engine. */
   readonly percent: number;
-  /** Of the last seconds; 0 while the engine registers what it has taken. */
+  /** The average of the last seconds; 0 while the engine registers what it has taken. */
   readonly bytesPerSecond: number;
-  /** An estimate; null while nothing can be said. */
+  /** An estimate; null while there is none. */
   readonly secondsLeft: number | null;
 }
 
@@ -33,7 +33,7 @@ interface Sample {
   readonly fraction: number;
 }
 
-/** Rates are those of this many ms. */
+/** Rates are averages over this many ms. */
 const WINDOW_MS = 5_000;
 
 /** Adds percentage, rate and estimate to the counts of one unlock, each time it is asked. */
@@ -70,7 +70,7 @@ type StreamedArchive = Pick<ArchiveStream, 'bytesRead' | 'images'>;
 
 interface LoadState {
   sent: number;
-  /** Bytes of each layer, by the short ID that the engine tells. */
+  /** Bytes of each layer that the engine has registered, by the short ID that it reports. */
   readonly registered: Map<string, number>;
   total: number;
   isDone: boolean;
@@ -96,7 +96,7 @@ export class ImageLoadProgress {
     return this.#planned.promise;
   }
 
-  /** @param images of the archive: in all, and those that are there already */
+  /** @param images of the archive: all of them, and those that are there already */
   plan(loads: ImageLoadPlan, images: { readonly total: number; readonly present: number }): void {
     for (const load of loads) {
       this.#states.set(load, { sent: 0, registered: new Map(), total: sentLength(load), isDone: false });
@@ -106,7 +106,9 @@ export class ImageLoadProgress {
     this.#planned.resolve(undefined);
   }
 
-  /** In place of `plan`: all of a compressed archive is loaded in one piece. `bytesTotal` are those of its tar, compressed. */
+  /**
+   * Takes the place of `plan` for a compressed archive, which is loaded in one piece of `bytesTotal` compressed bytes.
+   */
   planStream(archive: StreamedArchive, bytesTotal: number): void {
     this.#stream = archive;
     this.#streamTotal = bytesTotal;
@@ -117,7 +119,7 @@ export class ImageLoadProgress {
     this.#current.add(load);
   }
 
-  /** The load begins once more, and sends `length` bytes this time. */
+  /** Call it when the load begins again. It sends `length` bytes this time. */
   repeat(load: ImageLoad, length: number): void {
     const state = this.#states.get(load);
     if (state !== undefined) state.total = state.sent + length;
@@ -159,7 +161,7 @@ export class ImageLoadProgress {
       imagesTotal: this.#imagesTotal,
       currentImages: [...this.#current].map(nameOf),
     };
-    // What the engine takes is half of the work: it registers it afterwards.
+    // Taking the bytes is half of the engine's work: it registers them afterwards.
     return this.#meter.measure(counts, bytesTotal === 0 ? 1 : (bytesDone + registered) / (2 * bytesTotal));
   }
 

@@ -9,13 +9,13 @@ import { unlockArchive } from './unlock-archive.ts';
 import type { UnlockJob, ThreadMessage, ThreadOrder } from './unlock-worker.ts';
 
 /**
- * The worker thread of an unlock: all that takes time or memory happens here. It starts while the login is still under
- * way, and begins when it is given the key.
+ * The worker thread of an unlock does everything that takes time or memory. It starts while the login is still under
+ * way, and begins to work when it gets the key.
  */
 
 /** Between two reports of progress, in ms. */
 const REPORT_EVERY_MS = 100;
-/** Of this thread alone, on Linux: the engine, the containers and the Loader's own event loop come first. */
+/** On Linux it applies to this thread alone. The engine, the containers and the Loader's own event loop come first. */
 const NICENESS = 15;
 
 async function main(port: MessagePort, job: UnlockJob): Promise<void> {
@@ -45,7 +45,7 @@ async function main(port: MessagePort, job: UnlockJob): Promise<void> {
   }
 }
 
-/** Reports from the moment on at which it is known what is to be loaded, until `over` aborts. */
+/** Reports the progress once it is known what is to be loaded, until `over` aborts. */
 async function reportRegularly(port: MessagePort, progress: ImageLoadProgress, over: AbortSignal): Promise<void> {
   if (!(await happens(progress.planned, over))) return;
   while (!over.aborted) {
@@ -67,11 +67,11 @@ function stepBack(): void {
   try {
     setPriority(0, NICENESS);
   } catch {
-    // Where the system forbids it, all threads are equal.
+    // Where the system forbids it, all threads have one priority.
   }
 }
 
-/** Errors lose their class and their cause on the way to the other thread. Their causes go as text, for the log. */
+/** Errors lose their class and their cause on the way to the other thread. The causes are sent as text, for the log. */
 function describeFailure(error: unknown): Omit<Extract<ThreadMessage, { kind: 'failed' }>, 'kind'> {
   const { code, message, cause, stack } = asLoaderError(error);
   return { code, message, reason: cause === undefined ? String(stack) : String(toError(cause).stack) };

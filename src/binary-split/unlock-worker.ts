@@ -8,7 +8,7 @@ import { asLoaderError, LoaderError, systemErrorCode, type ErrorCode } from '../
 import type { UnlockedArchive } from './unlock-archive.ts';
 import type { UnlockProgress } from './unlock-progress.ts';
 
-/** What a worker thread needs from its start on. */
+/** What a worker thread needs when it starts. */
 export interface UnlockJob {
   /** Of the archive. */
   readonly path: string;
@@ -27,14 +27,14 @@ export type ThreadMessage =
   | { readonly kind: 'loaded'; readonly loaded: UnlockedArchive }
   | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string; readonly reason: string };
 
-/** This file is .ts in src and .js where it was built; so is the thread's. */
+/** This file and the thread's are .ts in src and .js where they were built. */
 const THREAD = new URL(`./unlock-thread${path.extname(import.meta.url)}`, import.meta.url);
-/** No archive that keeps within its limits needs more; the process survives one that does. */
+/** No archive within the limits needs more, and the process survives one that does. */
 const MAX_HEAP_MIB = 256;
 
 /**
  * The binary-split unlock worker: a thread that reads, decrypts, checks and sends the archive, so that the event loop
- * stays free. The thread starts when this object is made: make it early. Its disposal terminates the thread.
+ * stays free. The thread starts when this object is made, so make it early. Its disposal terminates the thread.
  */
 export class UnlockWorker implements AsyncDisposable {
   readonly #worker: Worker;
@@ -46,14 +46,14 @@ export class UnlockWorker implements AsyncDisposable {
       workerData: job,
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MIB },
     });
-    // From the start on, since the thread may die before it is given anything to do.
+    // These listeners come first, since the thread may die before it gets anything to do.
     this.#worker.once('exit', () => (this.#hasExited = true));
     this.#worker.once('error', (error) => (this.#failure = toThreadError(error)));
   }
 
   /**
-   * Loads the archive and returns what it has loaded. It yields its progress from the moment on at which the engine begins
-   * to get images. When `signal` aborts, it fails as soon as nothing is sent any more.
+   * Loads the archive and returns what it has loaded. It yields its progress once the engine begins to get images.
+   * After `signal` aborts, it fails as soon as nothing is being sent any more.
    *
    * @throws LoaderError of unlockArchive, or the reason of the signal
    */
@@ -80,7 +80,7 @@ export class UnlockWorker implements AsyncDisposable {
     throw this.#endedEarly();
   }
 
-  /** Ends the thread at once, whatever it does. Connections to the engine break. */
+  /** Ends the thread at once, whatever it is doing. Connections to the engine break. */
   async terminate(): Promise<void> {
     await this.#worker.terminate();
   }
@@ -100,7 +100,7 @@ export class UnlockWorker implements AsyncDisposable {
 
 function toThreadError(error: unknown): LoaderError {
   if (systemErrorCode(error) === 'ERR_WORKER_OUT_OF_MEMORY') {
-    return archiveError('it needs more memory than a good one does');
+    return archiveError('it needs more memory than a valid archive does');
   }
   return asLoaderError(error);
 }

@@ -7,13 +7,15 @@ export interface EngineSourceOptions {
   readonly stallTimeoutMs: number;
 }
 
-/** An engine writes the whole tar to its disk before it sends the first byte. This wait may be so many times longer. */
+/**
+ * An engine writes the whole tar to its disk before it sends the first byte. This wait may be this many times longer.
+ */
 const PREPARE_FACTOR = 10;
 
 /** Images of the Docker engine. */
 export class EngineSource {
   readonly length = undefined;
-  /** The digests of the layers of each image, by its name. By these digests it must be found in the archive. */
+  /** The digests of the layers of each image, by its name. The archive must have an image with these layers. */
   readonly wanted: ReadonlyMap<string, readonly string[]>;
   readonly #options: EngineSourceOptions;
 

@@ -18,5 +18,5 @@ const ADVICE: Readonly<Record<string, string>> = {
 /** `what` is the beginning of the sentence, such as `The tar images.tar can't be read`. */
 export function fileError(what: string, error: unknown): CliError {
   const code = systemErrorCode(error) ?? 'unknown reason';
-  return new CliError(`${what} (${code}): ${ADVICE[code] ?? 'see whether the disk is in order'}.`, { cause: error });
+  return new CliError(`${what} (${code}): ${ADVICE[code] ?? 'check the disk'}.`, { cause: error });
 }

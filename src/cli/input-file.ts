@@ -43,7 +43,7 @@ export class InputFile {
 
   #open(): Readable {
     if (this.length !== undefined) return createReadStream(this.#path, { highWaterMark: CHUNK_LENGTH });
-    // The read of an empty pipe as a file could not be cancelled, not even by the end of the process.
+    // Reading an empty pipe as a file could not be cancelled, not even when the process ends.
     const fd = openSync(this.#path, constants.O_RDONLY | constants.O_NONBLOCK);
     return new Socket({ fd, readable: true, writable: false });
   }

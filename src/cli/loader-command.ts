@@ -36,7 +36,7 @@ export async function loaderCommand(args: readonly string[]): Promise<number> {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   const interrupt = new AbortController();
   for (const [signal, exitCode] of Object.entries(SIGNALS)) {
-    // Only the first signal counts, since cleaning up takes moments.
+    // Only the first signal counts, since the cleanup takes only moments.
     process.on(signal, () => interrupt.abort(new Interrupted(exitCode)));
   }
   const [command = '', ...rest] = args;

@@ -59,7 +59,7 @@ function parse(args: readonly string[]) {
       },
     });
   } catch (error) {
-    // Only the first sentence of messages such as "Unknown option '--ouput'. To specify a positional argument ...".
+    // Node's messages go on, such as "Unknown option '--ouput'. To specify a positional argument ...".
     const [sentence = ''] = (error instanceof Error ? error.message : String(error)).split(/\. |\n/);
     throw new UsageError(`${sentence.replace(/\.$/, '')}.`);
   }

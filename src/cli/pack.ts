@@ -30,8 +30,8 @@ const MAX_FRAGMENT_LENGTH = 1024 * 1024;
 const LINE_FEED = 0x0a;
 
 /**
- * Makes the encrypted image archive. It gets its name when it was read back and found whole. After any failure nothing of
- * it is left.
+ * Makes the encrypted image archive. It gets its name after it was read back and found whole. After a failure, nothing
+ * of it is left.
  *
  * @throws CliError, LoaderError, or the reason of the signal
  */
@@ -164,7 +164,7 @@ function assertComplete({ wanted }: EngineSource, { images }: CheckedArchive): v
   const missing = [...wanted].filter(([, diffIds]) => !packed.has(diffIds.join())).map(([name]) => name);
   if (missing.length === 0) return;
   throw new CliError(
-    `The Docker engine sent ${missing.join(', ')} in another form than it had before, or not at all. Nothing was written: pack again when its images do not change meanwhile.`,
+    `The Docker engine sent ${missing.join(', ')} in another form than before, or not at all. Nothing was written: pack again while its images do not change.`,
   );
 }
 

@@ -1,4 +1,4 @@
-/** The part of an output stream that is used; stderr has it. */
+/** The part of an output stream that a ProgressLine uses. */
 export interface ProgressOutput {
   readonly isTTY?: boolean;
   write(text: string): unknown;

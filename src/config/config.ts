@@ -3,7 +3,7 @@ import { group, type Row, type ValuesOf } from './kinds.ts';
 import { findLookalikes } from './lookalikes.ts';
 import { ENGINE_VARIABLES, VARIABLES } from './variables.ts';
 
-/** All that can be set from outside, read once at the start. */
+/** Everything that can be set from outside, read once at the start. */
 export type Config = ValuesOf<typeof VARIABLES>;
 
 /** The part of it that concerns the Docker engine. */
@@ -14,11 +14,11 @@ export interface TakenConfig {
   readonly config: Config;
   /** The secrets among its values, which the log must leave out. */
   readonly secrets: readonly string[];
-  /** What is probably a mistake. They name variables, and never hold their values. */
+  /** Probable mistakes. They name variables, and never hold their values. */
   readonly warnings: readonly string[];
 }
 
-/** All that is wrong with the environment, at once. The lines hold no secret. */
+/** Lists everything that is wrong with the environment. The lines hold no secret. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   readonly problems: readonly string[];
@@ -45,8 +45,8 @@ export function loadEngineConfig(variables: EnvironmentVariables = process.env):
 }
 
 /**
- * Reads the configuration, and removes its variables from `variables`, with those that look like them: programs that the
- * Loader starts inherit the environment, and must find no secret there. @throws ConfigError
+ * Reads the configuration, and removes its variables from `variables`, together with those that look like them:
+ * programs that the Loader starts inherit the environment, and must find no secret there. @throws ConfigError
  */
 export function takeConfig(variables: Record<string, string | undefined> = process.env): TakenConfig {
   const environment = new Environment(variables);

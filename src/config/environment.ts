@@ -3,7 +3,7 @@ import { systemErrorCode } from '../errors.ts';
 
 export type EnvironmentVariables = Readonly<Record<string, string | undefined>>;
 
-/** Reads variables one by one, and notes every problem, so that all can be told at once. */
+/** Reads variables one by one, and notes every problem, so that all can be reported at once. */
 export class Environment {
   readonly problems: string[] = [];
   /** The secrets that were read, so that the log can leave them out. */

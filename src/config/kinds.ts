@@ -17,7 +17,7 @@ export interface Variable {
 /** One row of the table of the configuration: the variables that it takes, and what it makes of them. */
 export interface Row<T> {
   readonly variables: readonly Variable[];
-  /** The value. When a text is wrong, it notes the problem, and what it returns then is never used. */
+  /** Returns the value. When a text is wrong, it reports the problem, and its result is never used. */
   readonly read: (environment: Environment) => T;
 }
 
@@ -67,7 +67,7 @@ export function secret(name: string, { about }: About): Row<string | undefined> 
   };
 }
 
-/** Several secrets, separated by commas. Unset, it is an empty list. */
+/** Several secrets, separated by commas. The list is empty where the variable is unset. */
 export function secretList(name: string, { about }: About): Row<readonly string[]> {
   return {
     variables: [{ name, fallback: undefined, about, hasFileForm: true }],
@@ -77,7 +77,7 @@ export function secretList(name: string, { about }: About): Row<readonly string[
       environment.secrets.push(...secrets);
       // If it were set but held no key, every route would be open.
       if (value !== undefined && (secrets.length === 0 || !secrets.every((key) => /^[\x21-\x7e]+$/.test(key)))) {
-        environment.report(`${name} must be at least one key of visible ASCII characters, several separated by commas`);
+        environment.report(`${name} must be one or more keys of visible ASCII characters, separated by commas`);
       }
       return Object.freeze(secrets);
     },
@@ -158,11 +158,11 @@ export function imageTag(name: string, options: Fallback<string>): Row<string> {
   );
 }
 
-/** A repository as Docker writes it, in lower case. Before it, there may be a registry: with a dot, a port, or localhost. */
+/** A repository as Docker writes it, in lower case. A registry before it has a dot or a port, or is localhost. */
 const REPOSITORY =
   /^(?:(?:localhost|[\w-]+(?:\.[\w-]+)+|[\w-]+(?=:\d))(?::\d+)?\/)?[a-z0-9]+(?:(?:[._]|__|-+|\/)[a-z0-9]+)*$/;
 
-/** Repositories of images, separated by commas. Unset, it is an empty list. */
+/** Repositories of images, separated by commas. The list is empty where the variable is unset. */
 export function repositories(name: string, options: About): Row<readonly string[]> {
   const row = optionalText(name, options);
   return {
@@ -189,7 +189,7 @@ export function dockerHost(rows: {
     ...row,
     read: (environment) => {
       const { host, tlsVerify, certPath } = row.read(environment);
-      // As docker does: every value of DOCKER_TLS_VERIFY but an empty one counts.
+      // Like docker, the Loader counts every value of DOCKER_TLS_VERIFY but an empty one as set.
       const tls = tlsVerify === undefined ? undefined : readTls(environment, certPath);
       try {
         return Object.freeze(parseDockerHost(host, tls));
@@ -225,7 +225,7 @@ export function group<Table extends Readonly<Record<string, Row<unknown>>>>(tabl
   };
 }
 
-/** Several optional rows as one object, of which at most one may be set. */
+/** Several optional rows as one object. At most one of them may be set. */
 export function atMostOne<Table extends Readonly<Record<string, Row<string | undefined>>>>(
   table: Table,
   why: string,

@@ -11,7 +11,7 @@ const OWN_PREFIX = /^(?:LOADER|AZAION)_+(?=.)/;
 /** What Kubernetes and Docker links set for a service that is called `loader`. */
 const SERVICE_LINK = /_SERVICE_HOST$|_SERVICE_PORT(?:_\w+)?$|_PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?$/;
 
-/** Finds variables that are set, that the Loader does not read, and that were probably meant for it. */
+/** Finds the set variables that the Loader does not read, but that were probably meant for it. */
 export function findLookalikes(variables: EnvironmentVariables, knownNames: readonly string[]): Lookalike[] {
   return Object.keys(variables)
     .filter((name) => (variables[name] ?? '') !== '' && !knownNames.includes(name))
@@ -49,13 +49,13 @@ function isSimilar(name: string, known: string): boolean {
   return lacksWords || beginsAlike;
 }
 
-/** HOST is too short for any: HOME is a variable of its own. */
+/** HOST is too short to allow any, since HOME is a variable of its own. */
 function allowedErrors(known: string): number {
   if (known.length < 6) return 0;
   return known.length < 10 ? 1 : 2;
 }
 
-/** How many characters must be inserted, removed or replaced to make `b` of `a`. */
+/** How many characters must be inserted, removed or replaced to turn `a` into `b`. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, index) => index);
   for (let i = 0; i < a.length; i++) {

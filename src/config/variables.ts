@@ -24,7 +24,7 @@ export const DEFAULT_KEY_TEMPLATES = {
   api: 'azaion-loader/api/v1/{email}/{password}/{hardware_hash}',
 } as const;
 
-/** The rows that a command needs which only talks to the Docker engine. */
+/** The rows for a command that only talks to the Docker engine. */
 export const ENGINE_VARIABLES = {
   dockerHost: dockerHost({
     host: text('DOCKER_HOST', {
@@ -42,7 +42,7 @@ export const ENGINE_VARIABLES = {
   }),
   engineStallTimeoutMs: milliseconds('ENGINE_STALL_TIMEOUT_MS', {
     fallback: 120_000,
-    about: 'how long the Docker engine may neither take nor send a byte while it loads an image, in ms',
+    about: 'how long the Docker engine may go without taking or sending a byte while it loads an image, in ms',
   }),
 } as const;
 
@@ -121,17 +121,17 @@ export const VARIABLES = {
   }),
   stallTimeoutMs: milliseconds('STALL_TIMEOUT_MS', {
     fallback: 30_000,
-    about: 'how long the CDN may move no byte, in ms',
+    about: 'how long the CDN may go without moving a byte, in ms',
   }),
   clientStallTimeoutMs: milliseconds('CLIENT_STALL_TIMEOUT_MS', {
     fallback: 120_000,
-    about: 'how long a client may move no byte of a body, in ms',
+    about: 'how long a client may go without moving a byte of a body, in ms',
   }),
   secondLookMs: integer('UPLOAD_SECOND_LOOK_MS', {
     min: 0,
     max: 600_000,
     fallback: 5_000,
-    about: 'after how long both parts of a finished upload are looked at once more, in ms',
+    about: 'how long after an upload both of its parts are checked once more, in ms',
   }),
   shutdownTimeoutMs: milliseconds('SHUTDOWN_TIMEOUT_MS', {
     fallback: 8_000,

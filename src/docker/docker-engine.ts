@@ -18,9 +18,9 @@ export interface EngineImage {
 }
 
 export interface EngineTraits {
-  /** The engine takes no image of which a layer is left out: the containerd image store, Podman. */
+  /** The engine takes an image only with all of its layers, as the containerd image store and Podman do. */
   readonly needsEveryLayer: boolean;
-  /** Image IDs are digests of manifests, so that a config does not tell them: the containerd image store. */
+  /** Image IDs are digests of manifests, which a config does not tell, as in the containerd image store. */
   readonly identifiesByManifest: boolean;
 }
 
@@ -101,8 +101,8 @@ export class DockerEngine {
   /**
    * Returns the ID under which the engine has an image, if it has it under each of its tags.
    *
-   * A containerd image store identifies images by a manifest that it makes itself of what `docker load` gives. There, an
-   * image counts that has the same layers under the tag or, where there is no tag, anywhere.
+   * A containerd image store makes its own manifest of what `docker load` gives, and identifies the image by that.
+   * There, any image with the same layers counts, under the tag or, where there is no tag, under any name.
    */
   async findImage(sought: SoughtImage, traits: EngineTraits, signal: AbortSignal): Promise<string | undefined> {
     if (sought.tags.length === 0 && traits.identifiesByManifest) {
@@ -138,15 +138,15 @@ export class DockerEngine {
 
   /**
    * Streams the tar of images, each by a tag or ID, as `docker save` writes it. An engine that fails on its way may end
-   * the tar as if it were whole: the caller checks what it holds.
+   * the tar as if it were complete, so the caller checks what it holds.
    */
   exportImages(names: readonly string[], options: ExportOptions): AsyncGenerator<Buffer, void, undefined> {
     return streamImageExport(this.#connection, names, options);
   }
 
   /**
-   * Yields `listening` once, and then `changed` whenever something happened to an image: a tag was moved or taken off, an
-   * image was removed or loaded. It ends when the engine ends it.
+   * Yields `listening` once, and then `changed` whenever something happens to an image: a tag was moved or taken off,
+   * an image was removed or loaded. It ends when the engine ends it.
    */
   imageEvents(signal: AbortSignal): AsyncGenerator<ImageEvent, void, undefined> {
     return streamImageEvents(this.#connection, signal);

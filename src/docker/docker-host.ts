@@ -19,7 +19,7 @@ export function parseDockerHost(text: string, tls: DockerTls | undefined): Docke
   if (text.startsWith('unix://')) {
     const socketPath = text.slice('unix://'.length);
     if (!socketPath.startsWith('/'))
-      throw new Error('must name a socket by its whole path, as in unix:///var/run/docker.sock');
+      throw new Error('must name a socket by its absolute path, as in unix:///var/run/docker.sock');
     return { kind: 'unix', socketPath };
   }
   const url = text.startsWith('tcp://') && URL.canParse(text) ? new URL(text) : undefined;

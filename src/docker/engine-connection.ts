@@ -14,7 +14,7 @@ export interface DockerEngineOptions {
 /** The whole answer to a small call. */
 export interface EngineAnswer {
   readonly status: number;
-  /** Undefined where the body is not JSON, as that of /_ping. */
+  /** Undefined where the body is not JSON, such as that of /_ping. */
   readonly json: unknown;
 }
 
@@ -61,7 +61,11 @@ export class EngineConnection {
     return this.#versionPath;
   }
 
-  /** The JSON of a GET that must succeed. @throws LoaderError whose code begins with `engine_`; the reason of `signal` */
+  /**
+   * The JSON of a GET that must succeed.
+   *
+   * @throws LoaderError whose code begins with `engine_`; the reason of `signal`
+   */
   async get(path: string, signal: AbortSignal): Promise<unknown> {
     return this.assertSuccess(await this.call('GET', path, signal)).json;
   }
@@ -79,7 +83,7 @@ export class EngineConnection {
     throw this.errors.refused(typeof message === 'string' ? message : `status ${answer.status}`);
   }
 
-  /** A call without a deadline, for the caller to watch. @throws the reason of `signal`; undici's error */
+  /** A call without a deadline: the caller watches it. @throws the reason of `signal`; undici's error */
   async stream(
     { method, path, headers, body }: EngineStreamRequest,
     signal: AbortSignal,

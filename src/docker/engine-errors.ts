@@ -5,7 +5,7 @@ import { AnswerTooLongError } from '../net/bounded-call.ts';
 const NO_SPACE = /no space left on device|disk quota exceeded/i;
 const MAX_WORDS = 500;
 
-/** The failures of the Docker engine at `place`, which is what DOCKER_HOST says. Each message says what to do. */
+/** The failures of the Docker engine at `place`, as DOCKER_HOST names it. Each message says what to do. */
 export class EngineErrors {
   readonly #place: string;
 
@@ -13,7 +13,7 @@ export class EngineErrors {
     this.#place = place;
   }
 
-  /** For a call that failed before there was a whole answer. */
+  /** For a call that failed before its answer was complete. */
   failed(error: unknown): LoaderError {
     const code = systemErrorCode(error) ?? 'unknown';
     const options = { cause: error };
@@ -35,7 +35,7 @@ export class EngineErrors {
     if (error instanceof AnswerTooLongError) {
       return new LoaderError(
         'engine_invalid_response',
-        `The answer of ${this.#place} is longer than any of a Docker engine: set DOCKER_HOST to where one listens.`,
+        `The answer of ${this.#place} is longer than any that a Docker engine sends: set DOCKER_HOST to where one listens.`,
         options,
       );
     }
@@ -74,14 +74,14 @@ export class EngineErrors {
   tooOld(version: string, minVersion: string): LoaderError {
     return new LoaderError(
       'engine_error',
-      `The Docker engine at ${this.#place} speaks API ${version}; ${minVersion} is the least: update it.`,
+      `The Docker engine at ${this.#place} speaks API ${version}, but the Loader needs ${minVersion} or later: update it.`,
     );
   }
 
   notAnEngine(cause?: unknown): LoaderError {
     return new LoaderError(
       'engine_invalid_response',
-      `What answers at ${this.#place} is no Docker engine: set DOCKER_HOST to where it listens.`,
+      `The server at ${this.#place} is not a Docker engine: set DOCKER_HOST to where it listens.`,
       { cause },
     );
   }

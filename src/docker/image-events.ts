@@ -3,12 +3,12 @@ import type { EngineConnection } from './engine-connection.ts';
 
 const PATH = `/events?filters=${encodeURIComponent(JSON.stringify({ type: ['image'] }))}`;
 
-/** That the engine listens now; or that something happened to an image. */
+/** `listening`: events come from now on. `changed`: something happened to an image. */
 export type ImageEvent = 'listening' | 'changed';
 
 /**
- * GET /events: what happens to images, without telling what: the reader looks at the engine anyway. Bytes are not parsed,
- * and several events may be one.
+ * GET /events: tells that something happened to images, but not what, since the reader asks the engine anyway. The
+ * bytes are not parsed, and several events may come as one.
  *
  * @throws as `DockerEngine.imageEvents` does
  */

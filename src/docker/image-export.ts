@@ -5,7 +5,7 @@ import { LoaderError } from '../errors.ts';
 import type { EngineConnection } from './engine-connection.ts';
 
 export interface ExportOptions {
-  /** How long the engine may take before the first byte, in ms: engines write the whole tar to their disk before it. */
+  /** How long the engine may take to send the first byte, in ms: before that, it writes the whole tar to its disk. */
   readonly prepareTimeoutMs: number;
   /** How long the engine may then send nothing, in ms. */
   readonly stallTimeoutMs: number;

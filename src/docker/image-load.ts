@@ -4,12 +4,16 @@ import { LoadReply, type LayerProgress } from './load-reply.ts';
 
 /** A tar that is streamed into the engine. */
 export interface LoadBody {
-  /** Bytes; undefined where the length is not known before. */
+  /** Bytes; undefined where the length is not known beforehand. */
   readonly length: number | undefined;
   readonly chunks: AsyncIterable<Buffer>;
 }
 
-/** POST /images/load: streams a tar into the engine and reads the reply to its end. @throws as `DockerEngine.load` does */
+/**
+ * POST /images/load: streams a tar into the engine and reads the reply to its end.
+ *
+ * @throws as `DockerEngine.load` does
+ */
 export async function* sendImageLoad(
   connection: EngineConnection,
   { length, chunks }: LoadBody,
@@ -32,7 +36,7 @@ export async function* sendImageLoad(
     yield* reply.end();
   } catch (error) {
     signal.throwIfAborted();
-    // The causes come before their effects: a body that fails breaks the connection, not the other way round.
+    // The body's error is the cause: a body that fails breaks the connection, not the other way round.
     if (source.error !== undefined) throw source.error;
     if (reply.error !== undefined) throw errors.refused(reply.error);
     if (error instanceof LoaderError) throw error;
@@ -41,7 +45,7 @@ export async function* sendImageLoad(
   if (reply.error !== undefined) throw errors.refused(reply.error);
 }
 
-/** Keeps the error of a body that fails: undici throws one of its own in place of it. */
+/** Keeps the error of a body that fails, since undici throws an error of its own instead. */
 class WatchedBody implements AsyncIterable<Buffer> {
   error: Error | undefined;
   readonly #chunks: AsyncIterable<Buffer>;

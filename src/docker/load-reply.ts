@@ -1,6 +1,6 @@
 import { asRecord, parseJson } from '../json.ts';
 
-/** How far a layer is. Some engines tell nothing of it. */
+/** How far the engine is with a layer. Some engines do not report it. */
 export interface LayerProgress {
   readonly layerId: string;
   /** Bytes of the layer's file that are registered. */
@@ -17,7 +17,7 @@ export class LoadReply {
   #error: string | undefined;
   #lines = 0;
 
-  /** Returns what the next bytes tell of layers. @throws Error for what is no reply of an engine */
+  /** Returns what the next bytes say about layers. @throws Error for bytes that are no reply of an engine */
   take(bytes: Uint8Array): LayerProgress[] {
     const lines = (this.#rest + this.#decoder.decode(bytes, { stream: true })).split('\n');
     this.#rest = lines.pop() ?? '';
@@ -27,7 +27,11 @@ export class LoadReply {
     return lines.flatMap((line) => this.#takeLine(line));
   }
 
-  /** The same for a last line without a line break. Call it after the last byte. @throws Error for a reply that breaks off */
+  /**
+   * Does the same for a last line without a line break. Call it after the last byte.
+   *
+   * @throws Error for a reply that breaks off
+   */
   end(): LayerProgress[] {
     const told = this.#takeLine(this.#rest);
     this.#rest = '';

@@ -19,7 +19,7 @@ export interface HardwareFacts {
  * the same string inside and outside of a container.
  */
 export async function readHardwareFacts(sysfsRoot = '/sys'): Promise<HardwareFacts> {
-  // Read from disk here: it is large, and needed once, or never where HARDWARE_ID is set.
+  // It is imported here because it is large and needed only once, or never where HARDWARE_ID is set.
   const { cpu, graphics, mem } = await import('systeminformation');
   const [cpuData, memData, graphicsData, driveSerial] = await Promise.all([
     cpu(),
@@ -36,10 +36,10 @@ export async function readHardwareFacts(sysfsRoot = '/sys'): Promise<HardwareFac
   };
 }
 
-/** Devices that are no disk of the machine's own: loop, ram, zram, device mapper, RAID, optical, floppy, network. */
+/** Devices that are not fixed disks of the machine: loop, ram, zram, device mapper, RAID, optical, floppy, network. */
 const NO_FIXED_DISK = /^(?:loop|ram|zram|dm-|md|sr|fd|nbd|rbd|drbd|zd|mtdblock)/;
 
-/** Errors that pass. To take them for a missing serial would give the same machine another string. */
+/** Errors that may pass. If they counted as a missing serial, the same machine would get another string. */
 const PASSING_ERRORS: readonly string[] = ['EMFILE', 'ENFILE', 'ENOMEM', 'EACCES', 'EPERM'];
 
 /** The serial of the first fixed disk by device name; undefined when it has none or there is no such disk. */
@@ -49,7 +49,7 @@ export async function readFirstFixedDriveSerial(sysfsRoot: string): Promise<stri
   for (const name of names) {
     const device = path.join(blockFolder, name);
     if ((await readAttribute(device, 'removable')) === '1') continue;
-    // USB disks often call themselves fixed; only the path of their device shows the USB.
+    // USB disks often call themselves fixed; only the path of the device shows USB.
     const devicePath = await realpath(device).catch(undefinedIfAbsent);
     if (devicePath === undefined || /\/usb\d/.test(devicePath)) continue;
     return await readDriveSerial(device);
@@ -82,7 +82,7 @@ async function readdirOrEmpty(folder: string): Promise<string[]> {
   return (await readdir(folder).catch(undefinedIfAbsent)) ?? [];
 }
 
-/** A device lacks the attributes of the other kinds, and may be unplugged while we look. */
+/** A device lacks the attributes of the other kinds of devices, and may be unplugged meanwhile. */
 function undefinedIfAbsent(error: unknown): undefined {
   if (PASSING_ERRORS.includes(systemErrorCode(error) ?? '')) throw error;
 }

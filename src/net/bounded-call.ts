@@ -7,7 +7,7 @@ export interface BoundedCallOptions {
   readonly url: URL | string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: FormData | string | undefined;
-  /** For all from the connection to the last byte of the answer, in ms. */
+  /** For everything from the connection to the last byte of the answer, in ms. */
   readonly timeoutMs: number;
   /** Bytes of the answer's body. */
   readonly maxLength: number;
@@ -31,8 +31,9 @@ export class AnswerTooLongError extends Error {
 }
 
 /**
- * One HTTP call whose answer is small, with a deadline for the whole of it and a limit for its length. It is ours since
- * undici's timeouts start anew with each chunk, so that a slow answer never ends, and its bodies have no limit.
+ * Makes one HTTP call whose answer is small, with a deadline for all of it and a limit to the answer's length. It is
+ * ours since undici's timeouts start anew with each chunk, so that a slow answer never ends, and its bodies have no
+ * limit.
  *
  * @throws the reason of `signal`, DeadlineError, AnswerTooLongError; the system's or undici's error
  */
@@ -59,7 +60,7 @@ export async function boundedCall(options: BoundedCallOptions): Promise<BoundedA
   }
 }
 
-/** All bytes of a body. @throws AnswerTooLongError beyond `maxLength` bytes */
+/** Returns all bytes of a body. @throws AnswerTooLongError beyond `maxLength` bytes */
 export async function readBounded(body: AsyncIterable<Buffer>, maxLength: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let length = 0;

@@ -6,12 +6,12 @@ import { defineProvider, PartialResultError, type Provider, type TaskContext } f
 const PARAMETERS = Type.Object(
   {
     max_age_days: Type.Optional(
-      Type.Number({ minimum: 0, description: 'Removes what was not loaded for so many days.', examples: [30] }),
+      Type.Number({ minimum: 0, description: 'Removes what was not loaded for this many days.', examples: [30] }),
     ),
     max_bytes: Type.Optional(
       Type.Integer({
         minimum: 0,
-        description: 'Then removes what was loaded longest ago, until at most so many bytes are left.',
+        description: 'Then removes what was loaded longest ago, until at most this many bytes are left.',
         examples: [50_000_000_000],
       }),
     ),
@@ -22,7 +22,7 @@ const PARAMETERS = Type.Object(
 const RESULT = Type.Object({
   files_removed: Type.Integer(),
   bytes_removed: Type.Integer(),
-  bytes_left: Type.Integer({ description: 'What is in the cache afterwards.' }),
+  bytes_left: Type.Integer({ description: 'Bytes that are in the cache afterwards.' }),
   files_held: Type.Integer({ description: 'Files that stayed because they are in use.' }),
   files_failed: Type.Integer({ description: 'Files that could not be removed.' }),
   removed: Type.Array(
@@ -37,7 +37,7 @@ const RESULT = Type.Object({
 });
 
 const DAY_MS = 24 * 60 * 60 * 1000;
-/** The result lists at most so many files; it counts all. */
+/** The result lists at most this many files; it counts all of them. */
 const MAX_LISTED = 1_000;
 
 /** Removes from the cache what was not loaded for a number of days, and the oldest files beyond a number of bytes. */
@@ -94,7 +94,7 @@ export function createEvictProvider(cache: Pick<BigPartCache, 'list' | 'removeUn
     },
   });
 
-  /** Returns `failed` for a file that can't be removed: that is no reason to keep the others. */
+  /** Returns `failed` for a file that can't be removed, which must not stop the others. */
   async function remove(entry: CacheEntry, context: TaskContext): Promise<'removed' | 'held' | 'absent' | 'failed'> {
     try {
       const outcome = await cache.removeUnlessHeld(entry);

@@ -8,7 +8,7 @@ import { forEachLimit } from '../async/for-each-limit.ts';
 import { ERROR_CODE, nullable, textEnum } from '../json-schemas.ts';
 
 export interface PrefetchProviderOptions {
-  /** `currentSession` is asked for its failure only. */
+  /** `currentSession` is called for its failure only. */
   readonly upstream: Pick<Upstream, 'isAuthenticated' | 'authenticated'> & { currentSession(): unknown };
   readonly downloads: { prefetch(resource: ResourceName, signal: AbortSignal): Promise<WantedResource> };
 }
@@ -142,7 +142,7 @@ class PrefetchRun {
     }
   }
 
-  /** Stores the version that was asked for, or the next one where that was replaced since. */
+  /** Stores the version that was asked for, or the next one if that was replaced since. */
   async #storeLatest(outcome: Outcome, prefetch: WantedResource): Promise<void> {
     try {
       await this.#store(outcome, prefetch);
@@ -185,7 +185,7 @@ class PrefetchRun {
     this.#report();
   }
 
-  /** The bytes of all resources that were not in the cache. */
+  /** Reports the bytes of all resources that were not in the cache. */
   #report(): void {
     let bytesDone = 0;
     let bytesTotal = 0;

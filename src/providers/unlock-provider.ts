@@ -10,7 +10,10 @@ type Unlocks = Pick<UnlockService, 'start' | 'cancel' | 'watch' | 'onRun'>;
 
 const PARAMETERS = Type.Object(
   {
-    email: Type.String({ description: 'Of the user whose key fragment is used.', examples: ['operator@example.com'] }),
+    email: Type.String({
+      description: 'The email of the user whose key fragment is used.',
+      examples: ['operator@example.com'],
+    }),
     password: Type.String({ writeOnly: true, description: 'Neither stored nor shown.', examples: ['secret'] }),
   },
   { additionalProperties: false },
@@ -69,7 +72,7 @@ async function follow(unlocks: Unlocks, context: TaskContext, start: () => Promi
 
 async function watch(unlocks: Unlocks, context: TaskContext): Promise<UnlockResult> {
   let state: string | undefined;
-  // A cancelled run is followed until its side effects have ended, so the task's signal does not end this.
+  // The task's signal does not end this, since a cancelled run is followed until its side effects have ended.
   for await (const status of unlocks.watch(NEVER)) {
     const { progress } = status;
     if (progress !== null) context.report(progress);

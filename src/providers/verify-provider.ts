@@ -28,22 +28,22 @@ const PARAMETERS = Type.Object({}, { additionalProperties: false });
 
 const RESULT = Type.Object({
   good: Type.Integer(),
-  recorded: Type.Integer({ description: 'Copies that had no digests; they have some now.' }),
+  recorded: Type.Integer({ description: 'Copies whose digests were recorded for the first time.' }),
   bad: Type.Integer(),
   unproven: Type.Integer({
     description:
-      'Copies of an older Loader among the good ones, of which the CDN could not be asked whether both parts are of one version.',
+      'Copies of an older Loader among the good ones. The CDN could not be asked whether both of their parts are of one version.',
   }),
-  absent: Type.Integer({ description: 'Copies that went away in the meantime.' }),
+  absent: Type.Integer({ description: 'Copies that disappeared in the meantime.' }),
   failed: Type.Integer({ description: 'Copies that could be neither verified nor set aside.' }),
   bytes: Type.Integer({ description: 'Bytes that were read.' }),
   bad_copies: Type.Array(BAD_COPY, { description: 'At most 1,000 of the bad ones.' }),
 });
 
-/** The result lists at most so many bad copies; it counts all. */
+/** The result lists at most this many bad copies; it counts all of them. */
 const MAX_LISTED = 1_000;
 
-/** Reads every copy in the cache against its digests, sets bad ones aside, and fetches them again. */
+/** Checks every copy in the cache against its digests, sets bad ones aside, and fetches them again. */
 export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions): Provider {
   return defineProvider({
     name: 'verify',
@@ -83,7 +83,7 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
     },
   });
 
-  /** Returns `failed` for a copy that can be neither judged nor set aside: that must not stop the others. */
+  /** Returns `failed` for a copy that can be neither verified nor set aside, which must not stop the others. */
   async function verify(
     entry: CacheEntry,
     context: TaskContext,
@@ -101,7 +101,9 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
     }
   }
 
-  /** Compares a copy that may be of another version than its small part with the CDN's object, and fetches that if it is. */
+  /**
+   * Compares a copy that may be of another version than its small part with the CDN's object. Fetches that if it is.
+   */
   async function pair(
     { folder, file, name }: CacheEntry,
     context: TaskContext,

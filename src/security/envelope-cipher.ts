@@ -2,7 +2,10 @@ import { createCipheriv, createDecipheriv, randomBytes, type Decipheriv } from '
 import { LoaderError } from '../errors.ts';
 import { assertEnvelopeLength, BLOCK_LENGTH } from './envelope.ts';
 
-/** Bytes that are decrypted at once. From 256 KiB on, fresh memory of the system costs more time than AES itself. */
+/**
+ * Bytes that are decrypted at once. For 256 KiB or more, getting memory from the system costs more time than AES
+ * itself.
+ */
 export const DECRYPT_LENGTH = 128 * 1024;
 
 /** Encrypts `plaintext` as it comes. `iv` is for known answers only: every real envelope has a random IV of its own. */

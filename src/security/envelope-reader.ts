@@ -5,8 +5,8 @@ import { DECRYPT_LENGTH } from './envelope-cipher.ts';
 import { BLOCK_LENGTH } from './envelope.ts';
 
 /**
- * Reads an envelope on disk at random (docs/protocol.md section 3). To decrypt a range takes that range of the file and
- * one block before it, since the decryption of a block needs only the block before.
+ * Reads an envelope on disk at random (docs/protocol.md section 3). It decrypts a range from that range of the file and
+ * one block before it, since a block needs only the one before.
  *
  * The padding is never read: `plaintextLength` comes from `preflightEnvelope`.
  */
@@ -23,9 +23,10 @@ export class EnvelopeReader {
   }
 
   /**
-   * Decrypts the bytes from `start` to `end` (exclusive) of the plaintext as a stream. The chunks belong to the consumer.
+   * Decrypts the bytes from `start` to `end` (exclusive) of the plaintext as a stream. The chunks belong to the
+   * consumer.
    *
-   * @throws RangeError beyond the plaintext; EndOfFileError when the file ends before its end
+   * @throws RangeError beyond the plaintext; EndOfFileError when the file ends before `end`
    */
   async *stream(start: number, end: number): AsyncGenerator<Buffer, void, undefined> {
     this.#assertRange(start, end);
@@ -52,7 +53,7 @@ export class EnvelopeReader {
         const plaintext = decipher.update(encrypted.subarray(offset, offset + DECRYPT_LENGTH));
         const from = Math.max(0, start - position);
         const to = Math.min(plaintext.length, end - position);
-        // To be counted before the chunk is yielded, since the consumer may release it.
+        // It is counted before the chunk is yielded, since the consumer may release the chunk.
         position += plaintext.length;
         yield from === 0 && to === plaintext.length ? plaintext : plaintext.subarray(from, to);
       }
@@ -66,6 +67,6 @@ export class EnvelopeReader {
 
   #assertRange(start: number, end: number): void {
     if (start >= 0 && start <= end && end <= this.plaintextLength) return;
-    throw new RangeError(`${start} to ${end} is no range of ${this.plaintextLength} bytes`);
+    throw new RangeError(`${start} to ${end} is not a range of ${this.plaintextLength} bytes`);
   }
 }

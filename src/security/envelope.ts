@@ -11,7 +11,7 @@ import { LoaderError } from '../errors.ts';
  */
 
 export const BLOCK_LENGTH = 16;
-/** IV and one block of padding: the envelope of nothing. */
+/** IV and one block of padding: the envelope of an empty plaintext. */
 export const MIN_ENVELOPE_LENGTH = 2 * BLOCK_LENGTH;
 
 /** Bytes of the envelope of `plaintextLength` bytes. */
@@ -33,7 +33,7 @@ export function assertEnvelopeLength(length: number): void {
 export const PREFLIGHT_LENGTH = 2 * BLOCK_LENGTH;
 
 /**
- * Returns the exact length of the plaintext, in bytes. It needs nothing of the envelope but its last two blocks.
+ * Returns the exact length of the plaintext, in bytes. It needs only the last two blocks of the envelope.
  *
  * It also proves the key, except that one wrong key in 256 gives a valid padding by chance. It says nothing about the
  * bytes in the middle.

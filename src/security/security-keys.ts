@@ -22,7 +22,7 @@ export class SecurityKeys {
     return deriveAesKey(deriveApiKey(templates.api, { email, password, hardwareHash }));
   }
 
-  /** Of the resources' envelopes; undefined where neither cdn.yaml nor the configuration has its secret. */
+  /** The key of the resources' envelopes; undefined where neither cdn.yaml nor the configuration has its secret. */
   resourceAesKey(secretOfCdnConfig: string | undefined): Buffer | undefined {
     const secret = secretOfCdnConfig ?? this.#options.resourceSecret; // The secret of cdn.yaml wins.
     return secret === undefined ? undefined : deriveAesKey(deriveResourceKey(secret));

@@ -12,7 +12,7 @@ export interface PresenceOptions {
   readonly apiVersion: string;
 }
 
-/** A receipt has the engine's own IDs, whatever they are digests of. */
+/** A receipt holds the engine's own IDs, so it does not matter what they are digests of. */
 const BY_ID: EngineTraits = { needsEveryLayer: false, identifiesByManifest: false };
 
 /** Tells without the archive's key whether the release is loaded already. */
@@ -24,11 +24,11 @@ export class Presence {
   }
 
   /**
-   * Whether each image of the archive is in the engine, under all of its tags. Only a receipt of this very archive can tell
-   * that; the tags alone can't, since another release may have the same ones. Where there is no archive any more,
-   * SERVICE_IMAGES decide or, if there are none, the receipt.
+   * Tells whether each image of the archive is in the engine, under all of its tags. Only a receipt of this very
+   * archive can tell that; the tags alone can't, since another release may have the same ones. Where there is no
+   * archive any more, SERVICE_IMAGES decides or, if it is empty, the receipt.
    *
-   * @throws LoaderError `engine_...`, `archive_unreadable` when it can't be told
+   * @throws LoaderError `engine_...`, `archive_unreadable` when that can't be found out
    */
   async isLoaded(signal: AbortSignal): Promise<boolean> {
     const { archivePath, receipt, serviceImages } = this.#options;

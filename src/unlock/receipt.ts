@@ -10,7 +10,10 @@ const FILE_NAME = 'unlock-receipt.json';
 const VERSION = 1;
 const MAX_LENGTH = 4 * 1024 * 1024;
 
-/** What the last unlock brought into the engine. It is on disk, so that the next start knows it without the archive's key. */
+/**
+ * What the last unlock brought into the engine. It is on disk, so that the next start knows it without the archive's
+ * key.
+ */
 export class Receipt {
   readonly #folder: string;
 
@@ -19,7 +22,7 @@ export class Receipt {
     this.#folder = folder;
   }
 
-  /** Undefined when no receipt can be read: the unlock is then done once more. */
+  /** Undefined when no receipt can be read. The unlock is then done again. */
   async read(): Promise<UnlockedArchive | undefined> {
     try {
       const text = await readSmallFile(this.#path, MAX_LENGTH);

@@ -10,13 +10,13 @@ export interface ReleaseWatchOptions {
   readonly logger: Logger;
 }
 
-/** A prune removes many images at once; they are looked at together, after this time, in ms. */
+/** A prune removes many images at once, so the release is checked once for all of them, after this many ms. */
 const GATHER_MS = 200;
 /** Bounds of the pause before an engine that broke the connection is asked again, in ms. */
 const MIN_PAUSE_MS = 1_000;
 const MAX_PAUSE_MS = 60_000;
 
-/** Listens to the engine from the first `ready` on, and looks at the release whenever something happened to an image. */
+/** Listens to the engine from the first `ready` on, and checks the release whenever something happens to an image. */
 export class ReleaseWatch {
   readonly #options: ReleaseWatchOptions;
 
@@ -40,7 +40,7 @@ export class ReleaseWatch {
     }
   }
 
-  /** Follows the engine's events to their end. Returns false when the engine told nothing. */
+  /** Follows the engine's events to their end. Returns false when the engine sent none. */
   async #follow(signal: AbortSignal): Promise<boolean> {
     const { engine, unlocks, logger } = this.#options;
     let hasListened = false;

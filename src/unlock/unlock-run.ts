@@ -36,15 +36,16 @@ export interface Credentials {
 }
 
 /**
- * One run of the unlock. It looks whether there is anything to do. If so, it logs in, fetches the key fragment and lets the
- * worker load what the engine lacks. It belongs to no request, and ends its claim when its side effects have ended.
+ * One run of the unlock. It checks whether there is anything to do. If so, it logs in, fetches the key fragment and
+ * lets the worker load what the engine lacks. It belongs to no request, and ends its claim when its side effects have
+ * ended.
  */
 export class UnlockRun {
   /**
-   * Resolves when the run has looked: true when it goes on, false when everything is unlocked already.
+   * Resolves when the run has checked that: true when it goes on, false when everything is unlocked already.
    *
-   * It rejects with LoaderError `archive_not_found`, `archive_unreadable`; `engine_...` where there is no archive and the
-   * engine can't be asked for its images; or the reason of the cancellation.
+   * It rejects with LoaderError `archive_not_found`, `archive_unreadable`; `engine_...` where there is no archive and
+   * the engine can't be asked for its images; or the reason of the cancellation.
    */
   readonly begun: Promise<boolean>;
   /** Resolves when every side effect has ended. It never rejects. */
@@ -77,7 +78,7 @@ export class UnlockRun {
     return this.#progress;
   }
 
-  /** The archive that was found loaded last. */
+  /** The archive that was last found loaded. */
   get unlocked(): ArchiveIdentity | undefined {
     return this.#unlocked;
   }
@@ -106,23 +107,23 @@ export class UnlockRun {
     signal.throwIfAborted();
     this.#progress = null;
     claim.advance(exists ? 'authenticating' : 'ready');
-    claims.move(); // Either state has its own end of the claim.
+    claims.move(); // The run goes on and ends the claim later, or `ready` has ended it.
     return exists;
   }
 
-  /** Whether the archive is another one than that which was unlocked, or the engine has lost one of its images. */
+  /** Tells whether the archive differs from the one that was unlocked, or the engine has lost one of its images. */
   async #hasWork(signal: AbortSignal): Promise<boolean> {
     const present = await readArchiveIdentity(this.#options.archivePath);
     if (this.#unlocked === undefined || !isSameArchive(present, this.#unlocked)) return true;
     try {
       return !(await this.#options.presence.isLoaded(signal));
     } catch {
-      return true; // The run meets the same failure, and tells it by its state.
+      return true; // The run will meet the same failure, and its state will report it.
     }
   }
 
   async #work(credentials: Credentials): Promise<void> {
-    // Why it could not begin is for those who wait for `begun`.
+    // The callers that wait for `begun` get the failure to begin.
     if (!(await this.begun.catch(() => false))) return;
     const { logger } = this.#options;
     const { signal } = this.#cancel;
@@ -154,14 +155,14 @@ export class UnlockRun {
 
   async #load({ email, password }: Credentials, signal: AbortSignal): Promise<UnlockedArchive> {
     const { archivePath, createWorker, upstream } = this.#options;
-    // Before the login, so that the thread has started when it is needed.
+    // It is made before the login, so that the thread has started when it is needed.
     await using worker = createWorker();
     this.#worker = worker;
     const session = await upstream.login(email, password, signal);
     this.#claim.advance('downloading_key');
     const aesKey = deriveArchiveAesKey(await session.api.fetchKeyFragment(signal));
     this.#claim.advance('decrypting');
-    // A wrong key or a broken end is told at once, while the thread is still starting.
+    // This reports a wrong key or a broken end at once, while the thread is still starting.
     await (await openArchive(archivePath, aesKey))[Symbol.asyncDispose]();
     const steps = worker.unlock(aesKey, signal);
     let step = await steps.next();
@@ -176,7 +177,7 @@ export class UnlockRun {
     else this.#changes.announce();
   }
 
-  /** Without the receipt the next start does some work again; the images are loaded all the same. */
+  /** Without the receipt, the next start does some work again, but the images are loaded. */
   async #writeReceipt(loaded: UnlockedArchive): Promise<void> {
     const { receipt, logger } = this.#options;
     try {

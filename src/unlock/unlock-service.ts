@@ -9,18 +9,18 @@ export type UnlockServiceOptions = UnlockRunOptions;
 
 export interface UnlockStatus {
   readonly state: UnlockState;
-  /** For people: why the last run failed. */
+  /** Says why the last run failed, for people. */
   readonly error: string | null;
   readonly code: ErrorCode | null;
   readonly progress: UnlockProgress | null;
 }
 
-/** Keeps the runs of the unlock, one at a time: the machine's claim is what a run is under way by. */
+/** Keeps the runs of the unlock. One at a time is under way: it holds the machine's claim. */
 export class UnlockService {
   readonly #options: UnlockServiceOptions;
   readonly #changes = new Changes();
   readonly #machine = new UnlockStateMachine(this.#changes);
-  /** The last one, under way or ended. */
+  /** The last run, under way or ended. */
   #run: UnlockRun | undefined;
   #isStopped = false;
   #onRun: (email: string) => void = () => undefined;
@@ -39,12 +39,16 @@ export class UnlockService {
     return this.#machine.state === 'ready';
   }
 
-  /** Resolves when the status changes the next time. */
+  /** Resolves at the next change of the status. */
   get nextChange(): Promise<undefined> {
     return this.#changes.next;
   }
 
-  /** Goes back to idle when the images of a ready release are not all in the engine any more. @throws as `isLoaded` does */
+  /**
+   * Goes back to idle when the images of a ready release are not all in the engine any more.
+   *
+   * @throws as `isLoaded` does
+   */
   async recheck(signal: AbortSignal): Promise<void> {
     const run = this.#run;
     if (!this.isReady || (await this.#options.presence.isLoaded(signal))) return;
@@ -56,7 +60,7 @@ export class UnlockService {
     this.#options.logger.warn('An image of the release was removed from the engine: unlock again');
   }
 
-  /** From now on, `listener` is told of each run that begins, and for whom. There is one listener. */
+  /** Calls `listener` for each run that begins from now on, with its user's email. There is one listener. */
   onRun(listener: (email: string) => void): void {
     this.#onRun = listener;
   }
@@ -89,7 +93,7 @@ export class UnlockService {
     return this.#machine.state;
   }
 
-  /** The same for the end of the process. When `deadline` aborts, even what can't be taken back is broken off. */
+  /** Does the same at the end of the process. When `deadline` aborts, even what can't be taken back is broken off. */
   async stop(deadline: AbortSignal): Promise<void> {
     this.#isStopped = true;
     using _deadline = onAbort(deadline, () => this.#run?.terminate());
@@ -98,14 +102,16 @@ export class UnlockService {
     this.#changes.announce();
   }
 
-  /** Yields the status now and whenever it changes. It ends after the status of an ended run, and when the Loader stops. */
+  /**
+   * Yields the status now and whenever it changes. It ends after the status of an ended run, and when the Loader stops.
+   */
   async *watch(signal: AbortSignal): AsyncGenerator<UnlockStatus, void, undefined> {
     while (!signal.aborted) {
       const { status } = this;
       const change = this.#changes.next;
       yield status;
       if (status.state === 'ready' || status.state === 'error') return;
-      // A run that is under way ends soon, and its watchers are to see how.
+      // A run that is under way ends soon, and its watchers should see how.
       if (this.#isStopped && !this.#machine.isClaimed) return;
       if (!(await happens(change, signal))) return;
     }

@@ -1,7 +1,7 @@
 import type { Changes } from '../async/changes.ts';
 import type { LoaderError } from '../errors.ts';
 
-/** From each state, those that may follow. The names are the original's: clients poll for them. */
+/** The states that may follow each state. The names are those of the original, since clients poll for them. */
 const TRANSITIONS = {
   idle: ['authenticating', 'ready'],
   authenticating: ['downloading_key', 'ready', 'error'],
@@ -15,8 +15,8 @@ const TRANSITIONS = {
 export type UnlockState = keyof typeof TRANSITIONS;
 
 /**
- * The right to change the state, which one unlock at a time has. The claim ends when the unlock is ready or has failed, or
- * by its disposal, which leaves the state as it is. What is called after its end is ignored.
+ * The right to change the state, which one unlock at a time has. The claim ends when the unlock is ready or has failed,
+ * or by its disposal, which leaves the state as it is. Calls after its end are ignored.
  */
 export interface UnlockClaim extends Disposable {
   /** Of the machine. */
@@ -27,7 +27,7 @@ export interface UnlockClaim extends Disposable {
   fail(error: LoaderError): void;
 }
 
-/** The state of the unlock, locked by its claim. It changes in one synchronous step each. */
+/** The state of the unlock, which only the holder of the claim changes. Each change is one synchronous step. */
 export class UnlockStateMachine {
   readonly #changes: Pick<Changes, 'announce'>;
   #state: UnlockState = 'idle';
@@ -43,7 +43,7 @@ export class UnlockStateMachine {
     return this.#state;
   }
 
-  /** Of the last unlock, when it failed. It stands until the next one begins or all images are found. */
+  /** The failure of the last unlock. It stands until the next one begins or all images are found. */
   get error(): LoaderError | undefined {
     return this.#error;
   }

@@ -16,8 +16,8 @@ export interface ApiSessionOptions {
 }
 
 /**
- * The calls of one login to the Resource API. It outlives its token: where the API refuses that, one fresh login serves
- * all calls that wait for it.
+ * The calls of one login to the Resource API. It outlives its token: when the API refuses the token, one fresh login
+ * serves all calls that wait for it.
  */
 export class ApiSession implements ApiToken {
   readonly #options: ApiSessionOptions;
@@ -82,7 +82,7 @@ export class ApiSession implements ApiToken {
   async #login(): Promise<string> {
     const { api, email, password, checkToken } = this.#options;
     try {
-      // No caller's signal: other calls may wait for the same token. The deadline of the call ends it.
+      // This takes no caller's signal, since other calls may wait for the same token. The deadline of the call ends it.
       const token = await api.login(email, password, NEVER);
       checkToken(token);
       this.#token = token;

@@ -34,15 +34,15 @@ interface Call {
   readonly form?: FormData;
 }
 
-/** Bytes of the largest answer that is taken: all answers are small, and none may exhaust the memory. */
+/** The longest answer that is accepted, in bytes. All answers are small, and none may exhaust the memory. */
 const MAX_ANSWER_LENGTH = 4 * 1024 * 1024;
 
 /**
  * The calls of the Resource API (docs/protocol.md section 5), one method each. It knows no user: tokens are arguments.
  *
- * Common failures of all calls: LoaderError `api_unreachable`, `api_timeout`, `api_error`, `api_invalid_response`. Calls
- * with a token, which are repeated with a fresh one where the API refuses that: LoaderError of `login`, `token_refused`.
- * Messages and causes never quote the answers of the API: an answer may be a token.
+ * All calls throw LoaderError `api_unreachable`, `api_timeout`, `api_error` and `api_invalid_response`. Calls with a
+ * token are repeated with a fresh one when the API refuses it. They also throw LoaderError of `login` and
+ * `token_refused`. Messages and causes never quote the answers of the API: an answer may be a token.
  */
 export class ResourceApi {
   readonly #options: ResourceApiOptions;
@@ -111,7 +111,7 @@ export class ResourceApi {
     }
   }
 
-  /** Makes the call again, once, with a fresh token where the API refuses the present one. */
+  /** Makes the call, and makes it once more with a fresh token when the API refuses the present one. */
   async #callWithToken(call: Call, token: ApiToken, signal: AbortSignal): Promise<BoundedAnswer> {
     const { present } = token;
     const answer = await this.#call(call, present, signal);

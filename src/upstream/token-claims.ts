@@ -23,7 +23,7 @@ const PUBLIC_KEY_ALGORITHMS: jwt.Algorithm[] = [
 const SECRET_ALGORITHMS: jwt.Algorithm[] = ['HS256', 'HS384', 'HS512'];
 
 /**
- * The claims of a token that the API has just sent.
+ * Returns the claims of a token that the API has just sent.
  *
  * Its times are not checked: the clock of a device may be wrong, and the API refuses an expired token anyway.
  *
@@ -41,7 +41,7 @@ function verify(token: string, key: string, algorithms: jwt.Algorithm[], variabl
   try {
     const claims = asRecord(jwt.verify(token, key, { algorithms, ignoreExpiration: true, ignoreNotBefore: true }));
     if (claims !== undefined) return claims;
-    throw new Error('the claims are no object');
+    throw new Error('the claims are not an object');
   } catch {
     throw new LoaderError(
       'token_invalid',

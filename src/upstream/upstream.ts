@@ -49,7 +49,7 @@ export class Session {
   }
 }
 
-/** Knows the user that is logged in: to the Resource API and, with the keys that it hands out, to the CDN. */
+/** Knows the user who is logged in to the Resource API and, with the keys that it hands out, to the CDN. */
 export class Upstream {
   readonly #options: UpstreamOptions;
   readonly #logins = new Changes();
@@ -70,7 +70,7 @@ export class Upstream {
     while (!this.isAuthenticated) await unlessAborted(this.nextLogin, signal);
   }
 
-  /** Resolves when a user logs in the next time. */
+  /** Resolves at the next login. */
   get nextLogin(): Promise<undefined> {
     return this.#logins.next;
   }
@@ -92,7 +92,7 @@ export class Upstream {
   async login(email: string, password: string, signal: AbortSignal): Promise<Session> {
     const attempt = ++this.#attempts;
     const session = await this.#createSession(email, password, signal);
-    // The later one of two logins at the same time wins, whichever is ready first.
+    // When two logins run at the same time, the one that began later wins.
     if (attempt < this.#attemptOfSession) return session;
     this.#session = session;
     this.#attemptOfSession = attempt;
@@ -128,7 +128,7 @@ export class Upstream {
     const cdnConfig = await fetchCdnConfig(api, signal);
     const { downloader, uploader, resourceKey } = cdnConfig;
     secrets.add(downloader.secretAccessKey, uploader.secretAccessKey, resourceKey);
-    // Derived once, for all loads and uploads of the session. A login needs no resource key.
+    // The key is derived once, for all loads and uploads of the session. A login needs no resource key.
     return new Session(user, api, await openCdn(cdnConfig), keys.resourceAesKey(resourceKey));
   }
 }

@@ -2,7 +2,7 @@
 export const ROLES = ['None', 'Operator', 'Validator', 'CompanionPC', 'Admin', 'ResourceUploader', 'ApiAdmin'] as const;
 export type Role = (typeof ROLES)[number];
 
-/** The user that is logged in, from the claims of the token. */
+/** The user who is logged in, from the claims of the token. */
 export interface User {
   readonly id: string | undefined;
   readonly email: string | undefined;

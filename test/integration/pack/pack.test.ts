@@ -252,7 +252,7 @@ describe('loader pack, of a tar', () => {
     'has no manifest.json': { tar: tarArchive(without('manifest.json')), words: /no manifest\.json/ },
     'has an image without an operating system': {
       tar: saveImages([makeImage({ tags: ['a:1'], layers: [base], os: '' })]),
-      words: /no sound architecture, os and rootfs/,
+      words: /no valid architecture, os and rootfs/,
     },
     'is compressed and cut': { tar: gzipSync(TAR).subarray(0, 700_000), words: /can't be decompressed/ },
     'has a flipped bit in a layer, compressed': {
@@ -426,10 +426,7 @@ describe('loader pack, with an engine on a bad day', () => {
 
   it('notices an image that is not in the tar', async () => {
     onExport = (response) => response.end(saveImages([one]));
-    await assertFailed(
-      await packFrom(),
-      /The Docker engine sent x:1 in another form than it had before, or not at all/,
-    );
+    await assertFailed(await packFrom(), /The Docker engine sent x:1 in another form than before, or not at all/);
   });
 
   it('is told to stop at Ctrl-C while the engine prepares', async () => {

@@ -98,7 +98,10 @@ describe('the ping', () => {
   for (const version of ['1.23', '1.0', '1.9']) {
     it(`refuses an engine of API ${version}: it is too old`, async () => {
       const engine = await startEngine(() => undefined, { version });
-      await assert.rejects(engine.connect(NEVER), { ...REFUSED, message: /speaks API 1\.\d+; 1\.24 is the least/ });
+      await assert.rejects(engine.connect(NEVER), {
+        ...REFUSED,
+        message: /speaks API 1\.\d+, but the Loader needs 1\.24 or later/,
+      });
       await assert.rejects(engine.listImages(NEVER), REFUSED);
     });
   }
@@ -116,7 +119,7 @@ describe('the ping', () => {
         socketPath,
       );
       const engine = connectTo({ kind: 'unix', socketPath });
-      await assert.rejects(engine.connect(NEVER), { ...INVALID_RESPONSE, message: /is no Docker engine/ });
+      await assert.rejects(engine.connect(NEVER), { ...INVALID_RESPONSE, message: /is not a Docker engine/ });
     });
   }
 

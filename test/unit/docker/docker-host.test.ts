@@ -42,8 +42,8 @@ describe('DOCKER_HOST', () => {
   }
 
   for (const text of ['unix://', 'unix://docker.sock', 'unix://./docker.sock', 'unix://~/docker.sock']) {
-    it(`must name a socket by its whole path: ${text}`, () => {
-      assert.throws(() => parseDockerHost(text, undefined), { message: /^must name a socket by its whole path/ });
+    it(`must name a socket by its absolute path: ${text}`, () => {
+      assert.throws(() => parseDockerHost(text, undefined), { message: /^must name a socket by its absolute path/ });
     });
   }
 

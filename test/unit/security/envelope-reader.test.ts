@@ -120,7 +120,7 @@ describe('a range of an envelope', () => {
       [0, Number.NaN],
     ] as const;
     for (const [start, end] of wrong) {
-      const refusal = { name: 'RangeError', message: `${start} to ${end} is no range of ${LENGTH} bytes` };
+      const refusal = { name: 'RangeError', message: `${start} to ${end} is not a range of ${LENGTH} bytes` };
       await assert.rejects(reader.read(start, end), refusal);
       await assert.rejects(reader.stream(start, end).next(), refusal);
     }
