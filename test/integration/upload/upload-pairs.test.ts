@@ -11,6 +11,9 @@ import { eventually } from '../../../lab/waiting.ts';
 /** A run of the tests takes few, the campaign (npm run test:pairs) 200 of each. */
 const ROUNDS = Number(process.env['LOADER_TEST_PAIRS'] ?? 5);
 
+/** For one test, in ms. */
+const TIMEOUT = { timeout: 120_000 + ROUNDS * 20_000 };
+
 /** All versions have this length, so that only their bytes tell a mixture. Two parts on the CDN. */
 const LENGTH = 9_000_000;
 
@@ -83,57 +86,65 @@ describe('uploads whose two parts must stay one version', { skip: S3_SKIP }, () 
     assert.deepEqual(await uploader.pendingUploads(), []);
   }
 
-  it('stay so when the uploader is killed at any moment: a version stands whole, and nothing is left', async () => {
-    const versions = new Versions('killed');
-    const first = versions.make();
-    const beganAt = performance.now();
-    assert.equal(await upload(uploader, versions.name, first.content), 'ok');
-    const uploadMs = performance.now() - beganAt;
-    let standing = first.number;
-    for (let round = 0; round < ROUNDS; round++) {
-      const next = versions.make();
-      const uploading = upload(uploader, versions.name, next.content);
-      await sleep(Math.random() * uploadMs * 1.1);
-      await uploader.loader.stop('SIGKILL');
-      const answer = await uploading;
-      const meanwhile = await loadCold(other, versions);
-      assert.ok(
-        meanwhile === standing || meanwhile === next.number || meanwhile === 'upload_unfinished',
-        `the other device got ${meanwhile}`,
-      );
-      await uploader.startLoader();
-      await uploader.login();
+  it(
+    'stay so when the uploader is killed at any moment: a version stands whole, and nothing is left',
+    TIMEOUT,
+    async () => {
+      const versions = new Versions('killed');
+      const first = versions.make();
+      const beganAt = performance.now();
+      assert.equal(await upload(uploader, versions.name, first.content), 'ok');
+      const uploadMs = performance.now() - beganAt;
+      let standing = first.number;
+      for (let round = 0; round < ROUNDS; round++) {
+        const next = versions.make();
+        const uploading = upload(uploader, versions.name, next.content);
+        await sleep(Math.random() * uploadMs * 1.1);
+        await uploader.loader.stop('SIGKILL');
+        const answer = await uploading;
+        const meanwhile = await loadCold(other, versions);
+        assert.ok(
+          meanwhile === standing || meanwhile === next.number || meanwhile === 'upload_unfinished',
+          `the other device got ${meanwhile}`,
+        );
+        await uploader.startLoader();
+        await uploader.login();
+        await ended();
+        const found = await loadCold(other, versions);
+        assert.ok(found === next.number || (found === standing && answer !== 'ok'), `${found} after ${answer}`);
+        assert.equal(await loadCold(uploader, versions), found);
+        standing = found;
+      }
+    },
+  );
+
+  it(
+    'stay so when two devices upload at the same time: one version stands whole, and a lost one was told',
+    TIMEOUT,
+    async () => {
+      const crossings: { versions: Versions; numbers: number[]; answers: string[] }[] = [];
+      for (let round = 0; round < ROUNDS; round++) {
+        const versions = new Versions(`crossing-${round}`);
+        const [ours, theirs] = [versions.make(), versions.make()];
+        const answers = await Promise.all([
+          upload(uploader, versions.name, ours.content),
+          sleep(Math.random() * 30).then(() => upload(other, versions.name, theirs.content)),
+        ]);
+        for (const answer of answers) assert.ok(answer === 'ok' || answer === 'upload_superseded', answer);
+        crossings.push({ versions, numbers: [ours.number, theirs.number], answers });
+      }
       await ended();
-      const found = await loadCold(other, versions);
-      assert.ok(found === next.number || (found === standing && answer !== 'ok'), `${found} after ${answer}`);
-      assert.equal(await loadCold(uploader, versions), found);
-      standing = found;
-    }
-  });
+      for (const { versions, numbers, answers } of crossings) {
+        const found = await loadCold(other, versions);
+        const standing = numbers.findIndex((number) => number === found);
+        assert.notEqual(standing, -1, `${found} after ${answers.join()}`);
+        assert.equal(answers[standing], 'ok', 'the version that stands was told to be lost');
+        assert.equal(await loadCold(uploader, versions), found);
+      }
+    },
+  );
 
-  it('stay so when two devices upload at the same time: one version stands whole, and a lost one was told', async () => {
-    const crossings: { versions: Versions; numbers: number[]; answers: string[] }[] = [];
-    for (let round = 0; round < ROUNDS; round++) {
-      const versions = new Versions(`crossing-${round}`);
-      const [ours, theirs] = [versions.make(), versions.make()];
-      const answers = await Promise.all([
-        upload(uploader, versions.name, ours.content),
-        sleep(Math.random() * 30).then(() => upload(other, versions.name, theirs.content)),
-      ]);
-      for (const answer of answers) assert.ok(answer === 'ok' || answer === 'upload_superseded', answer);
-      crossings.push({ versions, numbers: [ours.number, theirs.number], answers });
-    }
-    await ended();
-    for (const { versions, numbers, answers } of crossings) {
-      const found = await loadCold(other, versions);
-      const standing = numbers.findIndex((number) => number === found);
-      assert.notEqual(standing, -1, `${found} after ${answers.join()}`);
-      assert.equal(answers[standing], 'ok', 'the version that stands was told to be lost');
-      assert.equal(await loadCold(uploader, versions), found);
-    }
-  });
-
-  it('stay so for a device that loads beside uploads, and in its cache', async () => {
+  it('stay so for a device that loads beside uploads, and in its cache', TIMEOUT, async () => {
     const versions = new Versions('beside');
     assert.equal(await upload(uploader, versions.name, versions.make().content), 'ok');
     const done = new AbortController();
