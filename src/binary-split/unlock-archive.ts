@@ -9,10 +9,16 @@ import { planImageLoads, SHARED_LAYERS_LABEL } from './image-load-plan.ts';
 import type { ImageLoadProgress } from './unlock-progress.ts';
 import { ImageLoads } from './image-loads.ts';
 
+/** What an unlock needs of a DockerEngine. */
+export type UnlockEngine = Pick<
+  DockerEngine,
+  'connect' | 'findImage' | 'inspectImages' | 'listImages' | 'load' | 'removeImage' | 'traits'
+>;
+
 export interface UnlockArchiveOptions {
   readonly path: string;
   readonly aesKey: Buffer;
-  readonly engine: DockerEngine;
+  readonly engine: UnlockEngine;
   readonly parallelism: number;
   readonly stallTimeoutMs: number;
   /** It is planned when the index of the archive is known to be right, and the engine begins to get images. */
@@ -83,7 +89,7 @@ async function findMissing(
 }
 
 /** Removes the images that the Loader made to hold shared layers, including those of an unlock that was killed. */
-async function removeSharedLayers(engine: DockerEngine, signal: AbortSignal): Promise<void> {
+async function removeSharedLayers(engine: UnlockEngine, signal: AbortSignal): Promise<void> {
   for (const id of await engine.listImages(signal, SHARED_LAYERS_LABEL)) {
     try {
       await engine.removeImage(id, signal);

@@ -88,7 +88,7 @@ describe('the identity of an archive', () => {
     await assert.rejects(opened.assertUnchanged(), CHANGED);
   });
 
-  it('is not said to have changed when it can not be read', async () => {
+  it('is not said to have changed when it cannot be read', async () => {
     await rm(archive);
     await mkdir(archive);
     await assert.rejects(readArchiveIdentity(archive), UNREADABLE);
@@ -105,7 +105,7 @@ describe('whether there is an archive', () => {
     assert.equal(await archiveExists(path.join(archive, 'below')), false);
   });
 
-  it('is an error when it can not be told', async () => {
+  it('is an error when it cannot be told', async () => {
     await symlink('circle', path.join(folder, 'circle'));
     await assert.rejects(archiveExists(path.join(folder, 'circle')), UNREADABLE);
   });

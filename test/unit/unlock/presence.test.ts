@@ -109,7 +109,7 @@ describe('a release whose archive was removed', () => {
     assert.equal(await isLoaded(), false);
   });
 
-  it('can not be told while the engine is down', async () => {
+  it('cannot be told while the engine is down', async () => {
     engine.isDown = true;
     await assert.rejects(isLoaded(), { code: 'engine_unreachable' });
   });

@@ -66,14 +66,14 @@ describe('a receipt', () => {
     assert.equal((await stat(path.join(folder, FILE))).mode & 0o777, 0o600);
   });
 
-  it('that can not be written leaves the earlier one, and nothing beside it', async () => {
+  it('that cannot be written leaves the earlier one, and nothing beside it', async () => {
     await mkdir(path.join(folder, FILE), { recursive: true });
     await assert.rejects(receipt.write(LOADED));
     assert.deepEqual(await readdir(folder), [FILE]);
     assert.equal(await receipt.read(), undefined);
   });
 
-  it('fails to be written where its folder can not be made', async () => {
+  it('fails to be written where its folder cannot be made', async () => {
     await mkdir(path.dirname(folder), { recursive: true });
     await writeFile(folder, 'a file');
     await assert.rejects(receipt.write(LOADED), { code: 'ENOTDIR' });

@@ -245,7 +245,7 @@ describe('a run of the unlock', () => {
     assert.equal(lab.calls.at(-1), 'worker ended');
   });
 
-  it('is ready even when its receipt can not be written', async () => {
+  it('is ready even when its receipt cannot be written', async () => {
     await lab.putArchive();
     let written: UnlockedArchive | undefined;
     lab.writeReceipt = (loaded) => {
@@ -300,7 +300,7 @@ describe('the end of the process', () => {
     assert.equal(lab.terminations, 0);
   });
 
-  it('breaks off what can not be taken back when its time is over', async () => {
+  it('breaks off what cannot be taken back when its time is over', async () => {
     await lab.putArchive();
     const loading = Promise.withResolvers<undefined>();
     const held = Promise.withResolvers<undefined>();
@@ -351,7 +351,7 @@ describe('a ready release', () => {
     assert.deepEqual(lab.begun, ['a@example.com', 'b@example.com']);
   });
 
-  it('stays as it is when the engine can not be asked', async () => {
+  it('stays as it is when the engine cannot be asked', async () => {
     lab.isLoaded = () => Promise.reject(new LoaderError('engine_unreachable', 'no'));
     await assert.rejects(lab.service.recheck(NEVER), { code: 'engine_unreachable' });
     assert.equal(lab.service.status.state, 'ready');
