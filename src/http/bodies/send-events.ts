@@ -1,17 +1,13 @@
-import { once } from 'node:events';
 import type { FastifyReply } from 'fastify';
-import { StallTimer } from '../../async/stall-timer.ts';
-import { LoaderError } from '../../errors.ts';
-
-export interface SendEventsOptions {
-  /** How long the client may read nothing, in ms. */
-  readonly stallTimeoutMs: number;
-  /** Aborts when the client has left. sendEvents aborts it when the client reads nothing, so that the source ends. */
-  readonly abort: AbortController;
-}
+import { waitForReader, type ReaderOptions } from './wait-for-reader.ts';
 
 /** Keeps proxies from closing a connection on which nothing happens, in ms. */
 const HEARTBEAT_MS = 15_000;
+/**
+ * After the client has closed its sending half, in ms. It looks just like one that has left: only writes that fail tell
+ * them apart.
+ */
+const HALF_CLOSED_HEARTBEAT_MS = 200;
 
 export interface ServerEvent {
   readonly event: string;
@@ -28,7 +24,7 @@ export interface ServerEvent {
 export async function sendEvents(
   reply: FastifyReply,
   events: AsyncIterable<ServerEvent>,
-  { stallTimeoutMs, abort }: SendEventsOptions,
+  options: ReaderOptions,
 ): Promise<void> {
   reply.hijack();
   const response = reply.raw;
@@ -39,22 +35,24 @@ export async function sendEvents(
     'cache-control': 'no-store',
     'x-accel-buffering': 'no',
   });
-  const heartbeat = setInterval(() => {
+  const beat = () => {
     if (!response.writableNeedDrain) response.write(': still here\n\n');
-  }, HEARTBEAT_MS);
+  };
+  let heartbeat = setInterval(beat, HEARTBEAT_MS);
+  response.socket?.once('end', () => {
+    clearInterval(heartbeat);
+    heartbeat = setInterval(beat, HALF_CLOSED_HEARTBEAT_MS);
+  });
   try {
     for await (const { event, id, data } of events) {
       const idLine = id === undefined ? '' : `id: ${id}\n`;
       if (response.write(`event: ${event}\n${idLine}data: ${JSON.stringify(data)}\n\n`)) continue;
-      using _timer = new StallTimer(stallTimeoutMs, () =>
-        abort.abort(new LoaderError('client_stalled', `The client read nothing for ${stallTimeoutMs} ms.`)),
-      );
-      await once(response, 'drain', { signal: abort.signal });
+      await waitForReader(response, 'drain', options);
     }
     response.end();
   } catch (error) {
     response.destroy();
-    if (!abort.signal.aborted) throw error;
+    if (!options.abort.signal.aborted) throw error;
   } finally {
     clearInterval(heartbeat);
   }
