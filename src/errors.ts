@@ -11,9 +11,13 @@ export const ERRORS = {
   forbidden: { status: 401, meaning: 'the API key is missing or unknown' },
   not_found: { status: 404, meaning: 'no such path' },
   method_not_allowed: { status: 405, meaning: 'the path exists, but not with this method' },
+  cross_site: { status: 403, meaning: 'a page of another site sent the request' },
+  host_not_allowed: { status: 403, meaning: 'no API key is set, and the Host header has a name not in ALLOWED_HOSTS' },
   request_timeout: { status: 408, meaning: 'the request headers did not arrive in time' },
   body_too_large: { status: 413, meaning: 'a JSON body or a form field is larger than its limit' },
-  headers_too_large: { status: 431, meaning: 'the request headers are larger than 16 KiB' },
+  url_too_long: { status: 414, meaning: 'the path and the query are longer than 8,192 characters' },
+  headers_too_large: { status: 431, meaning: 'the request headers are larger than 16 KiB, or more than 100' },
+  too_many_connections: { status: 503, meaning: 'there are more than 1,000 connections' },
   shutting_down: { status: 503, meaning: 'the Loader is stopping and takes no new requests' },
   internal_error: { status: 500, meaning: 'a fault in the Loader; its log has the details under the request id' },
   // The session.
@@ -48,7 +52,8 @@ export const ERRORS = {
   // Resources.
   upload_superseded: {
     status: 'route',
-    meaning: 'another upload of the resource ended at the same time and its version stands: upload again if yours should',
+    meaning:
+      'another upload of the resource ended at the same time and its version stands: upload again if yours should',
   },
   upload_unfinished: {
     status: 'route',

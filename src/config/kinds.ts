@@ -178,6 +178,27 @@ export function repositories(name: string, options: About): Row<readonly string[
   };
 }
 
+/** A name with or without a dot before it, and without a port. */
+const HOST_NAME = /^\.?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/;
+
+/** Names of hosts in lower case, separated by commas. Unset, it is an empty list. */
+export function hostNames(name: string, options: About): Row<readonly string[]> {
+  const row = optionalText(name, options);
+  return {
+    ...row,
+    read: (environment) => {
+      const names = splitList(row.read(environment) ?? '').map((host) => host.toLowerCase());
+      const wrong = names.filter((host) => !HOST_NAME.test(host));
+      if (wrong.length > 0) {
+        environment.report(
+          `${name} must be names of hosts without ports, separated by commas, such as loader.example.com, or .example.com for all under it; not "${wrong.join(', ')}"`,
+        );
+      }
+      return Object.freeze(names);
+    },
+  };
+}
+
 /** The Docker engine, in the three variables that the docker command knows. */
 export function dockerHost(rows: {
   readonly host: Row<string>;

@@ -5,6 +5,7 @@ import {
   days,
   dockerHost,
   group,
+  hostNames,
   imageTag,
   integer,
   milliseconds,
@@ -102,6 +103,10 @@ export const VARIABLES = {
   apiKeys: secretList('API_KEY', {
     about:
       'comma-separated keys: every route but /health then requires one as a Bearer; if unset, the routes of tasks are closed',
+  }),
+  allowedHosts: hostNames('ALLOWED_HOSTS', {
+    about:
+      'comma-separated names under which browsers reach a Loader without API_KEY; addresses, names without a dot, .local and .internal need no entry',
   }),
   historyCount: integer('TASK_HISTORY_COUNT', {
     min: 1,

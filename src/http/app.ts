@@ -2,13 +2,17 @@ import multipart from '@fastify/multipart';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import { fastify, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
 import type { ApiClient } from '../api-client/api-client.ts';
+import { registerConnectionBounds } from './guards/connection-bounds.ts';
+import { registerCrossSiteGuard } from './guards/cross-site-guard.ts';
+import { MAX_URL_LENGTH, registerHeadBounds } from './guards/head-bounds.ts';
+import { registerHostGuard } from './guards/host-guard.ts';
 import { registerApiKeyGuard } from './guards/api-key-guard.ts';
 import { answerClientError } from './errors/client-error.ts';
 import { registerClosingGuard } from './guards/closing-guard.ts';
 import { registerEmptyBodies } from './guards/empty-bodies.ts';
 import { answerError, registerErrorHandler } from './errors/error-handler.ts';
 import { collectMethods, registerMethodNotAllowed } from './errors/method-not-allowed.ts';
-import { registerRequestBodyWatchdog } from './guards/body-watchdog.ts';
+import { registerBodyWatchdog } from './guards/body-watchdog.ts';
 import { registerLazyCompilers } from './schemas/lazy-compilers.ts';
 import { registerRoutes } from './routes/routes.ts';
 import type { Logger } from '../log/logger.ts';
@@ -26,15 +30,23 @@ export interface AppOptions {
   readonly logger: Logger;
   readonly modelCacheDir: string;
   readonly apiKeys: readonly string[];
+  /** Names under which browsers may reach the Loader where there are no keys; in lower case. */
+  readonly allowedHosts: readonly string[];
   /** How long a client may send or take nothing within a body, in ms. */
   readonly clientStallTimeoutMs: number;
 }
 
 const MAX_JSON_LENGTH = 1024 * 1024;
-/** Longer than any name that is allowed, so that a name that is too long gets its 422 and no 404. */
-const MAX_PARAM_LENGTH = 8192;
 /** A form has one file and one field, and may have some more fields, which are ignored. */
-const FORM_LIMITS = { fileSize: Infinity, files: 4, fields: 16, parts: 20, fieldSize: 16 * 1024, headerPairs: 20 };
+const FORM_LIMITS = {
+  fileSize: Infinity,
+  files: 4,
+  fields: 16,
+  parts: 20,
+  fieldSize: 16 * 1024,
+  headerPairs: 20,
+  headerSize: 16 * 1024,
+};
 
 /** Builds the HTTP application with all its routes. It does not listen. */
 export async function buildApp(services: AppServices, options: AppOptions): Promise<FastifyInstance> {
@@ -43,7 +55,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   const app = fastify({
     loggerInstance,
     bodyLimit: MAX_JSON_LENGTH,
-    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    routerOptions: { maxParamLength: MAX_URL_LENGTH },
     forceCloseConnections: 'idle',
     return503OnClosing: false, // The closing guard answers in our shape.
     clientErrorHandler: answerClientError,
@@ -53,10 +65,14 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   });
   registerLazyCompilers(app);
   registerErrorHandler(app);
+  registerConnectionBounds(app);
+  registerHeadBounds(app);
   registerClosingGuard(app);
+  if (options.apiKeys.length === 0) registerHostGuard(app, options);
+  registerCrossSiteGuard(app);
   registerApiKeyGuard(app, options.apiKeys);
   registerEmptyBodies(app);
-  registerRequestBodyWatchdog(app, options.clientStallTimeoutMs);
+  registerBodyWatchdog(app, options.clientStallTimeoutMs);
   const methodsByUrl = collectMethods(app);
   await app.register(multipart, { limits: FORM_LIMITS });
   const { modelCacheDir, clientStallTimeoutMs } = options;

@@ -44,6 +44,8 @@ export async function* readUploadForm(
       hasData = true;
       yield { kind: 'data', chunks: readFile(part.file, request, options) };
       if (part.file.truncated) throw fault('data', 'value_error', 'data must be a smaller file');
+    } else if (part.valueTruncated) {
+      throw new LoaderError('body_too_large', 'A field of the form is larger than 16 KiB.');
     } else if (part.fieldname === 'folder') {
       if (hasFolder) throw fault('folder', 'value_error', 'there must be one folder only');
       hasFolder = true;
@@ -98,6 +100,9 @@ function bodyError(error: unknown, request: FastifyRequest): Error {
   const code = 'code' in toError(error) ? String((error as { code: unknown }).code) : '';
   if (code === 'FST_PARTS_LIMIT' || code === 'FST_FILES_LIMIT' || code === 'FST_FIELDS_LIMIT') {
     return fault('data', 'value_error', 'the form must have fewer parts');
+  }
+  if (code === 'FST_PROTO_VIOLATION') {
+    return fault('data', 'value_error', 'no field may have a name that all objects have, such as constructor');
   }
   const message = 'The multipart body is damaged or ends too early';
   return new InputError([{ type: 'multipart_invalid', path: [], message }]);

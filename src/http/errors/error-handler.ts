@@ -1,6 +1,7 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { asLoaderError, ERRORS, InputError, LoaderError, type ErrorCode } from '../../errors.ts';
 import { MISSING_MESSAGE } from '../../tasks/schema-faults.ts';
+import { urlTooLong } from '../guards/head-bounds.ts';
 import { toErrorBody, type ErrorBody } from '../schemas/error.ts';
 import { toInputError } from './request-faults.ts';
 
@@ -21,13 +22,23 @@ export function registerErrorHandler(app: FastifyInstance): void {
 
 /** The response to `error`, which may come before Fastify knows a route. */
 export function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const known = toLoaderError(error);
+  const known = hasLeft(request) ? clientClosed(error) : toLoaderError(error);
   const status = statusOf(known.code, request);
-  if (status >= 500) request.log.error({ err: error, code: known.code }, 'The request failed');
+  if (known.code === 'client_closed') request.log.info({ code: known.code }, 'The client closed the connection');
+  else if (status >= 500) request.log.error({ err: error, code: known.code }, 'The request failed');
   else request.log.info({ code: known.code, reason: known.message }, 'The request was refused');
   if (known.code === 'forbidden') void reply.header('www-authenticate', 'Bearer');
   if (!request.raw.complete) drainForAWhile(reply);
   return reply.code(status).send(toErrorBody(known));
+}
+
+/** Whether the client closed the connection within its body. Fastify's error is then about the body. */
+function hasLeft({ raw }: FastifyRequest): boolean {
+  return raw.destroyed && !raw.complete;
+}
+
+function clientClosed(cause: unknown): LoaderError {
+  return new LoaderError('client_closed', 'The client closed the connection within the body.', { cause });
 }
 
 /** For a path that exists, but not with the method asked for. */
@@ -79,6 +90,8 @@ function toLoaderError(error: FastifyError): LoaderError {
       return new InputError([{ type: 'model_attributes_type', path: [], message: NO_OBJECT_MESSAGE }]);
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return new LoaderError('body_too_large', 'The body is larger than 1 MiB.');
+    case 'FST_ERR_MAX_PARAM_LENGTH':
+      return urlTooLong();
     case 'FST_ERR_BAD_URL':
       return new InputError(
         [{ type: 'value_error', path: [], message: 'the path is not valid percent-encoding' }],

@@ -7,16 +7,26 @@ declare module 'fastify' {
   }
 }
 
-/** Destroys the connection of a client that sends nothing for `timeoutMs` before its body is complete. */
-export function registerRequestBodyWatchdog(app: FastifyInstance, timeoutMs: number): void {
-  app.addHook('onRequest', (request, _reply, done) => {
+/**
+ * Destroys the connection of a client that sends nothing for `timeoutMs` before its body is complete, or that then reads
+ * nothing of a JSON response. Without a listener for it, Node destroys a socket that times out.
+ */
+export function registerBodyWatchdog(app: FastifyInstance, timeoutMs: number): void {
+  app.addHook('onRequest', (request, reply, done) => {
     const { raw } = request;
     if (!raw.complete && request.routeOptions.config.watchesBody !== true) {
       const { socket } = raw;
-      // Without a listener for it, Node destroys a socket that times out.
       socket.setTimeout(timeoutMs);
-      raw.once('end', () => socket.setTimeout(0));
+      raw.once('end', () => {
+        // After the end of the response, Node has set the timeout of a connection that is kept alive.
+        if (!reply.raw.writableFinished) socket.setTimeout(0);
+      });
     }
+    done();
+  });
+  // Hijacked responses, which may pause for longer, do not come here. Node sets another timeout at the end.
+  app.addHook('onSend', (request, _reply, _payload, done) => {
+    request.raw.socket.setTimeout(timeoutMs);
     done();
   });
 }

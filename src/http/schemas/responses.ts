@@ -26,20 +26,27 @@ export function ref<S extends TSchema>(schema: S, description?: string): TUnsafe
 const FAILURES = {
   400: 'The bytes received are not a valid HTTP request.',
   401: 'The API key is missing or unknown.',
+  403: 'A browser sent the request for another site, or to a name that is not in ALLOWED_HOSTS.',
   404: 'There is no such thing.',
   409: 'There are too many already.',
   413: 'The body is too large.',
+  414: 'The path and the query are too long.',
+  431: 'The headers are too large, or too many.',
   500: 'The request failed; `code` says why.',
-  503: 'The Loader is stopping, or something that the request needs is out of order; `code` says what.',
+  503: 'The Loader is stopping or too busy, or something that the request needs is out of order; `code` says what.',
 } as const;
 
-/** Responses for the failures of a route. Each route can also fail with 401, 500 and 503. */
+const ALWAYS = [400, 401, 403, 414, 431, 500, 503] as const;
+
+type Always = (typeof ALWAYS)[number];
+
+/** Responses for the failures of a route. Each route can also fail with those of `ALWAYS`. */
 export function failures<Status extends keyof typeof FAILURES>(
   ...statuses: Status[]
-): Readonly<Record<Status | 401 | 500 | 503, TUnsafe<Static<typeof ERROR>>>> {
-  const all = [...new Set<keyof typeof FAILURES>([...statuses, 401, 500, 503])].sort();
+): Readonly<Record<Status | Always, TUnsafe<Static<typeof ERROR>>>> {
+  const all = [...new Set<keyof typeof FAILURES>([...statuses, ...ALWAYS])].sort();
   return Object.fromEntries(all.map((status) => [status, ref(ERROR, FAILURES[status])])) as Record<
-    Status | 401 | 500 | 503,
+    Status | Always,
     TUnsafe<Static<typeof ERROR>>
   >;
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { connect } from 'node:net';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { Device, STALL_TIMEOUT_MS } from '../../support/device.ts';
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
@@ -51,6 +52,17 @@ describe('a cold load', { skip: S3_SKIP }, () => {
     await assert.rejects(digestBody(response));
     await eventually(() => device.loader.log().slice(logged).includes(`"${code}"`));
   }
+
+  it('goes whole to a client that closes its sending half, and so does a warm one', async () => {
+    const body = JSON.stringify({ filename: 'model', folder: 'models' });
+    const head = `POST /load/x HTTP/1.1\r\nHost: loader\r\nContent-Type: application/json\r\nContent-Length: ${body.length}`;
+    for (let load = 0; load < 2; load++) {
+      const socket = connect(device.loader.port, '127.0.0.1');
+      socket.end(`${head}\r\n\r\n${body}`);
+      const received = Buffer.concat((await socket.toArray()) as Buffer[]);
+      assert.equal(sha256(received.subarray(received.indexOf('\r\n\r\n') + 4)), digest);
+    }
+  });
 
   it('answers resource_not_in_api when the API lacks the small part', () =>
     expectFailure('resource_not_in_api', 'none'));

@@ -241,6 +241,42 @@ describe('a request', { skip: S3_SKIP }, () => {
     assert.equal(answer.status, 422);
   });
 
+  it('to upload a field that is named as what all objects have is refused with 422', async () => {
+    for (const name of ['__proto__', 'constructor', 'toString']) {
+      for (const filename of [undefined, 'm']) {
+        const answer = await sendForm(`${partHead(name, filename)}x\r\n${partHead('data', 'm')}abc${FORM_END}`);
+        assert.match(items(answer)[0]?.msg ?? '', /no field may have a name/, name);
+      }
+    }
+  });
+
+  it('to upload a field of more than 16 KiB is refused with 413', async () => {
+    for (const name of ['folder', 'noise']) {
+      const answer = await sendForm(
+        `${partHead(name)}${'x'.repeat(16 * 1024 + 1)}\r\n${partHead('data', 'm')}abc${FORM_END}`,
+      );
+      assert.deepEqual([answer.status, answer.body.code], [413, 'body_too_large'], name);
+    }
+  });
+
+  it('to upload a part whose headers are larger than 16 KiB is refused with 422', async () => {
+    const head = partHead('data', 'm').replace('\r\n', `\r\nX-Flood: ${'x'.repeat(17 * 1024)}\r\n`);
+    items(await sendForm(`${head}abc${FORM_END}`));
+  });
+
+  it('that breaks off within its JSON is a quiet line in the log', async () => {
+    const connection = await RawConnection.open(device.loader.port);
+    const linesBefore = device.loader.logLines('The client closed the connection').length;
+    await connection.send(
+      'POST /login HTTP/1.1\r\nHost: loader\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"em',
+    );
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    connection.close();
+    await eventually(() => device.loader.logLines('The client closed the connection').length > linesBefore);
+    const lines = device.loader.log().split('\n').slice(-5);
+    assert.ok(!lines.some((line) => /"level":(50|60)|internal_error/.test(line)), lines.join('\n'));
+  });
+
   it('that is refused early leaves its connection good for the answer, though the client sends on', async () => {
     const connection = await RawConnection.open(device.loader.port);
     await connection.send(`${formHead('/upload/bad%2Fname', 5_000_000)}${partHead('data', 'm')}`);

@@ -46,9 +46,7 @@ describe('what ships', () => {
       dependencies: Readonly<Record<string, string>>;
     };
     const imported = new Set(
-      moduleFiles(folder).flatMap((file) =>
-        importedPackages(readFileSync(path.join(folder, file), 'utf8')),
-      ),
+      moduleFiles(folder).flatMap((file) => importedPackages(readFileSync(path.join(folder, file), 'utf8'))),
     );
     assert.ok(imported.has('fastify') && imported.has('@aws-sdk/client-s3'));
     for (const name of imported) {

@@ -235,7 +235,7 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
     await device.settled();
   });
 
-  it('before the first byte, while the API is slow, stops the load', async () => {
+  it('before the first byte, while the API is slow, is noticed when the load sends its first bytes', async () => {
     await device.clearCache();
     device.heal();
     device.apiProxy.fault = () => ({ kind: 'delay', ms: 400 });
@@ -249,10 +249,11 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
     await eventually(() => device.apiProxy.requests.length === 1);
     abort.abort();
     await assert.rejects(loading);
-    // Its answer would have come before that of this load. Only this one asks the CDN.
+    // Until then, it looks like a client that has closed its sending half and waits.
+    await eventually(() => device.loader.logLines('The client closed the connection').length > 0);
+    await device.settled();
+    assert.ok(!existsSync(device.bigPath('model')), 'the transfer went on and was published');
     assert.equal((await digestBody(await device.loader.load('model'))).sha256, sha256(older));
-    assert.equal(device.apiProxy.requests.length, 2);
-    assert.equal(device.s3Proxy.requests.filter((request) => request.headers.range === 'bytes=-32').length, 1);
   });
 
   it('and does not read its load is cut off by the watchdog', async () => {

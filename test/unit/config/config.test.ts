@@ -45,6 +45,7 @@ describe('the configuration', () => {
       hardwareId: undefined,
       tokenKeys: { publicKeyPem: undefined, secret: undefined },
       apiKeys: [],
+      allowedHosts: [],
       historyCount: 10_000,
       historyAgeMs: 90 * 24 * 60 * 60 * 1000,
       upstreamTimeoutMs: 30_000,
@@ -84,6 +85,7 @@ describe('the configuration', () => {
       HARDWARE_ID: 'device 7',
       JWT_SECRET: 'shared',
       API_KEY: ' one, two ,three,',
+      ALLOWED_HOSTS: 'Loader.example.com, .Fleet.example ,device-7,',
       TASK_HISTORY_COUNT: '1000000',
       TASK_HISTORY_DAYS: '3650',
       UPSTREAM_TIMEOUT_MS: '1',
@@ -116,6 +118,7 @@ describe('the configuration', () => {
       hardwareId: 'device 7',
       tokenKeys: { publicKeyPem: undefined, secret: 'shared' },
       apiKeys: ['one', 'two', 'three'],
+      allowedHosts: ['loader.example.com', '.fleet.example', 'device-7'],
       historyCount: 1_000_000,
       historyAgeMs: 315_360_000_000,
       upstreamTimeoutMs: 1,
@@ -163,6 +166,7 @@ describe('the configuration', () => {
       TASK_HISTORY_DAYS: '3651',
       LOG_LEVEL: 'loud',
       API_KEY: 'a b',
+      ALLOWED_HOSTS: 'http://loader',
       RESOURCE_KEY_FILE: path.join(folder, 'absent'),
       JWT_PUBLIC_KEY: 'x',
     });
@@ -186,12 +190,13 @@ describe('the configuration', () => {
       'TASK_HISTORY_DAYS',
       'LOG_LEVEL',
       'API_KEY',
+      'ALLOWED_HOSTS',
       'RESOURCE_KEY_FILE',
       'JWT_PUBLIC_KEY',
     ]) {
       assert.equal(problems.filter((problem) => new RegExp(`^${name}\\b`).test(problem)).length, 1, name);
     }
-    assert.equal(problems.length, 21);
+    assert.equal(problems.length, 22);
   });
 
   it('has its problems in the message of the error', () => {
@@ -224,6 +229,7 @@ describe('a wrong value', () => {
     TASK_HISTORY_COUNT: ['0', '1000001', '1.5', 'all'],
     TASK_HISTORY_DAYS: ['0', '3651', '1.5', 'always'],
     API_VERSION: ['.1', '-1', 'a b', 'a/b', 'a'.repeat(129)],
+    ALLOWED_HOSTS: ['loader:8080', 'http://loader', '*', '*.example.com', 'a..b', 'a b', '[::1]', 'loader/'],
     SERVICE_IMAGES: ['azaion/api:1', 'Azaion/api', 'azaion//api/', 'a b'],
     DOCKER_HOST: [
       'unix://relative.sock',
