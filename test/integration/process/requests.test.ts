@@ -229,7 +229,9 @@ describe('a request', { skip: S3_SKIP }, () => {
 
   it('to upload that breaks off in the middle stores nothing', async () => {
     const connection = await RawConnection.open(device.loader.port);
-    await connection.send(`${formHead('/upload/broken', 1000)}${partHead('data', 'm')}some bytes`);
+    await connection.send(formHead('/upload/broken', 30_000_000) + partHead('data', 'm'));
+    // The upload to the CDN begins when its small part is whole.
+    await connection.send(randomBytes(100_000));
     await eventually(async () => (await device.pendingUploads()).length === 1);
     connection.close();
     await eventually(async () => (await device.pendingUploads()).length === 0);
