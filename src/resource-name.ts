@@ -1,4 +1,6 @@
-/** A resource, as clients name it. The HTTP layer has checked both parts: see isSafeSegment and isSafeFolder. */
+import { InputError } from './errors.ts';
+
+/** A resource, as clients name it. The HTTP layer has checked both parts: see RESOURCE_FORMATS. */
 export interface ResourceName {
   readonly folder: string;
   readonly name: string;
@@ -22,23 +24,44 @@ export function resourceKey(resource: ResourceName): string {
   return `${resource.folder}/${resource.name}`;
 }
 
+const MAX_SEGMENT_BYTES = 255;
+const MAX_FOLDER_SEGMENTS = 8;
+/** Some Resource APIs keep the small part in a file of its name, and file systems allow 255 bytes. */
+const MAX_NAME_BYTES = MAX_SEGMENT_BYTES - '.small'.length;
+/** S3 takes keys of at most 1,024 bytes of UTF-8. */
+const MAX_KEY_BYTES = 1024;
+
 /** What JSON Schemas call the form of a resource's folder and file name, with what a text of this form must be. */
 export const RESOURCE_FORMATS = {
   'resource-filename': {
-    validate: isSafeSegment,
-    meaning: 'must be one path segment of 1 to 255 bytes of UTF-8, without / \\ or control characters, and not . or ..',
+    validate: isResourceFileName,
+    meaning: `must be one path segment of 1 to ${MAX_NAME_BYTES} bytes of UTF-8 (with .small they must fit 255), without / \\ or control characters, and not . or ..`,
   },
   'resource-folder': {
-    validate: isSafeFolder,
+    validate: isResourceFolder,
     meaning:
-      'must be 1 to 8 path segments joined by /, each of 1 to 255 bytes of UTF-8, without \\ or control characters, and not . or ..',
+      'must be 1 to 8 path segments joined by /, each of 1 to 255 bytes of UTF-8, without \\ or control characters, and not . or ..; the first must not be get, which is a path of the Resource API',
   },
 } as const;
 
-const MAX_SEGMENT_BYTES = 255;
-const MAX_FOLDER_SEGMENTS = 8;
+/** Checks folder and name together. @throws InputError when the object's key on the CDN would be too long */
+export function assertStorable(resource: ResourceName): void {
+  const length = Buffer.byteLength(`${resource.folder}/${bigPartFile(resource)}`, 'utf8');
+  if (length <= MAX_KEY_BYTES) return;
+  const message = `must be shorter: folder and file name make a key of ${length} bytes, and the CDN takes at most ${MAX_KEY_BYTES}`;
+  throw new InputError([{ type: 'value_error', path: ['folder'], message }]);
+}
 
-/** Whether `text` can be one segment of a resource's path: see docs/http-api.md. */
+function isResourceFileName(text: string): boolean {
+  return isSafeSegment(text) && Buffer.byteLength(text, 'utf8') <= MAX_NAME_BYTES;
+}
+
+/** The Resource API stores by `POST /resources/{folder}` and reads by `POST /resources/get/{folder}`; many ignore case. */
+function isResourceFolder(text: string): boolean {
+  return isSafeFolder(text) && text.split('/')[0]?.toLowerCase() !== 'get';
+}
+
+/** Whether `text` can be one segment of a path in the cache, at the Resource API and on the CDN. */
 export function isSafeSegment(text: string): boolean {
   if (text === '' || text === '.' || text === '..') return false;
   if (Buffer.byteLength(text, 'utf8') > MAX_SEGMENT_BYTES || !text.isWellFormed()) return false;

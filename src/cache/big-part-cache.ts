@@ -43,8 +43,8 @@ export class BigPartCache {
   }
 
   /**
-   * Opens the copy of a big part; undefined when there is none. What is there but can't be a copy (a folder, a symbolic
-   * link, an unreadable file) is set aside. It never throws: the caller has another source.
+   * Opens the copy of a big part; undefined when there is none. What is there but can't be a copy (a symbolic link, an
+   * unreadable file) is set aside. It never throws: the caller has another source.
    */
   async open(part: ResourceName): Promise<OpenCopy | undefined> {
     try {

@@ -1,4 +1,4 @@
-import { realpath, rename, rm } from 'node:fs/promises';
+import { lstat, realpath, rename, rm, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { KeyedLock } from '../async/keyed-lock.ts';
 import { LoaderError, systemErrorCode } from '../errors.ts';
@@ -65,7 +65,8 @@ export class CopyFiles {
   }
 
   /**
-   * Moves a bad copy to its `bad` path, where the next bad one replaces it. With `inode`, only the file that has it: the
+   * Moves a bad copy to its `bad` path, where the next bad one replaces it. A folder is never moved or removed: it may be
+   * that of other resources. Where one stands at the `bad` path, the bad copy is removed. With `inode`, only the file that has it: the
    * caller keeps that file open meanwhile, since the number could otherwise be another file's by then. It never throws.
    *
    * @returns `absent` when there is no such copy any more, `stuck` when it could not be moved and is still served
@@ -75,8 +76,9 @@ export class CopyFiles {
     try {
       const paths = await this.find(place);
       if (inode !== undefined && !(await isAt(paths.big, inode))) return 'absent';
-      await rm(paths.bad, { recursive: true, force: true });
-      await rename(paths.big, paths.bad);
+      if ((await lstat(paths.big)).isDirectory()) return 'absent';
+      if (await isFolder(paths.bad)) await unlink(paths.big);
+      else await rename(paths.big, paths.bad);
       await removeCompanions(paths);
       this.#logger.warn({ err: reason, resource: place }, 'A bad copy in the cache was set aside');
       return 'set_aside';
@@ -113,6 +115,11 @@ async function resolveFolder(root: string, folder: string, make: boolean): Promi
     }
   }
   return current;
+}
+
+async function isFolder(filePath: string): Promise<boolean> {
+  const stats = await lstat(filePath).catch(() => undefined);
+  return stats?.isDirectory() ?? false;
 }
 
 /** Removes the record and the digests of a copy that is gone. */

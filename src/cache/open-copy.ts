@@ -24,14 +24,20 @@ export interface UnfitCopy extends AsyncDisposable {
 /** A file that is replaced while it is opened is opened again, at most so many times in all. */
 const MAX_OPENINGS = 5;
 /** Errors of opening what can't be read as a copy. Others, such as too many open files, say nothing about it. */
-const NOT_A_COPY: readonly string[] = ['EACCES', 'EPERM', 'ELOOP', 'EISDIR', 'ENXIO'];
+const NOT_A_COPY: readonly string[] = ['EACCES', 'EPERM', 'ELOOP', 'ENXIO'];
 
-/** Opens a copy with its own record; undefined when there is none. @throws the system's error */
+/**
+ * Opens a copy with its own record; undefined when there is none. A folder in its place is none: it may be the folder of
+ * other resources, since folders can have any name.
+ *
+ * @throws the system's error
+ */
 export async function openCopy(paths: CopyPaths): Promise<OpenCopy | UnfitCopy | undefined> {
   try {
     for (let opening = 1; opening <= MAX_OPENINGS; opening++) {
-      const { ino } = await lstat(paths.big, { bigint: true });
-      const copy = await openPresent(paths, ino);
+      const stats = await lstat(paths.big, { bigint: true });
+      if (stats.isDirectory()) return undefined;
+      const copy = await openPresent(paths, stats.ino);
       // The record may be another file's if a version was published meanwhile; then this file has lost its name.
       if (await isAt(paths.big, copy.inode)) return copy;
       await copy[Symbol.asyncDispose]();

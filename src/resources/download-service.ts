@@ -3,7 +3,7 @@ import { RetryCounter } from '../async/retry.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { hasErrorCode } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
-import { resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
+import { assertStorable, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
 import type { Session } from '../upstream/upstream.ts';
 import { CachedBigPart, RemoteBigPart, type BigPart } from './big-part.ts';
 import type { CopyProofs } from './copy-proofs.ts';
@@ -79,6 +79,7 @@ export class DownloadService {
 
   /** Finds the parts of a resource. While they are of two versions, it looks again, for a few seconds. */
   async #find(resource: ResourceName, signal: AbortSignal): Promise<{ small: SmallPart; big: BigPart }> {
+    assertStorable(resource);
     const attempts = new RetryCounter(UNFINISHED_POLICY);
     for (;;) {
       try {

@@ -2,7 +2,7 @@ import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toError } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
-import { DEFAULT_FOLDER, resourceKey } from '../resource-name.ts';
+import { assertStorable, DEFAULT_FOLDER, resourceKey } from '../resource-name.ts';
 import { smallPartSha256 } from './envelope-parts.ts';
 import type { UploadSession } from './journaled-upload.ts';
 import { UploadDraft } from './upload-draft.ts';
@@ -43,6 +43,7 @@ export class UploadService {
     let folder = DEFAULT_FOLDER;
     let draft: UploadDraft | undefined;
     for await (const item of items) {
+      if (item.kind === 'folder') assertStorable({ folder: item.folder, name });
       if (item.kind === 'folder') ({ folder } = item);
       else {
         const options = { session, cache, journal, logger, signal };

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { isSafeFolder, isSafeSegment } from '../../src/resource-name.ts';
+import { assertStorable, isSafeFolder, isSafeSegment, RESOURCE_FORMATS } from '../../src/resource-name.ts';
 
 const GOOD_SEGMENTS: readonly [string, string][] = [
   ['a plain name', 'model.bin'],
@@ -68,4 +68,42 @@ describe('a folder', () => {
   for (const folder of ['', '/', '/models', 'models/', 'a//b', 'a/../b', '../models', 'a/./b', 'a/..']) {
     it(`may not be "${folder}"`, () => assert.ok(!isSafeFolder(folder)));
   }
+});
+
+describe('the file name of a resource', () => {
+  const { validate, meaning } = RESOURCE_FORMATS['resource-filename'];
+
+  it('fits 255 bytes with the suffix of its small part', () => {
+    assert.ok(validate('a'.repeat(249)));
+    assert.ok(!validate('a'.repeat(250)));
+    assert.ok(!validate('é'.repeat(125)));
+    assert.match(meaning, /249/);
+  });
+});
+
+describe('the folder of a resource', () => {
+  const { validate, meaning } = RESOURCE_FORMATS['resource-folder'];
+
+  for (const folder of ['get', 'get/models', 'GET', 'Get/models']) {
+    it(`may not be "${folder}", where the Resource API reads`, () => {
+      assert.ok(!validate(folder));
+      assert.match(meaning, /get/);
+    });
+  }
+  for (const folder of ['getter', 'models/get', 'ge', '%67et']) {
+    it(`may be "${folder}"`, () => assert.ok(validate(folder)));
+  }
+});
+
+describe("the key of a resource's object", () => {
+  const folder = `${'é'.repeat(100)}/${'a'.repeat(255)}/${'b'.repeat(255)}/${'c'.repeat(255)}`;
+
+  it('may have 1,024 bytes, and no more', () => {
+    const name = 'n'.repeat(1024 - Buffer.byteLength(`${folder}/.big`));
+    assertStorable({ folder, name });
+    assert.throws(() => assertStorable({ folder, name: `${name}n` }), {
+      code: 'validation_failed',
+      message: /folder: must be shorter.* 1025 bytes.* at most 1024/,
+    });
+  });
 });

@@ -1,7 +1,7 @@
 import { Type } from 'typebox';
 
 const FOLDER = {
-  description: 'One to eight path segments joined by /.',
+  description: 'One to eight path segments joined by /. The first may not be get.',
   examples: ['models'],
 };
 

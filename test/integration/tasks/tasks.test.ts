@@ -552,7 +552,7 @@ describe('the history of the tasks', { skip: S3_SKIP }, () => {
     try {
       const tasks = new TaskClient(loader);
       // Nobody is logged in: they fail at once. Each has about 280,000 characters.
-      const parameters = prefetchOf(...Array.from({ length: 1000 }, (_, index) => `${index}-`.padEnd(250, 'x')));
+      const parameters = prefetchOf(...Array.from({ length: 1000 }, (_, index) => `${index}-`.padEnd(249, 'x')));
       const uids: string[] = [];
       for (let i = 0; i < 9; i++) uids.unshift((await tasks.run('prefetch', parameters)).uid);
       const seen: string[] = [];

@@ -176,16 +176,24 @@ describe('a bad copy', () => {
     assert.equal((await readCopy())?.text, 'content');
   });
 
-  it('is set aside when it is a folder, even over an earlier folder that was', async () => {
-    for (const content of ['first', 'second']) {
-      await mkdir(inFolder('m.bin.big'), { recursive: true });
-      await writeFile(inFolder('m.bin.big/inner'), content);
-      assert.equal(await readCopy(), undefined);
-      assert.deepEqual(await names(), ['m.bin.big.bad']);
-      assert.equal(await readFile(inFolder('m.bin.big.bad/inner'), 'utf8'), content);
-    }
+  it('is none where a folder stands in its place, and the copies in that folder stay', async () => {
+    const other = { folder: 'models/m.bin.big', name: 'inner' };
+    await publish(other, 'of another resource');
+    assert.equal(await readCopy(), undefined);
+    await cache.setAside(PART, new Error('x'));
+    await cache.remove(PART);
+    assert.deepEqual(await names(), ['m.bin.big']);
+    await assert.rejects(publish(PART, 'content'), { code: 'cache_unusable' });
+    assert.equal((await readCopy(other))?.text, 'of another resource');
+  });
+
+  it('is removed when it is bad and a folder stands where it would be set aside, and the copies in that folder stay', async () => {
+    const other = { folder: 'models/m.bin.big.bad', name: 'inner' };
+    await publish(other, 'of another resource');
     await publish(PART, 'content');
-    assert.equal((await readCopy())?.text, 'content');
+    await cache.setAside(PART, new Error('x'));
+    assert.deepEqual(await names(), ['m.bin.big.bad']);
+    assert.equal((await readCopy(other))?.text, 'of another resource');
   });
 
   it('is set aside when it is a symbolic link, whose target is neither read nor touched', async () => {

@@ -30,7 +30,7 @@ describe('the faults of a request', () => {
         ({ message }) => message,
       ),
     );
-    assert.match(messages[0] ?? '', /^must be one path segment of 1 to 255 bytes/);
+    assert.match(messages[0] ?? '', /^must be one path segment of 1 to 249 bytes/);
     assert.match(messages[1] ?? '', /^must be 1 to 8 path segments/);
     assert.deepEqual(messages.slice(2), ['must be a whole number', 'must be a whole number from 1 to 200']);
   });

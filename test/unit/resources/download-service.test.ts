@@ -17,6 +17,13 @@ afterEach(async () => {
 });
 
 describe('an open resource', () => {
+  it('has a key that the CDN takes; one that is longer is refused before anything is asked for', async () => {
+    const resource = { folder: Array<string>(4).fill('x'.repeat(255)).join('/'), name: 'm' };
+    await assert.rejects(lab.downloads.open(resource, NEVER), { code: 'validation_failed' });
+    await assert.rejects(lab.downloads.prefetch(resource, NEVER), { code: 'validation_failed' });
+    assert.equal(lab.api.fetches, 0);
+  });
+
   it('tells the length of its plaintext before a byte of it is read', async () => {
     await using opened = await lab.downloads.open(RESOURCE, NEVER);
     assert.equal(opened.length, PLAINTEXT.length);

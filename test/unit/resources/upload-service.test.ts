@@ -49,6 +49,19 @@ function onDraft(change: (handle: FileHandle) => void): void {
 const noDrafts = async () => assert.deepEqual(await lab.folder.names('.parts').catch(() => []), []);
 
 describe('an upload', () => {
+  for (const [when, place] of [
+    ['before its file', 'before'],
+    ['after its file', 'after'],
+  ] as const) {
+    it(`whose folder, ${when}, makes too long a key is refused, and leaves nothing`, async () => {
+      const folder = Array<string>(4).fill('x'.repeat(255)).join('/');
+      await assert.rejects(upload({ [place]: folder }), { code: 'validation_failed' });
+      assert.deepEqual([...lab.api.files], []);
+      assert.ok(lab.cdn.uploads.every(({ state }) => state === 'aborted'));
+      await noDrafts();
+    });
+  }
+
   for (const [what, folder, place] of [
     ['without a folder', {}, 'models/m'],
     ['whose folder comes before its file', { before: 'a/b' }, 'a/b/m'],
