@@ -18,6 +18,9 @@ export interface CdnConfig {
   readonly resourceKey: string | undefined;
 }
 
+/** Characters of the file. Each field is a URL or a key; the parser takes seconds for megabytes. */
+const MAX_LENGTH = 64 * 1024;
+
 /**
  * Parses a decrypted cdn.yaml.
  *
@@ -25,6 +28,7 @@ export interface CdnConfig {
  * secrets, and the YAML parser's errors show the lines around a fault.
  */
 export function parseCdnConfig(text: string): CdnConfig {
+  if (text.length > MAX_LENGTH) throw new LoaderError('cdn_config_invalid', 'cdn.yaml has more than 64 KiB.');
   let document: unknown;
   try {
     document = parseYaml(text);

@@ -1,11 +1,16 @@
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import { abortReason } from '../async/abort.ts';
 import { asRecord } from '../json.ts';
+import { AnswerTooLongError } from '../net/bounded-call.ts';
 
 /** An error of the AWS SDK as a LoaderError. A LoaderError, and the reason of an aborted `signal`, stay what they are. */
 export function toCdnError(error: unknown, signal: AbortSignal): Error {
   if (error instanceof LoaderError) return error;
   if (signal.aborted) return abortReason(signal);
+  if (error instanceof AnswerTooLongError || systemErrorCode(error) === 'UND_ERR_HEADERS_OVERFLOW') {
+    const message = 'The CDN sent a longer answer than any S3 server does; check host in cdn.yaml.';
+    return new LoaderError('cdn_invalid_response', message, { cause: error });
+  }
   const name = error instanceof Error ? error.name : '';
   const status = httpStatus(error);
   if (status === 412) return objectChanged(error);

@@ -1,9 +1,12 @@
-import { ListMultipartUploadsCommand, ListPartsCommand, type S3Client } from '@aws-sdk/client-s3';
+import { ListMultipartUploadsCommand, ListPartsCommand, type MultipartUpload, type S3Client } from '@aws-sdk/client-s3';
 import { NEVER } from '../async/abort.ts';
 import { toCdnError } from './cdn-errors.ts';
 import type { ObjectLocation } from './object-reader.ts';
 import { S3Upload } from './s3-upload.ts';
 
+/** Uploads in a page of the list, and the number of pages that are read. A page has far less than 1 MiB of XML. */
+const PAGE_LENGTH = 100;
+const MAX_PAGES = 10;
 /** How far the clocks of the device and the CDN may differ, in ms. */
 const CLOCK_TOLERANCE_MS = 15 * 60_000;
 
@@ -19,17 +22,31 @@ export async function removeEmptyUploads(
   startedAtMs: number,
 ): Promise<void> {
   try {
-    const { Uploads: uploads = [] } = await client.send(
-      new ListMultipartUploadsCommand({ Bucket: bucket, Prefix: key }),
-    );
-    for (const { Key, UploadId, Initiated } of uploads) {
+    for await (const { Key, UploadId, Initiated } of listUploads(client, { bucket, key })) {
       if (Key !== key || UploadId === undefined || Initiated === undefined) continue;
       if (Math.abs(Initiated.getTime() - startedAtMs) > CLOCK_TOLERANCE_MS) continue;
-      const { Parts: parts = [] } = await client.send(new ListPartsCommand({ Bucket: bucket, Key, UploadId }));
-      if (parts.length > 0) continue;
+      const parts = await client.send(new ListPartsCommand({ Bucket: bucket, Key, UploadId, MaxParts: 1 }));
+      if ((parts.Parts ?? []).length > 0) continue;
       await new S3Upload(client, { bucket, key, uploadId: UploadId }, [], NEVER).abort();
     }
   } catch (error) {
     throw toCdnError(error, NEVER);
+  }
+}
+
+async function* listUploads(
+  client: S3Client,
+  { bucket, key }: ObjectLocation,
+): AsyncGenerator<MultipartUpload, void, undefined> {
+  const input = { Bucket: bucket, Prefix: key, MaxUploads: PAGE_LENGTH };
+  let marker: { KeyMarker?: string; UploadIdMarker?: string } = {};
+  for (let page = 0; page < MAX_PAGES; page++) {
+    const answer = await client.send(new ListMultipartUploadsCommand({ ...input, ...marker }));
+    yield* answer.Uploads ?? [];
+    if (answer.IsTruncated !== true || answer.NextKeyMarker === undefined) return;
+    marker = {
+      KeyMarker: answer.NextKeyMarker,
+      ...(answer.NextUploadIdMarker !== undefined && { UploadIdMarker: answer.NextUploadIdMarker }),
+    };
   }
 }

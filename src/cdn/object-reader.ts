@@ -3,6 +3,7 @@ import { GetObjectCommand, HeadObjectCommand, type GetObjectCommandOutput, type 
 import { RetryCounter } from '../async/retry.ts';
 import { watchForStalls } from '../async/stall-watchdog.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
+import { assertObjectLength, assertToken } from './answer-limits.ts';
 import { isTransientCdnError, objectChanged, toCdnError } from './cdn-errors.ts';
 
 /** Where an object lies. */
@@ -196,6 +197,8 @@ function versionOf(
       'The CDN names no ETag; without one, a changed object would go unseen.',
     );
   }
+  assertToken(etag, 'an ETag');
+  assertObjectLength(length);
   return { etag, length, smallSha256: metadata?.[SMALL_SHA256] };
 }
 

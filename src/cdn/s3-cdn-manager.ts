@@ -42,16 +42,8 @@ export class S3CdnManager {
       requestHandler: new UndiciHttpHandler({ timeoutMs: stallTimeoutMs, connections: MAX_SOCKETS }),
       maxAttempts: 1,
     });
-    // The agents' timeout also closes idle connections: those of an earlier login would otherwise stay open.
-    const agent = { keepAlive: true, maxSockets: MAX_SOCKETS, timeout: stallTimeoutMs };
     this.#uploader = createClient(config, config.uploader, {
-      requestHandler: {
-        connectionTimeout: stallTimeoutMs,
-        // Silence while a part goes up, or before its answer.
-        socketTimeout: stallTimeoutMs,
-        httpAgent: agent,
-        httpsAgent: agent,
-      },
+      requestHandler: new UndiciHttpHandler({ timeoutMs: stallTimeoutMs, connections: MAX_SOCKETS }),
       maxAttempts: UPLOAD_ATTEMPTS,
     });
     this.#reader = new ObjectReader(this.#downloader, stallTimeoutMs);
@@ -137,6 +129,8 @@ function createClient(
     // S3-compatible servers reject the streamed trailers that the SDK sends by default.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
+    // Some servers and proxies never answer `Expect: 100-continue`, and undici does not send it.
+    expectContinueHeader: false,
     ...options,
   });
 }

@@ -8,6 +8,7 @@ import {
 } from '@aws-sdk/client-s3';
 import { LoaderError } from '../errors.ts';
 import { NEVER } from '../async/abort.ts';
+import { assertToken } from './answer-limits.ts';
 import { toCdnError } from './cdn-errors.ts';
 import type { ObjectLocation } from './object-reader.ts';
 
@@ -58,10 +59,8 @@ export class S3Upload {
       const answer = await client.send(
         new CreateMultipartUploadCommand({ Bucket: bucket, Key: key, Metadata: metadata }),
       );
-      if (answer.UploadId === undefined) {
-        throw new LoaderError('cdn_invalid_response', 'The CDN began an upload without an ID.');
-      }
-      const upload = new S3Upload(client, { bucket, key, uploadId: answer.UploadId }, [], signal);
+      const uploadId = assertToken(answer.UploadId, 'the ID of an upload');
+      const upload = new S3Upload(client, { bucket, key, uploadId }, [], signal);
       if (signal.aborted) await upload.abort();
       signal.throwIfAborted();
       return upload;
@@ -81,10 +80,7 @@ export class S3Upload {
       const command = new UploadPartCommand({ ...this.#input, PartNumber: partNumber, Body: body });
       await signPayload(command, body);
       const answer = await this.#client.send(command, { abortSignal: this.#signal });
-      if (answer.ETag === undefined) {
-        throw new LoaderError('cdn_invalid_response', 'The CDN took a part without naming its ETag.');
-      }
-      this.#parts.push({ number: partNumber, etag: answer.ETag });
+      this.#parts.push({ number: partNumber, etag: assertToken(answer.ETag, 'the ETag of a part') });
     } catch (error) {
       throw uploadError(error, this.#signal);
     }
@@ -100,6 +96,7 @@ export class S3Upload {
       const answer = await this.#client.send(
         new CompleteMultipartUploadCommand({ ...this.#input, MultipartUpload: { Parts: parts } }),
       );
+      // Ceph names an empty one.
       if (answer.ETag === undefined) {
         throw new LoaderError('cdn_invalid_response', 'The CDN completed an upload without naming its ETag.');
       }

@@ -1,15 +1,18 @@
-import type { Readable } from 'node:stream';
-import { Agent } from 'undici';
+import { Readable } from 'node:stream';
+import { Agent, type Dispatcher } from 'undici';
+import { NEVER } from '../async/abort.ts';
+import { StallTimer } from '../async/stall-timer.ts';
 import { systemErrorCode } from '../errors.ts';
+import { AnswerTooLongError, readBounded } from '../net/bounded-call.ts';
 
 export interface UndiciHttpHandlerOptions {
-  /** For a connection, for the headers of an answer, and between two chunks of its body, in ms. */
+  /** For a connection, between two slices of a body that is sent, for the headers and between two chunks of an answer, in ms. */
   readonly timeoutMs: number;
   /** Connections to one host; further requests wait for a free one. */
   readonly connections: number;
 }
 
-/** A signed request of the AWS SDK. Downloads have no body. */
+/** A signed request of the AWS SDK. Its bodies are XML, or a part of an upload. */
 interface SignedRequest {
   readonly protocol: string;
   readonly hostname: string;
@@ -18,6 +21,7 @@ interface SignedRequest {
   readonly path: string;
   readonly query?: Readonly<Record<string, string | readonly string[] | null>>;
   readonly headers: Readonly<Record<string, string>>;
+  readonly body?: unknown;
 }
 
 interface SdkResponse {
@@ -26,22 +30,34 @@ interface SdkResponse {
   readonly body: Readable;
 }
 
+/** Bytes of the longest XML of an answer. A page of a list is the longest one that the Loader asks for. */
+const MAX_XML_LENGTH = 1024 * 1024;
+/** Bytes of the longest body of an error that is read; the status is enough to go on without a longer one. */
+const MAX_ERROR_LENGTH = 64 * 1024;
+/** Bytes of a body that are handed to the socket at a time. */
+const SLICE_LENGTH = 256 * 1024;
+
 /**
- * Carries the SDK's downloads over undici in place of node:http.
+ * Carries the SDK's requests over undici in place of node:http.
  *
  * node:http copies every chunk of a body and leaves the socket's own buffer to the garbage collector, which took a
  * third of the CPU of a cold load. undici hands the socket's buffer on, and the reader can release it.
+ *
+ * Only the bytes of objects are streamed. The SDK collects all other bodies without a limit, so they are read here, and
+ * only so far as the bounds above allow.
  */
 export class UndiciHttpHandler {
   readonly metadata = { handlerProtocol: 'http/1.1' };
   readonly #agent: Agent;
+  readonly #timeoutMs: number;
 
   constructor({ timeoutMs, connections }: UndiciHttpHandlerOptions) {
+    this.#timeoutMs = timeoutMs;
     this.#agent = new Agent({
       connections,
       connect: { timeout: timeoutMs },
       headersTimeout: timeoutMs,
-      // For the bodies of errors, which the SDK reads without a watchdog. This clock stands still while a reader is busy.
+      // For bodies that are read here. This clock stands still while a reader is busy.
       bodyTimeout: timeoutMs,
       pipelining: 1,
     });
@@ -51,27 +67,60 @@ export class UndiciHttpHandler {
     request: SignedRequest,
     options: { readonly abortSignal?: unknown } = {},
   ): Promise<{ response: SdkResponse }> {
-    const port = request.port === undefined ? '' : `:${request.port}`;
     try {
-      const answer = await this.#agent.request({
-        origin: `${request.protocol}//${request.hostname}${port}`,
-        path: request.path + queryString(request.query),
-        method: request.method,
-        headers: { ...request.headers },
-        signal: options.abortSignal instanceof AbortSignal ? options.abortSignal : null,
-      });
-      // A body that is destroyed before its end, because its headers were enough, emits an error that has no reader.
-      answer.body.on('error', () => undefined);
+      const answer = await this.#send(
+        request,
+        options.abortSignal instanceof AbortSignal ? options.abortSignal : NEVER,
+      );
       const headers = Object.entries(answer.headers).map(([name, value]) => [name, String(value)]);
       return {
         response: {
           statusCode: answer.statusCode,
           headers: Object.fromEntries(headers) as Record<string, string>,
-          body: answer.body,
+          body: isObject(request, answer) ? answer.body : Readable.from([await this.#read(answer)]),
         },
       };
     } catch (error) {
       throw toSdkError(error);
+    }
+  }
+
+  /** Without a body, undici watches for the answer. Its clock would also run while a body is sent, however fast. */
+  async #send(request: SignedRequest, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
+    const port = request.port === undefined ? '' : `:${request.port}`;
+    const target = {
+      origin: `${request.protocol}//${request.hostname}${port}`,
+      path: request.path + queryString(request.query),
+      method: request.method,
+      headers: { ...request.headers },
+    };
+    const bytes = bytesOf(request.body);
+    const stall = new AbortController();
+    using body = bytes && new WatchedBody(bytes, this.#timeoutMs, () => stall.abort(noAnswer()));
+    const answer = await this.#agent.request({
+      ...target,
+      // undici takes any iterable, as its documentation says and its types do not.
+      body: (body?.slices() ?? null) as (Readable & Iterable<Buffer>) | null,
+      signal: AbortSignal.any([signal, stall.signal]),
+      ...(body && { headersTimeout: 0 }),
+    });
+    // A body that is destroyed before its end, because its headers were enough, emits an error that has no reader.
+    answer.body.on('error', () => undefined);
+    return answer;
+  }
+
+  /** The body of an answer that is no object's. @throws AnswerTooLongError; undici's error */
+  async #read({ statusCode, body }: Dispatcher.ResponseData): Promise<Buffer> {
+    const chunks = body as AsyncIterable<Buffer>;
+    if (statusCode < 300) return await readBounded(chunks, MAX_XML_LENGTH);
+    const late = setTimeout(() => body.destroy(noAnswer()), this.#timeoutMs);
+    try {
+      return await readBounded(chunks, MAX_ERROR_LENGTH);
+    } catch (error) {
+      if (!(error instanceof AnswerTooLongError)) throw error;
+      return Buffer.alloc(0); // The SDK makes the error of the status alone.
+    } finally {
+      clearTimeout(late);
     }
   }
 
@@ -88,9 +137,50 @@ export class UndiciHttpHandler {
   }
 }
 
-/** The query as it was signed. RFC 3986 escapes five characters that encodeURIComponent does not. */
+/** The bytes of a request, as undici takes them. The connection is watched from the first slice to the disposal. */
+class WatchedBody implements Disposable {
+  readonly #bytes: Buffer;
+  readonly #timer: StallTimer;
+
+  constructor(bytes: Buffer, timeoutMs: number, onStall: () => void) {
+    this.#bytes = bytes;
+    this.#timer = new StallTimer(timeoutMs, onStall);
+    this.#timer.pause(); // It may have to wait for a free connection.
+  }
+
+  *slices(): Generator<Buffer, void, undefined> {
+    const { length } = this.#bytes;
+    this.#timer.resume();
+    for (let start = 0; start < length; start += SLICE_LENGTH) {
+      const slice = this.#bytes.subarray(start, start + SLICE_LENGTH);
+      this.#timer.pat();
+      // undici asks for the next slice when the socket has taken this one. The last one may still wait there when the
+      // answer comes, and the caller may release the bytes then.
+      yield start + slice.length < length ? slice : Buffer.from(slice);
+    }
+    this.#timer.pat();
+  }
+
+  [Symbol.dispose](): void {
+    this.#timer[Symbol.dispose]();
+  }
+}
+
+/** Every request for an object has a range, and no other request has one. */
+function isObject({ headers }: SignedRequest, { statusCode }: Dispatcher.ResponseData): boolean {
+  return statusCode < 300 && headers['range'] !== undefined;
+}
+
+/** Undefined for a request without a body. The SDK's type is wider than what the commands of the Loader send. */
+function bytesOf(body: unknown): Buffer | undefined {
+  if (typeof body === 'string') return Buffer.from(body);
+  return body instanceof Uint8Array ? Buffer.from(body.buffer, body.byteOffset, body.byteLength) : undefined;
+}
+
+/** The query as it was signed, in the order of its names as the SDK sends it. RFC 3986 escapes five characters that encodeURIComponent does not. */
 function queryString(query: SignedRequest['query']): string {
-  const pairs = Object.entries(query ?? {}).flatMap(([name, value]) =>
+  const sorted = Object.entries(query ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
+  const pairs = sorted.flatMap(([name, value]) =>
     (typeof value === 'string' ? [value] : (value ?? [''])).map((item) => `${escape(name)}=${escape(item)}`),
   );
   return pairs.length === 0 ? '' : `?${pairs.join('&')}`;
@@ -107,7 +197,11 @@ function toSdkError(error: unknown): unknown {
     return Object.assign(new Error('socket hang up', { cause: error }), { name: 'TimeoutError', code: 'ECONNRESET' });
   }
   if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT') {
-    return Object.assign(new Error('no answer in time', { cause: error }), { name: 'TimeoutError', code: 'ETIMEDOUT' });
+    return noAnswer(error);
   }
   return error;
+}
+
+function noAnswer(cause?: unknown): Error {
+  return Object.assign(new Error('no answer in time', { cause }), { name: 'TimeoutError', code: 'ETIMEDOUT' });
 }

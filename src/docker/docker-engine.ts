@@ -31,6 +31,8 @@ export interface SoughtImage extends EngineImage {
 
 /** Inspections that wait for the engine's answer at the same time. */
 const MAX_INSPECTIONS = 8;
+/** Images of one engine. The unlock inspects each. */
+const MAX_IMAGES = 10_000;
 
 /**
  * The calls of the Docker Engine API that packing and unlocking images needs.
@@ -70,7 +72,7 @@ export class DockerEngine {
         ? ''
         : `?filters=${encodeURIComponent(JSON.stringify({ label: [label], dangling: ['true'] }))}`;
     const images = await this.#connection.get(`/images/json${filters}`, signal);
-    if (!Array.isArray(images)) throw this.#connection.errors.notAnEngine();
+    if (!Array.isArray(images) || images.length > MAX_IMAGES) throw this.#connection.errors.notAnEngine();
     return images.map((image) => String(asRecord(image)?.['Id']));
   }
 

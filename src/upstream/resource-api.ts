@@ -36,6 +36,10 @@ interface Call {
 
 /** The longest answer that is accepted, in bytes. All answers are small, and none may exhaust the memory. */
 const MAX_ANSWER_LENGTH = 4 * 1024 * 1024;
+/** Bytes of a token: it goes back to the API in the headers of each request, which servers limit to as much or less. */
+const MAX_TOKEN_LENGTH = 16 * 1024;
+/** Bytes of a key fragment. */
+const MAX_KEY_FRAGMENT_LENGTH = 64 * 1024;
 
 /**
  * The calls of the Resource API (docs/protocol.md section 5), one method each. It knows no user: tokens are arguments.
@@ -51,7 +55,7 @@ export class ResourceApi {
     this.#options = options;
   }
 
-  /** Returns the token. @throws LoaderError `wrong_credentials` */
+  /** Returns the token. @throws LoaderError `wrong_credentials`, `token_invalid` */
   async login(email: string, password: string, signal: AbortSignal): Promise<string> {
     const answer = await this.#call({ method: 'POST', path: 'login', json: { email, password } }, undefined, signal);
     if (answer.status === 401 || answer.status === 409) {
@@ -75,6 +79,7 @@ export class ResourceApi {
   async getKeyFragment(token: ApiToken, signal: AbortSignal): Promise<Buffer> {
     try {
       const fragment = await this.#read({ method: 'GET', path: 'binary-split/key-fragment' }, token, signal);
+      if (fragment.length > MAX_KEY_FRAGMENT_LENGTH) throw noKeyFragment('sent a key fragment of more than 64 KiB');
       if (fragment.length > 0) return fragment;
     } catch (error) {
       if (!hasErrorCode(error, 'resource_not_in_api')) throw error;
@@ -204,6 +209,12 @@ function noKeyFragment(what: string): LoaderError {
 
 function parseToken(answer: BoundedAnswer): string {
   const token = asRecord(jsonOf(answer))?.['token'];
+  if (typeof token === 'string' && token.length > MAX_TOKEN_LENGTH) {
+    throw new LoaderError(
+      'token_invalid',
+      'The Resource API sent a token of more than 16 KiB; check RESOURCE_API_URL.',
+    );
+  }
   if (typeof token === 'string') return token;
   throw new LoaderError('api_invalid_response', 'The Resource API sent no token; check RESOURCE_API_URL.');
 }

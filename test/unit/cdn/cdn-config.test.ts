@@ -27,6 +27,13 @@ const REQUIRED = [
 const SECRETS = /DOWNLOAD-KEY|UPLOAD-KEY|hush-|0123456789/;
 
 describe('cdn.yaml', () => {
+  it('may have 64 KiB, and no more', () => {
+    const text = dump(FIELDS);
+    const filled = `${text}#${'x'.repeat(64 * 1024 - text.length - 1)}`;
+    assert.equal(parseCdnConfig(filled).host, FIELDS.host);
+    assert.throws(() => parseCdnConfig(`${filled}x`), { code: 'cdn_config_invalid', message: /64 KiB/ });
+  });
+
   it('is read with all its fields', () => {
     assert.deepEqual(parseCdnConfig(dump(FIELDS)), {
       host: 'https://cdn.example.com',

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { createServer, type RequestListener } from 'node:http';
+import { createServer, type OutgoingHttpHeaders, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
@@ -156,5 +156,61 @@ describe('an object', () => {
       response.writeHead(206, { 'content-range': 'bytes 6-9/10' }).end('6789');
     });
     await assert.rejects(cdn.openObject('models', 'm.big', 4, NEVER), { code: 'cdn_invalid_response' });
+  });
+});
+
+describe('what the CDN says of an object', () => {
+  const answer = (headers: OutgoingHttpHeaders): RequestListener => {
+    return (_request, response) => void response.writeHead(206, { etag: ETAG, ...headers }).end('6789');
+  };
+
+  for (const [what, headers] of [
+    ['a length of 2^53', { 'content-range': `bytes ${2 ** 53 - 4}-${2 ** 53 - 1}/${2 ** 53}` }],
+    ['a length of 1 TiB and 16 bytes', { 'content-range': `bytes ${2 ** 40 + 12}-${2 ** 40 + 15}/${2 ** 40 + 16}` }],
+    ['a length of 300 digits', { 'content-range': `bytes ${'9'.repeat(300)}-${'9'.repeat(300)}/${'9'.repeat(300)}` }],
+    ['an ETag of 257 characters', { etag: `"${'e'.repeat(255)}"`, 'content-range': 'bytes 6-9/10' }],
+    ['17 KiB of headers', { 'x-long': 'x'.repeat(17 * 1024), 'content-range': 'bytes 6-9/10' }],
+  ] as const) {
+    it(`is not believed: ${what}`, async () => {
+      let requests = 0;
+      const cdn = await startCdn((request, response) => {
+        requests++;
+        answer(headers)(request, response);
+      });
+      await assert.rejects(cdn.openObject('models', 'm.big', 4, NEVER), { code: 'cdn_invalid_response' });
+      assert.equal(requests, 1);
+    });
+  }
+
+  it('may be a length of 1 TiB and an ETag of 256 characters', async () => {
+    const etag = `"${'e'.repeat(254)}"`;
+    const cdn = await startCdn(answer({ etag, 'content-range': `bytes ${2 ** 40 - 4}-${2 ** 40 - 1}/${2 ** 40}` }));
+    const object = await cdn.openObject('models', 'm.big', 4, NEVER);
+    assert.deepEqual([object.length, object.etag], [2 ** 40, etag]);
+  });
+});
+
+describe('what the CDN says of an upload', () => {
+  const XML = '<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>';
+
+  for (const [what, xml] of [
+    ['an ID of 257 characters', XML.replace('>1<', `>${'1'.repeat(257)}<`)],
+    ['2 MiB of XML', XML.replace('>1<', `>1</UploadId><X>${'x'.repeat(2 * 1024 * 1024)}</X><UploadId>1<`)],
+  ] as const) {
+    it(`is not believed: ${what}`, async () => {
+      const cdn = await startCdn((_request, response) => response.end(xml));
+      const started = cdn.startUpload('models', 'm.big', 'small', NEVER);
+      await assert.rejects(started, { code: 'cdn_invalid_response' });
+    });
+  }
+
+  it('is not believed: an ETag of a part with 257 characters', async () => {
+    const cdn = await startCdn((request, response) => {
+      request.resume();
+      if (request.method === 'PUT') response.setHeader('etag', `"${'e'.repeat(255)}"`);
+      response.end(request.method === 'PUT' ? '' : XML);
+    });
+    const upload = await cdn.startUpload('models', 'm.big', 'small', NEVER);
+    await assert.rejects(upload.sendPart(1, Buffer.from('part')), { code: 'cdn_invalid_response' });
   });
 });

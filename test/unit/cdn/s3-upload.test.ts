@@ -7,6 +7,7 @@ import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { S3Client } from '@aws-sdk/client-s3';
 import { NEVER } from '../../../src/async/abort.ts';
+import { UndiciHttpHandler } from '../../../src/cdn/undici-http-handler.ts';
 import { S3Upload } from '../../../src/cdn/s3-upload.ts';
 
 const LOCATION = { bucket: 'models', key: 'm.big' };
@@ -50,6 +51,8 @@ beforeEach(async () => {
     region: 'eu-1',
     forcePathStyle: true,
     maxAttempts: 1,
+    requestHandler: new UndiciHttpHandler({ timeoutMs: 5000, connections: 4 }),
+    expectContinueHeader: false,
     credentials: { accessKeyId: 'UP', secretAccessKey: 'secret' },
     requestChecksumCalculation: 'WHEN_REQUIRED',
   });
@@ -93,6 +96,13 @@ describe('an upload to the CDN', () => {
     );
     assert.deepEqual(new Set(parts.slice(0, 2)), new Set(['1', '&quot;part-1&quot;']));
     assert.deepEqual(new Set(parts.slice(2)), new Set(['2', '&quot;part-2&quot;']));
+  });
+
+  it('may be completed with an empty ETag, as Ceph does', async () => {
+    answers.complete = xml(200, '<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>');
+    const upload = await start();
+    await upload.sendPart(1, Buffer.from('part'));
+    await upload.complete();
   });
 
   it('signs the digest of each part', async () => {

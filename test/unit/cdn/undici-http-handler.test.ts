@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { createServer, type RequestListener } from 'node:http';
+import { createServer, type IncomingHttpHeaders, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { text } from 'node:stream/consumers';
+import { buffer, text } from 'node:stream/consumers';
 import { afterEach, describe, it } from 'node:test';
 import { UndiciHttpHandler } from '../../../src/cdn/undici-http-handler.ts';
 
 const TIMEOUT_MS = 200;
+/** A request for an object always has a range. */
+const OBJECT: Record<string, string> = { range: 'bytes=0-' };
 
 const closing: (() => unknown)[] = [];
 
@@ -23,11 +26,11 @@ async function startServer(listener: RequestListener) {
     await new Promise((resolve) => server.close(resolve));
   });
   const { port } = server.address() as AddressInfo;
-  return { protocol: 'http:', hostname: '127.0.0.1', port, method: 'GET', path: '/models/m.big', headers: {} };
+  return { protocol: 'http:', hostname: '127.0.0.1', port, method: 'GET', path: '/models/m.big', headers: OBJECT };
 }
 
-function makeHandler(connections = 2): UndiciHttpHandler {
-  const handler = new UndiciHttpHandler({ timeoutMs: TIMEOUT_MS, connections });
+function makeHandler(connections = 2, timeoutMs = TIMEOUT_MS): UndiciHttpHandler {
+  const handler = new UndiciHttpHandler({ timeoutMs, connections });
   closing.push(() => handler.destroy());
   return handler;
 }
@@ -46,7 +49,7 @@ describe('a request of the SDK', () => {
     };
     await makeHandler().handle(request);
     // These escapes are those of the canonical request of the signature.
-    const query = 'x-id=GetObject&key=a%20b%2F%21%27%28%29%2A&part=1&part=2&empty=';
+    const query = 'empty=&key=a%20b%2F%21%27%28%29%2A&part=1&part=2&x-id=GetObject';
     assert.deepEqual(seen, ['GET', `/models/m.big?${query}`, '20240101T000000Z', 'bytes=0-9']);
   });
 
@@ -125,6 +128,139 @@ describe('a body', () => {
     });
     const { response } = await makeHandler().handle(server);
     await assert.rejects(text(response.body), { code: 'UND_ERR_BODY_TIMEOUT' });
+  });
+});
+
+describe('an answer that is no object', () => {
+  const XML_LIMIT = 1024 * 1024;
+
+  for (const length of [XML_LIMIT, XML_LIMIT + 1]) {
+    it(`may have 1 MiB, and not ${length} bytes`, async () => {
+      const server = {
+        ...(await startServer((_request, response) => response.end(Buffer.alloc(length)))),
+        headers: {},
+      };
+      const handled = makeHandler().handle(server);
+      if (length > XML_LIMIT) await assert.rejects(handled, { name: 'AnswerTooLongError' });
+      else assert.equal((await buffer((await handled).response.body)).length, length);
+    });
+  }
+
+  for (const [length, kept] of [
+    [64 * 1024, 64 * 1024],
+    [64 * 1024 + 1, 0],
+  ] as const) {
+    it(`and is an error of ${length} bytes keeps its status and ${kept} of them, also of a request for an object`, async () => {
+      const server = await startServer((_request, response) => response.writeHead(503).end(Buffer.alloc(length)));
+      const { response } = await makeHandler().handle(server);
+      assert.deepEqual([response.statusCode, (await buffer(response.body)).length], [503, kept]);
+    });
+  }
+
+  it('and is an error that never ends fails after the timeout', { timeout: 5000 }, async () => {
+    const server = await startServer((_request, response) => {
+      response.writeHead(500);
+      const timer = setInterval(() => response.write('x'), TIMEOUT_MS / 10);
+      response.on('close', () => clearInterval(timer));
+    });
+    await assert.rejects(makeHandler().handle(server), { name: 'TimeoutError', code: 'ETIMEDOUT' });
+  });
+
+  it('of 400 MB is cut off by the Loader, not read', { timeout: 10_000 }, async () => {
+    let sent = 0;
+    const server = await startServer((_request, response) => {
+      response.writeHead(403, { 'content-length': 400_000_000 });
+      const write = () => {
+        while (!response.destroyed && sent < 400_000_000) {
+          sent += 1_000_000;
+          if (!response.write(Buffer.alloc(1_000_000))) return void response.once('drain', write);
+        }
+      };
+      write();
+    });
+    assert.equal((await makeHandler().handle(server)).response.statusCode, 403);
+    assert.ok(sent < 50_000_000, `${sent} bytes`);
+  });
+
+  it('whose headers are longer than 16 KiB is none', async () => {
+    const server = await startServer((_request, response) => {
+      response.writeHead(200, { 'x-long': 'x'.repeat(17 * 1024) }).end();
+    });
+    await assert.rejects(makeHandler().handle(server), { code: 'UND_ERR_HEADERS_OVERFLOW' });
+  });
+});
+
+describe('the body of a request', () => {
+  const BODY = randomBytes(600_001);
+
+  it('comes whole, with its length and without Expect', async () => {
+    let seen: Buffer | undefined;
+    let headers: IncomingHttpHeaders = {};
+    const server = await startServer((request, response) => {
+      ({ headers } = request);
+      void buffer(request).then((body) => {
+        seen = body;
+        response.end();
+      });
+    });
+    const length = { 'content-length': String(BODY.length) };
+    await makeHandler().handle({ ...server, method: 'PUT', headers: length, body: BODY });
+    assert.ok(seen?.equals(BODY));
+    assert.deepEqual(
+      [headers['content-length'], headers['transfer-encoding'], headers.expect],
+      [String(BODY.length), undefined, undefined],
+    );
+  });
+
+  it('may be taken slowly, for much longer than the timeout', { timeout: 10_000 }, async () => {
+    const body = Buffer.alloc(40_000_000);
+    let received = 0;
+    const server = await startServer((request, response) => {
+      request.on('data', (chunk: Buffer) => {
+        received += chunk.length;
+        request.pause();
+        setTimeout(() => request.resume(), 2);
+      });
+      request.on('end', () => response.end());
+    });
+    const startedAt = performance.now();
+    await makeHandler(1, 600).handle({
+      ...server,
+      method: 'PUT',
+      headers: { 'content-length': String(body.length) },
+      body,
+    });
+    assert.equal(received, body.length);
+    assert.ok(performance.now() - startedAt > 1200);
+  });
+
+  it('that is no longer taken fails, as one that the SDK sends again', { timeout: 5000 }, async () => {
+    const body = Buffer.alloc(40_000_000);
+    const server = await startServer((request) => void request.pause());
+    const headers = { 'content-length': String(body.length) };
+    await assert.rejects(makeHandler().handle({ ...server, method: 'PUT', headers, body }), {
+      name: 'TimeoutError',
+      code: 'ETIMEDOUT',
+    });
+  });
+
+  it('that gets no answer fails in the same way', { timeout: 5000 }, async () => {
+    const server = await startServer((request) => void request.resume());
+    const headers = { 'content-length': '4' };
+    await assert.rejects(makeHandler().handle({ ...server, method: 'PUT', headers, body: 'text' }), {
+      name: 'TimeoutError',
+      code: 'ETIMEDOUT',
+    });
+  });
+
+  it('does not count as stalled while it waits for a free connection', { timeout: 5000 }, async () => {
+    const server = await startServer((request, response) => {
+      request.resume();
+      setTimeout(() => response.end(), TIMEOUT_MS * 0.7);
+    });
+    const handler = makeHandler(1);
+    const put = { ...server, method: 'PUT', headers: { 'content-length': '4' }, body: 'text' };
+    await Promise.all([handler.handle(put), handler.handle(put), handler.handle(put)]);
   });
 });
 

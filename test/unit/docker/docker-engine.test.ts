@@ -214,6 +214,16 @@ describe('the images of an engine', () => {
     });
   }
 
+  it('are at most 10,000', async () => {
+    let count = 10_000;
+    const engine = await startEngine((_, response) =>
+      answerJson(response, Array<object>(count).fill({ Id: 'sha256:a' })),
+    );
+    assert.equal((await engine.listImages(NEVER)).length, count);
+    count++;
+    await assert.rejects(engine.listImages(NEVER), INVALID_RESPONSE);
+  });
+
   it('are refused when the list is endless', async () => {
     const engine = await startEngine((_, response) => {
       const more = () => {

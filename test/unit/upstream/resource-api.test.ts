@@ -89,8 +89,13 @@ describe('the key fragment', () => {
     assert.deepEqual([...(await api.client().getKeyFragment(TOKEN, NEVER))], [0, 255, 10]);
   });
 
-  it('is key_fragment_invalid where there is none, or an empty one', async () => {
-    for (const answer of [{ status: 404 }, { body: '' }]) {
+  it('may have 64 KiB', async () => {
+    api.answer = () => ({ body: 'x'.repeat(64 * 1024) });
+    assert.equal((await api.client().getKeyFragment(TOKEN, NEVER)).length, 64 * 1024);
+  });
+
+  it('is key_fragment_invalid where there is none, an empty one, or one of more than 64 KiB', async () => {
+    for (const answer of [{ status: 404 }, { body: '' }, { body: 'x'.repeat(64 * 1024 + 1) }]) {
       api.answer = () => answer;
       await assert.rejects(api.client().getKeyFragment(TOKEN, NEVER), { code: 'key_fragment_invalid' });
     }
@@ -104,15 +109,22 @@ describe('a login', () => {
     assert.deepEqual(JSON.parse(api.calls[0]?.body ?? ''), { email: 'a@example.com', password: 'secret' });
   });
 
+  it('returns a token of 16 KiB', async () => {
+    const token = 'x'.repeat(16 * 1024);
+    api.answer = () => ({ body: JSON.stringify({ token }) });
+    assert.equal(await api.client().login('a@example.com', 'secret', NEVER), token);
+  });
+
   const answers = [
     [{ status: 401 }, 'wrong_credentials'],
     [{ status: 409 }, 'wrong_credentials'],
     [{ body: '{"token":7}' }, 'api_invalid_response'],
+    [{ body: JSON.stringify({ token: 'x'.repeat(16 * 1024 + 1) }) }, 'token_invalid'],
     [{ body: 'no JSON' }, 'api_invalid_response'],
     [{ status: 503 }, 'api_error'],
   ] as const;
   for (const [answer, code] of answers) {
-    it(`fails with ${code} when the API answers ${JSON.stringify(answer)}, and is not repeated`, async () => {
+    it(`fails with ${code} when the API answers ${JSON.stringify(answer).slice(0, 40)}, and is not repeated`, async () => {
       api.answer = () => answer;
       await assert.rejects(api.client().login('a@example.com', 'secret', NEVER), { code });
       assert.equal(api.calls.length, 1);
