@@ -35,6 +35,8 @@ interface Sample {
 
 /** Rates are averages over this many ms. */
 const WINDOW_MS = 5_000;
+/** Layers of one image: no archive has more. Further IDs that an engine reports are not kept. */
+const MAX_LAYERS = 512;
 
 /** Adds percentage, rate and estimate to the counts of one unlock, each time it is asked. */
 export class ProgressMeter {
@@ -131,7 +133,9 @@ export class ImageLoadProgress {
   }
 
   registered(load: ImageLoad, { layerId, current }: LayerProgress): void {
-    this.#states.get(load)?.registered.set(layerId, current);
+    const layers = this.#states.get(load)?.registered;
+    if (layers === undefined || (layers.size >= MAX_LAYERS && !layers.has(layerId))) return;
+    layers.set(layerId, current);
   }
 
   end(load: ImageLoad): void {

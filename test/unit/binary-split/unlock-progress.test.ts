@@ -286,6 +286,14 @@ describe('the progress of loads', () => {
     assert.equal(read(progress).fraction, 0.3);
   });
 
+  it('counts what an engine reports of at most 512 layers of an image', () => {
+    const large = load('large', [10_000]);
+    const progress = progressOf([large], 1, 0);
+    progress.begin(large);
+    for (let layer = 0; layer < 1000; layer++) progress.registered(large, { layerId: `layer-${layer}`, current: 1 });
+    assert.equal(read(progress).fraction, 512 / 20_000);
+  });
+
   it('takes what has ended for registered, even where the engine said nothing', () => {
     const progress = progressOf([api, db], 2, 0);
     progress.begin(api);
