@@ -38,6 +38,11 @@ const MAX_TEXT_LENGTH = 4096;
  */
 const TAG = /^(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?\/)?[a-z0-9]+(?:(?:[._]|__|-+|\/)[a-z0-9]+)*:\w[\w.-]{0,127}$/;
 
+/** Tells whether Docker allows a tag such as `azaion/api:1`. */
+export function isImageTag(text: string): boolean {
+  return TAG.test(text);
+}
+
 /** Reads manifest.json. @throws LoaderError `archive_invalid` */
 export function parseManifest(json: Buffer): ArchiveManifest {
   const items = readJson(json, 'manifest.json');
@@ -51,7 +56,7 @@ export function parseManifest(json: Buffer): ArchiveManifest {
     const isSound = isText(config) && isTextList(layers ?? [], MAX_LAYERS) && isTextList(tags ?? [], MAX_TAGS);
     if (!isSound) throw archiveError('its manifest.json has an image without a valid Config, RepoTags and Layers');
     for (const tag of (tags ?? []) as string[]) {
-      if (!TAG.test(tag)) throw archiveError('its manifest.json has a tag that Docker does not allow');
+      if (!isImageTag(tag)) throw archiveError('its manifest.json has a tag that Docker does not allow');
       if ((known.get(tag) ?? config) !== config) throw archiveError(`its manifest.json gives ${tag} to two images`);
       known.set(tag, config);
     }

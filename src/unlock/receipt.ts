@@ -1,14 +1,18 @@
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
+import { isImageTag } from '../archive/manifest.ts';
 import { readSmallFile } from '../files/small-file.ts';
 import { makeFolder } from '../files/folders.ts';
 import { DraftFile } from '../files/draft-file.ts';
-import { parseJson } from '../json.ts';
+import { asRecord, parseJson } from '../json.ts';
 import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
 
 const FILE_NAME = 'unlock-receipt.json';
 const VERSION = 1;
 const MAX_LENGTH = 4 * 1024 * 1024;
+const NANOSECONDS = /^-?\d{1,20}$/;
+const IV = /^[0-9a-f]{32}$/;
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
 
 /**
  * What the last unlock brought into the engine. It is on disk, so that the next start knows it without the archive's
@@ -22,7 +26,7 @@ export class Receipt {
     this.#folder = folder;
   }
 
-  /** Undefined when no receipt can be read. The unlock is then done again. */
+  /** Undefined when there is no receipt, or one that makes no sense. The unlock is then done again. */
   async read(): Promise<UnlockedArchive | undefined> {
     try {
       const text = await readSmallFile(this.#path, MAX_LENGTH);
@@ -48,24 +52,27 @@ export class Receipt {
   }
 }
 
+/** A text that one wrong bit has changed into what the engine would refuse must not reach the engine. */
 function parse(value: unknown): UnlockedArchive | undefined {
-  const receipt = value as Partial<UnlockedArchive & { version: number }> | null | undefined;
-  const identity = receipt?.identity as Partial<UnlockedArchive['identity']> | undefined;
-  const images: unknown = receipt?.images;
+  const { version, identity, images } = asRecord(value) ?? {};
+  const { length, modifiedNs, iv } = asRecord(identity) ?? {};
   const isSound =
-    receipt?.version === VERSION &&
-    typeof identity?.length === 'number' &&
-    typeof identity.modifiedNs === 'string' &&
-    typeof identity.iv === 'string' &&
+    version === VERSION &&
+    Number.isSafeInteger(length) &&
+    hasForm(modifiedNs, NANOSECONDS) &&
+    hasForm(iv, IV) &&
     Array.isArray(images) &&
     images.length > 0 &&
     images.every(isImage);
-  return isSound ? (receipt as UnlockedArchive) : undefined;
+  return isSound ? ({ identity, images } as UnlockedArchive) : undefined;
 }
 
 function isImage(value: unknown): boolean {
-  const image = value as { id?: unknown; tags?: unknown } | null;
-  return (
-    typeof image?.id === 'string' && Array.isArray(image.tags) && image.tags.every((tag) => typeof tag === 'string')
-  );
+  const { id, tags } = asRecord(value) ?? {};
+  const areTags = Array.isArray(tags) && tags.every((tag) => typeof tag === 'string' && isImageTag(tag));
+  return areTags && hasForm(id, DIGEST);
+}
+
+function hasForm(value: unknown, form: RegExp): boolean {
+  return typeof value === 'string' && form.test(value);
 }

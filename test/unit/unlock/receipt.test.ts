@@ -6,12 +6,13 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import type { UnlockedArchive } from '../../../src/binary-split/unlock-archive.ts';
 import { Receipt } from '../../../src/unlock/receipt.ts';
 
+const digest = (pair: string) => `sha256:${pair.repeat(32)}`;
 const FILE = 'unlock-receipt.json';
 const LOADED: UnlockedArchive = {
   identity: { length: 123_456_789_012, modifiedNs: '1700000000123456789', iv: '07'.repeat(16) },
   images: [
-    { id: 'sha256:aa', tags: ['azaion/api:1', 'azaion/api:latest'] },
-    { id: 'sha256:bb', tags: [] },
+    { id: digest('aa'), tags: ['azaion/api:1', 'azaion/api:latest'] },
+    { id: digest('bb'), tags: [] },
   ],
 };
 
@@ -47,8 +48,8 @@ describe('a receipt', () => {
 
   it('takes the place of the earlier one, and leaves nothing beside it', async () => {
     await receipt.write(LOADED);
-    await receipt.write({ ...LOADED, images: [{ id: 'sha256:cc', tags: ['x:1'] }] });
-    assert.deepEqual((await receipt.read())?.images, [{ id: 'sha256:cc', tags: ['x:1'] }]);
+    await receipt.write({ ...LOADED, images: [{ id: digest('cc'), tags: ['x:1'] }] });
+    assert.deepEqual((await receipt.read())?.images, [{ id: digest('cc'), tags: ['x:1'] }]);
     assert.deepEqual(await readdir(folder), [FILE]);
   });
 
@@ -109,9 +110,14 @@ describe('a receipt', () => {
     ['an empty list of images', { ...sound, images: [] }],
     ['images that are no list', { ...sound, images: { length: 1 } }],
     ['null for an image', { ...sound, images: [null] }],
+    ['an ID that is no digest', { ...sound, images: [{ id: `sha256:${'ag'.repeat(32)}`, tags: [] }] }],
+    ['a tag that Docker refuses', { ...sound, images: [{ id: digest('aa'), tags: ['azaion/aPi:1'] }] }],
+    ['a length that is no whole number', { ...sound, identity: { ...LOADED.identity, length: 1.5 } }],
+    ['a time that is no number', { ...sound, identity: { ...LOADED.identity, modifiedNs: '17:0' } }],
+    ['an IV that is no hex', { ...sound, identity: { ...LOADED.identity, iv: '0w'.repeat(16) } }],
     ['an image without an ID', { ...sound, images: [{ tags: [] }] }],
-    ['an image without tags', { ...sound, images: [{ id: 'x' }] }],
-    ['a tag that is no text', { ...sound, images: [...LOADED.images, { id: 'x', tags: ['a', 1] }] }],
+    ['an image without tags', { ...sound, images: [{ id: digest('aa') }] }],
+    ['a tag that is no text', { ...sound, images: [...LOADED.images, { id: digest('aa'), tags: ['a:1', 1] }] }],
   ] as const) {
     it(`is none with, or as, ${what}`, async () => assert.equal(await readBack(JSON.stringify(value)), undefined));
   }
