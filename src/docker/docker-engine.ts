@@ -81,7 +81,8 @@ export class DockerEngine {
     // No image has such a name, and as part of a URL it would lead elsewhere.
     if (name.split('/').some((segment) => ['', '.', '..'].includes(segment))) return undefined;
     const answer = await this.#connection.call('GET', `/images/${encodePath(name)}/json`, signal);
-    if (answer.status === 404) return undefined;
+    // 400 is for a name that no image can have.
+    if (answer.status === 404 || answer.status === 400) return undefined;
     const { Id: id, RootFS: rootFs } = asRecord(this.#connection.assertSuccess(answer).json) ?? {};
     const layers = asRecord(rootFs)?.['Layers'] ?? [];
     if (typeof id !== 'string' || !Array.isArray(layers)) throw this.#connection.errors.notAnEngine();

@@ -1,10 +1,12 @@
-import type { DatabaseSync } from 'node:sqlite';
+import { DatabaseSync } from 'node:sqlite';
 import { LoaderError } from '../errors.ts';
+import { DamagedDatabaseError } from './store-error.ts';
 import { inTransaction } from './transaction.ts';
 
 /**
  * Each migration leads from one version of the schema to the next. The `user_version` of a database counts the migrations
- * that it has. Devices have them already: add new ones at the end, and change none.
+ * that it has. Devices have them already: add new ones at the end, and change none. Each must change the schema, by which
+ * a version is known where the number is damaged.
  */
 export const MIGRATIONS = [
   `
@@ -62,20 +64,53 @@ export const MIGRATIONS = [
   `,
 ];
 
-/** Brings the schema up to date. @throws LoaderError `task_store_unavailable` for the database of a newer Loader */
+/**
+ * Brings the schema up to date.
+ *
+ * @throws LoaderError `task_store_unavailable` for the database of a newer Loader; DamagedDatabaseError where the tables
+ * are not those of the version that the database tells
+ */
 export function migrate(database: DatabaseSync): void {
-  const version = Number(database.prepare('PRAGMA user_version').get()?.['user_version']);
-  if (version > MIGRATIONS.length) {
-    throw new LoaderError(
-      'task_store_unavailable',
-      'A newer Loader made the database of the tasks; use that Loader, or move tasks.db out of STATE_DIR.',
-    );
-  }
-  for (const [index, migration] of MIGRATIONS.entries()) {
-    if (index >= version) setVersion(database, index + 1, migration);
+  const version = versionOf(database);
+  const parts = partsOf(database);
+  // With the tables of this Loader it is this Loader's database, whatever has become of the number.
+  if (!hasParts(parts, MIGRATIONS.length)) {
+    if (version > MIGRATIONS.length) {
+      throw new LoaderError(
+        'task_store_unavailable',
+        'A newer Loader made the database of the tasks; use that Loader, or move tasks.db out of STATE_DIR.',
+      );
+    }
+    if (version === 0 ? parts.length > 0 : !hasParts(parts, version)) {
+      throw new DamagedDatabaseError('its tables are not those of the Loader');
+    }
+    for (const [index, migration] of MIGRATIONS.entries()) {
+      if (index >= version) setVersion(database, index + 1, migration);
+    }
   }
   // Only a write shows that the disk has room.
   setVersion(database, MIGRATIONS.length);
+}
+
+function versionOf(database: DatabaseSync): number {
+  return Number(database.prepare('PRAGMA user_version').get()?.['user_version']);
+}
+
+/** The tables, indexes and triggers of a database, each as one text. */
+function partsOf(database: DatabaseSync): readonly string[] {
+  const parts = database.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema').all();
+  return parts.map((part) => JSON.stringify(part));
+}
+
+/** Whether all parts of a version are there. A user may have added an index. */
+function hasParts(parts: readonly string[], version: number): boolean {
+  const database = new DatabaseSync(':memory:');
+  try {
+    database.exec(MIGRATIONS.slice(0, version).join(';'));
+    return partsOf(database).every((part) => parts.includes(part));
+  } finally {
+    database.close();
+  }
 }
 
 function setVersion(database: DatabaseSync, version: number, migration = ''): void {

@@ -1,25 +1,42 @@
-import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
-import type { Schedule, DueTime } from './schedule.ts';
-import { withStoreErrors } from './store-error.ts';
-import type { JsonObject } from '../json.ts';
+import type { DatabaseSync } from 'node:sqlite';
+import { asRecord, parseJson, type JsonObject } from '../json.ts';
+import type { Logger } from '../log/logger.ts';
+import { DamageAlarm } from './damage-alarm.ts';
+import { DamagedRows } from './damaged-rows.ts';
+import { isCount, isId, isNullOr, isText, isTime, numberOrNull, textOf, type Row } from './row.ts';
+import { DUE_OUTCOMES, type DueTime, type Schedule } from './schedule.ts';
+import { Statements } from './statements.ts';
 
 /** Keeps the schedules on disk. @throws LoaderError `task_store_unavailable` from every method */
 export class ScheduleStore {
-  readonly #database: DatabaseSync;
+  readonly #statements: Statements;
+  readonly #damagedRows: DamagedRows;
+  readonly #alarm = new DamageAlarm();
 
-  constructor(database: DatabaseSync) {
-    this.#database = database;
+  constructor(database: DatabaseSync, logger: Logger) {
+    this.#statements = new Statements(database);
+    this.#damagedRows = new DamagedRows(logger);
   }
 
-  /** Returns the schedules in the order of their creation. */
+  /** Resolves when the database turns out to be damaged. */
+  get damaged(): Promise<undefined> {
+    return this.#alarm.found;
+  }
+
+  /** Returns the schedules in the order of their creation, without those whose rows are damaged. */
   list(): readonly Schedule[] {
-    return withStoreErrors(() => this.#database.prepare('SELECT * FROM schedules ORDER BY seq').all().map(toSchedule));
+    return this.#alarm.guard(() =>
+      this.#statements
+        .prepare('SELECT * FROM schedules ORDER BY seq')
+        .all()
+        .flatMap((row) => this.#damagedRows.read(row, readSchedule, 'id') ?? []),
+    );
   }
 
   /** Adds a schedule, or updates its next and last time. */
   save(schedule: Schedule): void {
-    withStoreErrors(() =>
-      this.#database
+    this.#alarm.guard(() =>
+      this.#statements
         .prepare(
           `INSERT INTO schedules
              (id, provider, parameters, cron, timezone, catch_up, created_at, next_run_at, last_run)
@@ -41,20 +58,39 @@ export class ScheduleStore {
   }
 
   remove(id: string): void {
-    withStoreErrors(() => this.#database.prepare('DELETE FROM schedules WHERE id = ?').run(id));
+    this.#alarm.guard(() => this.#statements.prepare('DELETE FROM schedules WHERE id = ?').run(id));
   }
 }
 
-function toSchedule(row: Record<string, SQLOutputValue>): Schedule {
+/** The schedule in a row; undefined where the row is damaged. */
+export function readSchedule(row: Row): Schedule | undefined {
+  const parameters = asRecord(parseJson(textOf(row, 'parameters')));
+  const lastDue = parseJson(textOf(row, 'last_run'));
+  const isSound =
+    isId(row['id']) &&
+    ['provider', 'cron', 'timezone'].every((column) => isText(row[column])) &&
+    isCount(row['catch_up'], 1) &&
+    isTime(row['created_at']) &&
+    isNullOr(row['next_run_at'], isTime) &&
+    isNullOr(lastDue, isDueTime);
+  if (!isSound || parameters === undefined) return undefined;
   return {
     id: String(row['id']),
     provider: String(row['provider']),
-    parameters: JSON.parse(String(row['parameters'])) as JsonObject,
+    parameters: parameters as JsonObject,
     cron: String(row['cron']),
     timezone: String(row['timezone']),
-    catchUp: row['catch_up'] === 1,
+    catchUp: Number(row['catch_up']) === 1,
     createdAtMs: Number(row['created_at']),
-    nextDueAtMs: row['next_run_at'] as number | null,
-    lastDue: JSON.parse(String(row['last_run'])) as DueTime | null,
+    nextDueAtMs: numberOrNull(row['next_run_at']),
+    lastDue: lastDue as DueTime | null,
   };
+}
+
+function isDueTime(value: unknown): boolean {
+  const { dueAtMs, outcome, task, reason } = asRecord(value) ?? {};
+  const isSafeTime = Number.isSafeInteger(dueAtMs) && isTime(BigInt(Number(dueAtMs)));
+  return (
+    isSafeTime && DUE_OUTCOMES.some((known) => known === outcome) && isNullOr(task, isId) && isNullOr(reason, isText)
+  );
 }

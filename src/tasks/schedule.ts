@@ -4,7 +4,8 @@ import type { JsonObject } from '../json.ts';
  * What a schedule did at a time: it started a task, it skipped the time because its provider was busy, it missed the time
  * because the Loader was down, or it failed to start a task.
  */
-export type DueOutcome = 'started' | 'skipped' | 'missed' | 'failed';
+export const DUE_OUTCOMES = ['started', 'skipped', 'missed', 'failed'] as const;
+export type DueOutcome = (typeof DUE_OUTCOMES)[number];
 
 /** A time of a schedule that has come, with what the schedule did. */
 export interface DueTime {

@@ -1,6 +1,6 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 
-/** Prepares each statement of a database once. */
+/** Prepares each statement of a database once. They return whole numbers as bigint. */
 export class Statements {
   readonly #database: DatabaseSync;
   /** By their SQL. */
@@ -11,7 +11,11 @@ export class Statements {
   }
 
   prepare(sql: string): StatementSync {
-    const statement = this.#prepared.get(sql) ?? this.#database.prepare(sql);
+    const known = this.#prepared.get(sql);
+    if (known !== undefined) return known;
+    const statement = this.#database.prepare(sql);
+    // A damaged row may have a number that is too large for JavaScript: it must not hide the other rows.
+    statement.setReadBigInts(true);
     this.#prepared.set(sql, statement);
     return statement;
   }

@@ -5,21 +5,26 @@ const MEANINGS: Readonly<Record<number, string>> = {
   5: 'another Loader uses it: give each Loader a STATE_DIR of its own',
   8: 'it is read-only',
   10: 'the disk reports errors',
-  11: 'it is damaged; the next start will set it aside',
+  11: 'it is damaged; it will be set aside in a moment',
   13: 'the disk is full',
   14: 'it can not be opened: check that the user of the Loader may write there',
-  26: 'it is damaged; the next start will set it aside',
+  26: 'it is damaged; it will be set aside in a moment',
 };
 const DAMAGE_CODES = [11, 26];
+/** SQLite's code for whatever has no code of its own. */
+const SQL_ERROR = 1;
+const DAMAGE_MESSAGES = /no such (?:table|column|index)|unsupported file format/;
 
-/** The database of the tasks is damaged, as a check of its pages found. */
+/** The database of the tasks is damaged, as a check of its pages, tables and rows found. */
 export class DamagedDatabaseError extends Error {
   override readonly name = 'DamagedDatabaseError';
 }
 
 /** Tells whether an error says that the file of the database is damaged. */
 export function isDamaged(error: unknown): boolean {
-  return error instanceof DamagedDatabaseError || DAMAGE_CODES.includes(resultCode(error) ?? 0);
+  if (error instanceof DamagedDatabaseError) return true;
+  const code = resultCode(error) ?? 0;
+  return DAMAGE_CODES.includes(code) || (code === SQL_ERROR && DAMAGE_MESSAGES.test(String(error)));
 }
 
 /** Converts any error of the database to a LoaderError `task_store_unavailable`, whose message says what to do. */
@@ -29,15 +34,6 @@ export function toStoreError(error: unknown): LoaderError {
   return new LoaderError('task_store_unavailable', `The database of the tasks in STATE_DIR can't be used: ${reason}.`, {
     cause: error,
   });
-}
-
-/** Calls `work`. @throws LoaderError `task_store_unavailable` for each of its errors */
-export function withStoreErrors<T>(work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    throw toStoreError(error);
-  }
 }
 
 /** The primary result code of an error of SQLite. */

@@ -1,22 +1,26 @@
-import { chmodSync, existsSync, rmSync } from 'node:fs';
-import { rename, rm, stat } from 'node:fs/promises';
+import { chmodSync, existsSync } from 'node:fs';
+import { readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { systemErrorCode } from '../errors.ts';
 import { makeFolder } from '../files/folders.ts';
 import type { Logger } from '../log/logger.ts';
+import { checkPages } from './check-pages.ts';
 import { migrate } from './migrations.ts';
-import { DamagedDatabaseError, isDamaged, toStoreError } from './store-error.ts';
+import { removeDamagedRows } from './remove-damaged-rows.ts';
+import { isDamaged, toStoreError } from './store-error.ts';
 
 const FILE_NAME = 'tasks.db';
 /** The parameters and results of tasks are for the Loader's user alone. */
 const FILE_MODE = 0o600;
 /** SQLite cuts the write-ahead log back to this many bytes. */
 const MAX_WAL_BYTES = 4 * 1024 * 1024;
+/** So many damaged databases are kept: each may be large, and a disk that fails damages one after the other. */
+const MAX_ASIDE = 3;
 
 /**
  * Opens the database of the tasks in `stateDir`, and brings its schema up to date. No other process can use it until it
- * is closed. Where the file is damaged, it is renamed, and a new database takes its place.
+ * is closed. Rows that are damaged are removed. Where the file itself is, it is renamed, and a new database takes its place.
  *
  * @throws LoaderError `task_store_unavailable`
  */
@@ -25,46 +29,25 @@ export async function openTaskDatabase(stateDir: string, logger: Logger): Promis
   try {
     await makeFolder(stateDir);
     try {
-      return openFile(filePath);
+      return openFile(filePath, logger);
     } catch (error) {
       if (!isDamaged(error)) throw error;
       const asidePath = `${filePath}.damaged-${new Date().toISOString().replaceAll(':', '-')}`;
       await setAside(filePath, asidePath);
+      await keepNewest(filePath);
       logger.error(
         { err: error, file: path.basename(asidePath) },
         'The database of the tasks is damaged: it was set aside in STATE_DIR, and history and schedules begin anew',
       );
-      return openFile(filePath);
+      return openFile(filePath, logger);
     }
   } catch (error) {
     throw toStoreError(error);
   }
 }
 
-/**
- * Looks for damage without writing, so that a damaged file and the log beside it stay as they were. It passes over all
- * other errors: the opening for writing reports them.
- *
- * @throws SQLite's error of a damaged file; DamagedDatabaseError
- */
-function assertUndamaged(filePath: string): void {
-  if (!existsSync(filePath)) return;
-  let database: DatabaseSync | undefined;
-  try {
-    database = new DatabaseSync(filePath, { readOnly: true });
-    const [problem] = Object.values(database.prepare('PRAGMA quick_check(1)').get() ?? {});
-    if (problem !== 'ok') throw new DamagedDatabaseError();
-  } catch (error) {
-    if (isDamaged(error)) throw error;
-  } finally {
-    database?.close();
-    // A reader leaves this file behind. A process that has the database for itself does not use it.
-    rmSync(`${filePath}-shm`, { force: true });
-  }
-}
-
-function openFile(filePath: string): DatabaseSync {
-  assertUndamaged(filePath);
+function openFile(filePath: string, logger: Logger): DatabaseSync {
+  const check = existsSync(filePath) ? checkPages(filePath) : { hasDamagedRows: false };
   const database = new DatabaseSync(filePath);
   try {
     // SQLite gives the mode of this file to the files beside it.
@@ -78,6 +61,7 @@ function openFile(filePath: string): DatabaseSync {
       PRAGMA journal_size_limit = ${MAX_WAL_BYTES};
     `);
     migrate(database);
+    removeDamagedRows(database, check, logger);
     return database;
   } catch (error) {
     database.close();
@@ -94,5 +78,15 @@ async function setAside(filePath: string, asidePath: string): Promise<void> {
     else await rename(`${filePath}-wal`, `${asidePath}-wal`);
   } catch (error) {
     if (systemErrorCode(error) !== 'ENOENT') throw error;
+  }
+}
+
+/** Removes the oldest files that were set aside. */
+async function keepNewest(filePath: string): Promise<void> {
+  const folder = path.dirname(filePath);
+  const prefix = `${path.basename(filePath)}.damaged-`;
+  const asides = (await readdir(folder)).filter((name) => name.startsWith(prefix) && !name.endsWith('-wal')).sort();
+  for (const name of asides.slice(0, -MAX_ASIDE)) {
+    for (const file of [name, `${name}-wal`]) await rm(path.join(folder, file), { force: true });
   }
 }

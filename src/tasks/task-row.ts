@@ -1,10 +1,10 @@
-import type { SQLOutputValue } from 'node:sqlite';
 import type { ErrorCode } from '../errors.ts';
-import type { JsonObject, JsonValue } from '../json.ts';
-import type { Task, TaskLogLevel, TaskLogLine, TaskStatus } from './task.ts';
+import { asRecord, parseJson, type JsonObject, type JsonValue } from '../json.ts';
+import { isCount, isId, isNullOr, isText, isTime, numberOrNull, textOf, type Row } from './row.ts';
+import { TASK_LOG_LEVELS, TASK_STATUSES, type Task, type TaskLogLine } from './task.ts';
 
-/** A row of a table, by the names of its columns. */
-export type Row = Readonly<Record<string, SQLOutputValue>>;
+/** A log has at most 1,000 lines of its provider, and some of the runner. */
+export const MAX_LINE_NUMBER = 10_000;
 
 /** The columns of a task, without the `seq` that the database chooses. */
 export const TASK_COLUMNS = [
@@ -47,31 +47,48 @@ export function toTaskRow(task: Task): TaskRow {
   };
 }
 
-export function toTask(row: Row): Task {
+/** The task in a row; undefined where the row is damaged: one wrong bit in a text must not hide the other rows. */
+export function readTask(row: Row): Task | undefined {
+  const parameters = asRecord(parseJson(textOf(row, 'parameters')));
+  const result = parseJson(textOf(row, 'result'));
+  const status = TASK_STATUSES.find((known) => known === row['status']);
+  const isSound =
+    isId(row['uid']) &&
+    isText(row['provider']) &&
+    isCount(row['progress'], 100) &&
+    isCount(row['bytes_done']) &&
+    isNullOr(row['bytes_total'], (value) => isCount(value)) &&
+    isNullOr(row['error'], isText) &&
+    isNullOr(row['code'], isText) &&
+    isCount(row['attempt']) &&
+    isNullOr(row['retry_of'], isId) &&
+    isNullOr(row['schedule_id'], isId) &&
+    isTime(row['created_at']) &&
+    isNullOr(row['finished_at'], isTime);
+  if (!isSound || status === undefined || parameters === undefined || result === undefined) return undefined;
   return {
     uid: String(row['uid']),
     provider: String(row['provider']),
-    status: row['status'] as TaskStatus,
+    status,
     progress: Number(row['progress']),
     bytesDone: Number(row['bytes_done']),
-    bytesTotal: row['bytes_total'] as number | null,
-    parameters: JSON.parse(String(row['parameters'])) as JsonObject,
-    result: JSON.parse(String(row['result'])) as JsonValue,
+    bytesTotal: numberOrNull(row['bytes_total']),
+    parameters: parameters as JsonObject,
+    result: result as JsonValue,
     error: row['error'] as string | null,
     code: row['code'] as ErrorCode | null,
     attempt: Number(row['attempt']),
     retryOf: row['retry_of'] as string | null,
     scheduleId: row['schedule_id'] as string | null,
     createdAtMs: Number(row['created_at']),
-    finishedAtMs: row['finished_at'] as number | null,
+    finishedAtMs: numberOrNull(row['finished_at']),
   };
 }
 
-export function toLogLine(row: Row): TaskLogLine {
-  return {
-    line: Number(row['line']),
-    timeMs: Number(row['time']),
-    level: row['level'] as TaskLogLevel,
-    text: String(row['text']),
-  };
+/** The line of a log in a row; undefined where the row is damaged. */
+export function readLogLine(row: Row): TaskLogLine | undefined {
+  const level = TASK_LOG_LEVELS.find((known) => known === row['level']);
+  const isSound = isCount(row['line'], MAX_LINE_NUMBER) && isTime(row['time']) && isText(row['text']);
+  if (!isSound || level === undefined) return undefined;
+  return { line: Number(row['line']), timeMs: Number(row['time']), level, text: String(row['text']) };
 }

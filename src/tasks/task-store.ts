@@ -1,9 +1,11 @@
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
 import type { Logger } from '../log/logger.ts';
 import { Statements } from './statements.ts';
-import { toStoreError, withStoreErrors } from './store-error.ts';
+import { DamageAlarm } from './damage-alarm.ts';
+import { DamagedRows } from './damaged-rows.ts';
+import type { Row } from './row.ts';
 import { TaskRetention, type TaskRetentionOptions } from './task-retention.ts';
-import { TASK_COLUMNS, toLogLine, toTask, toTaskRow, type Row } from './task-row.ts';
+import { MAX_LINE_NUMBER, readLogLine, readTask, TASK_COLUMNS, toTaskRow } from './task-row.ts';
 import type { Task, TaskLogLine, TaskStatus } from './task.ts';
 import { inTransaction } from './transaction.ts';
 
@@ -49,6 +51,8 @@ export class TaskStore {
   readonly #logger: Logger;
   readonly #statements: Statements;
   readonly #retention: TaskRetention;
+  readonly #damagedRows: DamagedRows;
+  readonly #alarm = new DamageAlarm();
   /** By uid: on a full disk, an end waits here for the next change. */
   readonly #unsaved = new Map<string, UnsavedEnd>();
 
@@ -56,8 +60,14 @@ export class TaskStore {
     this.#database = database;
     this.#logger = logger;
     this.#statements = new Statements(database);
-    this.#retention = withStoreErrors(() => new TaskRetention(this.#statements, { historyCount, historyAgeMs }));
+    this.#damagedRows = new DamagedRows(logger);
+    this.#retention = this.#alarm.guard(() => new TaskRetention(this.#statements, { historyCount, historyAgeMs }));
     this.#write(() => this.#retention.prune(Date.now()));
+  }
+
+  /** Resolves when the database turns out to be damaged. */
+  get damaged(): Promise<undefined> {
+    return this.#alarm.found;
   }
 
   insert(task: Task): void {
@@ -115,7 +125,7 @@ export class TaskStore {
   }
 
   find(uid: string): Task | undefined {
-    return withStoreErrors(() => {
+    return this.#alarm.guard(() => {
       const row = this.#statements.prepare('SELECT * FROM tasks WHERE uid = ?').get(uid);
       return row === undefined ? undefined : this.#toTask(row);
     });
@@ -123,46 +133,52 @@ export class TaskStore {
 
   /** Returns the tasks in progress, oldest first. At the start, these are the tasks of a process that died. */
   unfinished(): readonly Task[] {
-    return withStoreErrors(() =>
+    return this.#alarm.guard(() =>
       this.#statements
         .prepare("SELECT * FROM tasks WHERE status = 'in_progress' ORDER BY seq")
         .all()
-        .map((row) => this.#toTask(row)),
+        .flatMap((row) => this.#toTask(row) ?? []),
     );
   }
 
   /** Returns the interrupted tasks that are to begin anew, each with the number of that attempt. */
   pendingRetries(): readonly { readonly task: Task; readonly attempt: number }[] {
-    return withStoreErrors(() =>
+    return this.#alarm.guard(() =>
       this.#statements
         .prepare(
           `SELECT tasks.*, pending_retries.attempt AS next_attempt FROM tasks JOIN pending_retries ON task = seq
            ORDER BY seq`,
         )
         .all()
-        .map((row) => ({ task: this.#toTask(row), attempt: Number(row['next_attempt']) })),
+        .flatMap((row) => {
+          const task = this.#toTask(row);
+          return task === undefined ? [] : { task, attempt: Number(row['next_attempt']) };
+        }),
     );
   }
 
   /** Returns the lines of a task's log after line `after`. */
   lines(uid: string, after: number): readonly TaskLogLine[] {
-    return withStoreErrors(() =>
+    return this.#alarm.guard(() =>
       this.#statements
         .prepare('SELECT task_logs.* FROM task_logs JOIN tasks ON task = seq WHERE uid = ? AND line > ? ORDER BY line')
         .all(uid, after)
-        .map(toLogLine),
+        .flatMap((row) => this.#damagedRows.read(row, readLogLine, 'task') ?? []),
     );
   }
 
   /** Returns the number of lines in a task's log. */
   lineCount(uid: string): number {
-    return withStoreErrors(() =>
-      this.#statements.number('SELECT max(line) FROM task_logs JOIN tasks ON task = seq WHERE uid = ?', uid),
+    return this.#alarm.guard(() =>
+      this.#statements.number(
+        `SELECT max(line) FROM task_logs JOIN tasks ON task = seq WHERE uid = ? AND line <= ${MAX_LINE_NUMBER}`,
+        uid,
+      ),
     );
   }
 
   history({ provider, status, cursor, limit }: HistoryFilter): HistoryPage {
-    return withStoreErrors(() => {
+    return this.#alarm.guard(() => {
       const conditions = ['seq < :before'];
       if (provider !== undefined) conditions.push('provider = :provider');
       // A task with an unsaved end has another status in the database.
@@ -180,7 +196,7 @@ export class TaskStore {
       let length = 0;
       for (const row of rows) {
         const task = this.#toTask(row);
-        if (status !== undefined && task.status !== status) continue;
+        if (task === undefined || (status !== undefined && task.status !== status)) continue;
         length += String(row['parameters']).length + String(row['result']).length;
         if (tasks.length === limit || (tasks.length > 0 && length > MAX_PAGE_LENGTH)) {
           return { tasks, nextCursor: String(lastSeq) };
@@ -233,18 +249,20 @@ export class TaskStore {
   /** Writes the unsaved ends, then the changes of `work`: all of it, or nothing where a part fails. */
   #write(work: () => void): void {
     try {
-      inTransaction(this.#database, () => {
-        for (const end of this.#unsaved.values()) this.#saveEnd(end);
-        work();
+      this.#alarm.guard(() => {
+        inTransaction(this.#database, () => {
+          for (const end of this.#unsaved.values()) this.#saveEnd(end);
+          work();
+        });
       });
       this.#unsaved.clear();
     } catch (error) {
       this.#retention.recount();
-      throw toStoreError(error);
+      throw error;
     }
   }
 
-  #toTask(row: Row): Task {
-    return this.#unsaved.get(String(row['uid']))?.task ?? toTask(row);
+  #toTask(row: Row): Task | undefined {
+    return this.#unsaved.get(String(row['uid']))?.task ?? this.#damagedRows.read(row, readTask, 'uid');
   }
 }

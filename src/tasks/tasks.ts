@@ -88,6 +88,25 @@ export class Tasks {
     database?.close();
   }
 
+  /** Opens the database anew, which removes what is damaged. The running tasks are interrupted: it no longer has them. */
+  #mend(tasks: OpenTasks): void {
+    if (this.#stop.signal.aborted || this.#tasks !== tasks) return;
+    this.#tasks = undefined;
+    this.#failure = new LoaderError(
+      'task_store_unavailable',
+      'The database of the tasks is damaged, and is being mended; try again in a moment.',
+    );
+    this.#options.logger.error("The tasks' database is damaged: it is opened anew, and running tasks are interrupted");
+    this.#opening = this.#reopen(tasks);
+  }
+
+  async #reopen({ database, runner, schedules }: OpenTasks): Promise<void> {
+    schedules.stop();
+    await runner.stop();
+    database.close();
+    if (!(await this.#tryOpen())) await this.#keepTrying();
+  }
+
   async #stopTasks(): Promise<void> {
     this.#tasks?.schedules.stop();
     await this.#tasks?.runner.stop();
@@ -113,10 +132,13 @@ export class Tasks {
       database = await openTaskDatabase(stateDir, logger);
       const store = new TaskStore({ ...this.#options, database });
       runner = new TaskRunner({ store, providers, logger });
-      const schedules = new Schedules({ store: new ScheduleStore(database), runner, logger });
+      const scheduleStore = new ScheduleStore(database, logger);
+      const schedules = new Schedules({ store: scheduleStore, runner, logger });
       runner.recover();
       schedules.start();
-      this.#tasks = { database, store, runner, schedules };
+      const tasks = { database, store, runner, schedules };
+      this.#tasks = tasks;
+      void Promise.race([store.damaged, scheduleStore.damaged]).then(() => this.#mend(tasks));
       return true;
     } catch (error) {
       await runner?.stop();

@@ -212,7 +212,7 @@ export function addSchedules(database: DatabaseSync, count: number, prefix = 'id
   const insert =
     database.prepare(`INSERT INTO schedules (id, provider, parameters, cron, timezone, catch_up, created_at, last_run)
      VALUES (?, 'p', ?, '* * * * *', 'UTC', 0, 1, 'null')`);
-  for (let index = 0; index < count; index++) insert.run(`${prefix}-${index}`, 'x'.repeat(500));
+  for (let index = 0; index < count; index++) insert.run(`${prefix}-${index}`, JSON.stringify({ x: 'x'.repeat(500) }));
 }
 
 export function countSchedules(database: DatabaseSync): unknown {

@@ -8,6 +8,7 @@ import { Device } from '../../support/device.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 import { digestBody, sha256 } from '../../../lab/sha256.ts';
 import { eventually } from '../../../lab/waiting.ts';
+import { makeRandom } from '../../support/seeded-random.ts';
 import { newApiKey } from '../../support/test-loader.ts';
 import { prefetchOf, type HistoryPage, type TaskView, type ScheduleView } from '../../../lab/task-client.ts';
 
@@ -21,17 +22,6 @@ const WORKERS = 4;
 const MAX_ATTEMPTS = 10;
 const REPEATABLE = ['prefetch', 'verify', 'evict'];
 const CODES = new Set(['complete', 'failed', 'cancelled', 'interrupted']);
-
-/** mulberry32: the same numbers for the same seed. */
-function makeRandom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** What never changes about a task. */
 function identity({

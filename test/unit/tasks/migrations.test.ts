@@ -37,7 +37,7 @@ describe('the schema of the database', () => {
   it('of a newer Loader is left alone, and the error tells the way out', async () => {
     (await openTaskDatabase(folder, logger)).close();
     const newer = new DatabaseSync(file);
-    newer.exec(`PRAGMA user_version = ${MIGRATIONS.length + 1}`);
+    newer.exec(`ALTER TABLE schedules ADD COLUMN more TEXT; PRAGMA user_version = ${MIGRATIONS.length + 1}`);
     newer.close();
     const before = await readFile(file);
     await assert.rejects(openTaskDatabase(folder, logger), {
@@ -48,25 +48,48 @@ describe('the schema of the database', () => {
     assert.deepEqual(await readdir(folder), ['tasks.db']);
     // The attempt has left no lock.
     const again = new DatabaseSync(file);
-    again.exec(`PRAGMA user_version = ${MIGRATIONS.length}`);
+    again.exec(`ALTER TABLE schedules DROP COLUMN more; PRAGMA user_version = ${MIGRATIONS.length}`);
     again.close();
     (await openTaskDatabase(folder, logger)).close();
   });
 
-  it('is not there at all where its making failed half-way', async () => {
-    const other = new DatabaseSync(file);
-    other.exec('CREATE TABLE schedules (x)');
-    other.close();
-    await assert.rejects(openTaskDatabase(folder, logger), UNAVAILABLE);
-    const left = new DatabaseSync(file);
-    assert.deepEqual(
-      left
-        .prepare('SELECT name FROM sqlite_schema')
-        .all()
-        .map((row) => row['name']),
-      ['schedules'],
-    );
-    assert.equal(pragma(left, 'user_version'), 0);
-    left.close();
+  it('of this Loader is its own under any number', async () => {
+    for (const version of [0, MIGRATIONS.length + 1, -1]) {
+      const database = await openTaskDatabase(folder, logger);
+      addSchedules(database, 1, `before ${version}`.replaceAll(' ', '-'));
+      database.exec(`PRAGMA user_version = ${version}`);
+      database.close();
+    }
+    const database = await openTaskDatabase(folder, logger);
+    assert.equal(countSchedules(database), 3);
+    assert.equal(pragma(database, 'user_version'), MIGRATIONS.length);
+    database.close();
   });
+
+  it('may have parts of a user', async () => {
+    const database = await openTaskDatabase(folder, logger);
+    database.exec('CREATE INDEX of_a_user ON tasks (code)');
+    database.close();
+    (await openTaskDatabase(folder, logger)).close();
+    assert.deepEqual(await readdir(folder), ['tasks.db']);
+  });
+
+  for (const [what, sql] of [
+    ['another program', 'DROP TABLE schedules; CREATE TABLE schedules (x)'],
+    ['a table less', 'DROP TABLE pending_retries'],
+    ['a column more', 'ALTER TABLE tasks ADD COLUMN more TEXT'],
+    ['an index less', 'DROP INDEX tasks_by_end'],
+    ['a half-made one', 'DROP TABLE tasks; PRAGMA user_version = 0'],
+  ] as const) {
+    it(`that is wrong is set aside with its file, and a new one begins: ${what}`, async () => {
+      (await openTaskDatabase(folder, logger)).close();
+      const other = new DatabaseSync(file);
+      other.exec(sql);
+      other.close();
+      const database = await openTaskDatabase(folder, logger);
+      addSchedules(database, 1);
+      database.close();
+      assert.match((await readdir(folder)).join(), /^tasks\.db,tasks\.db\.damaged-[^,]*Z$/);
+    });
+  }
 });

@@ -44,7 +44,7 @@ afterEach(() => {
 
 function makeSchedules(): Schedules {
   const { runner, logger, database } = lab;
-  return new Schedules({ store: new ScheduleStore(database), runner, logger, now: () => nowMs });
+  return new Schedules({ store: new ScheduleStore(database, logger), runner, logger, now: () => nowMs });
 }
 
 /** The next process, over the same database. */
@@ -284,7 +284,7 @@ describe('a new schedule', () => {
       message: "provider: provider needs a secret, which is never kept: it can't be scheduled",
     });
     assert.deepEqual(schedules.list(), []);
-    assert.deepEqual(new ScheduleStore(lab.database).list(), []);
+    assert.deepEqual(new ScheduleStore(lab.database, lab.logger).list(), []);
     assert.ok(!lab.logLines.join('').includes(password));
   });
 
@@ -372,7 +372,7 @@ describe('times that passed while the Loader was down', () => {
   it('are used up before their task begins: a death in between begins none twice', () => {
     schedules.create({ ...HOURLY, catchUp: true });
     nowMs = FIRST_MS;
-    const stored = new ScheduleStore(lab.database);
+    const stored = new ScheduleStore(lab.database, lab.logger);
     let seen: readonly Schedule[] = [];
     lab.runner.create = () => {
       seen = stored.list();
@@ -561,7 +561,7 @@ describe('waiting for the next time', () => {
 
 describe('stored schedules', () => {
   it('are as they were stored, in the order of their creation', () => {
-    const store = new ScheduleStore(lab.database);
+    const store = new ScheduleStore(lab.database, lab.logger);
     const first = schedules.create({ ...HOURLY, parameters: { x: 0.5 }, catchUp: true });
     nowMs += 1;
     const second = schedules.create({ ...HOURLY, cron: '1 1 1 1 *', timezone: 'Asia/Kathmandu' });
@@ -585,7 +585,7 @@ describe('stored schedules', () => {
   });
 
   it('that can not be read keep the others from beginning unseen', () => {
-    const store = new ScheduleStore(lab.database);
+    const store = new ScheduleStore(lab.database, lab.logger);
     lab.database.close();
     const isUnavailable = { code: 'task_store_unavailable' };
     assert.throws(() => store.list(), isUnavailable);

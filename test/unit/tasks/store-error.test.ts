@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { LoaderError } from '../../../src/errors.ts';
-import { DamagedDatabaseError, isDamaged, toStoreError, withStoreErrors } from '../../../src/tasks/store-error.ts';
+import { DamagedDatabaseError, isDamaged, toStoreError } from '../../../src/tasks/store-error.ts';
 import { addSchedules, openMemoryDatabase } from '../../support/task-lab.ts';
 
 describe('what is wrong with the database', () => {
@@ -24,7 +24,7 @@ describe('what is wrong with the database', () => {
       [5, /another Loader/],
       [5 | (1 << 8), /another Loader/],
       [10 | (4 << 8), /the disk reports errors/],
-      [11 | (1 << 8), /it is damaged; the next start will set it aside/],
+      [11 | (1 << 8), /it is damaged; it will be set aside in a moment/],
       [13, /the disk is full/],
       [14, /it can not be opened/],
       [26, /it is damaged/],
@@ -42,29 +42,16 @@ describe('what is wrong with the database', () => {
   });
 });
 
-describe('work with the database', () => {
-  it('returns its value, and has its error told', () => {
-    assert.equal(
-      withStoreErrors(() => 7),
-      7,
-    );
-    assert.throws(
-      () =>
-        withStoreErrors(() => {
-          throw new Error('the secret');
-        }),
-      { code: 'task_store_unavailable', message: /unknown reason/ },
-    );
-  });
-});
-
 describe('damage', () => {
   it('is what SQLite or the check of the pages calls so, and no other failure', () => {
     const withCode = (errcode: number) => Object.assign(new Error('x'), { errcode });
     for (const error of [withCode(11), withCode(26), withCode(11 | (1 << 8)), new DamagedDatabaseError()]) {
       assert.equal(isDamaged(error), true);
     }
-    for (const error of [withCode(13), withCode(8), new Error('damaged'), undefined]) {
+    for (const message of ['no such table: tasks', 'no such column: uid', 'unsupported file format']) {
+      assert.equal(isDamaged(Object.assign(new Error(message), { errcode: 1 })), true);
+    }
+    for (const error of [withCode(1), withCode(13), withCode(8), new Error('damaged'), undefined]) {
       assert.equal(isDamaged(error), false);
     }
   });

@@ -5,6 +5,7 @@ import { chmod, mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, wri
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { LoaderError } from '../../../src/errors.ts';
 import { openTaskDatabase } from '../../../src/tasks/task-database.ts';
@@ -145,14 +146,15 @@ describe('a damaged database', () => {
     });
   }
 
-  it('does not take the place of one that was set aside before', async () => {
-    for (const text of ['first', 'second']) {
+  it('does not take the place of one that was set aside before, of which the three newest stay', async () => {
+    for (const text of ['first', 'second', 'third', 'fourth']) {
       await writeFile(file, text);
       (await openTaskDatabase(folder, logger)).close();
+      await sleep(2);
     }
     const asides = (await readdir(folder)).filter((name) => name.includes('damaged')).sort();
     const texts = await Promise.all(asides.map((name) => readFile(path.join(folder, name), 'utf8')));
-    assert.deepEqual(texts, ['first', 'second']);
+    assert.deepEqual(texts, ['second', 'third', 'fourth']);
   });
 
   it('takes along the log that lies beside it', async () => {
@@ -255,7 +257,7 @@ function writeAndDie(then: string): { readonly signal: string | null; readonly s
     import { openTaskDatabase } from ${JSON.stringify(TASK_DATABASE)};
     const database = await openTaskDatabase(${JSON.stringify(folder)}, undefined);
     const columns = '(id, provider, parameters, cron, timezone, catch_up, created_at, last_run)';
-    const values = "(?, 'p', '" + 'x'.repeat(500) + "', 'c', 'UTC', 0, 1, 'null')";
+    const values = "(?, 'p', '{}', '" + 'x'.repeat(500) + "', 'UTC', 0, 1, 'null')";
     const sql = 'INSERT INTO schedules ' + columns + ' VALUES ' + values;
     for (let index = 0; index < 300; index++) database.prepare(sql).run('id-' + index);
     ${then}

@@ -559,7 +559,7 @@ async function checkSchedules({ startMs, crons, steps }: ClockStart): Promise<vo
   let nowMs = startMs;
   const lab = new TaskLab(PROVIDERS, { now: () => nowMs, logger, historyAgeMs: 1e15 });
   const makeSchedules = () =>
-    new Schedules({ store: new ScheduleStore(lab.database), runner: lab.runner, logger, now: () => nowMs });
+    new Schedules({ store: new ScheduleStore(lab.database, logger), runner: lab.runner, logger, now: () => nowMs });
   let schedules = makeSchedules();
   schedules.start();
   for (const [index, { which, catchUp }] of crons.entries()) {

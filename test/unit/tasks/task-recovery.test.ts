@@ -195,11 +195,11 @@ describe('a task that was interrupted', () => {
   });
 
   it('remembers the schedule that began it', async () => {
-    lab.runner.create('again', {}, 'the schedule');
+    lab.runner.create('again', {}, 'the-schedule');
     await settle();
     await stop();
     lab.restart();
-    assert.equal(running()[0]?.scheduleId, 'the schedule');
+    assert.equal(running()[0]?.scheduleId, 'the-schedule');
   });
 
   it('does not begin anew when its provider is gone, now or later', async () => {

@@ -81,20 +81,20 @@ describe('what is kept', () => {
 
   it('is not too old: the moment of the end counts, to the millisecond', () => {
     addEnded('old', { finishedAtMs: NOW_MS });
-    addEnded('at the limit', { finishedAtMs: NOW_MS + 1 });
+    addEnded('at-the-limit', { finishedAtMs: NOW_MS + 1 });
     addEnded('young', { finishedAtMs: NOW_MS + 500 });
     store = makeStore(100, 10 * DAY_MS);
     addEnded('new', { finishedAtMs: NOW_MS + 10 * DAY_MS + 1 });
-    assert.deepEqual(uids(), ['new', 'young', 'at the limit']);
+    assert.deepEqual(uids(), ['new', 'young', 'at-the-limit']);
   });
 
   it('is what this process ran, whatever its clock said', () => {
     store = makeStore(100, DAY_MS);
-    addEnded('at the first moment', { finishedAtMs: 1_000 });
-    addEnded('after the clock was set', { finishedAtMs: NOW_MS });
-    assert.deepEqual(uids(), ['after the clock was set', 'at the first moment']);
+    addEnded('at-the-first-moment', { finishedAtMs: 1_000 });
+    addEnded('after-the-clock-was-set', { finishedAtMs: NOW_MS });
+    assert.deepEqual(uids(), ['after-the-clock-was-set', 'at-the-first-moment']);
     store = makeStore(100, DAY_MS);
-    assert.deepEqual(uids(), ['after the clock was set']);
+    assert.deepEqual(uids(), ['after-the-clock-was-set']);
   });
 
   it('counts right after some were too old', () => {

@@ -202,9 +202,9 @@ describe('a task', () => {
   });
 
   it('that a schedule began says so', async () => {
-    const task = lab.runner.create('a', {}, 'the schedule');
-    assert.equal(task?.scheduleId, 'the schedule');
-    assert.equal(lab.stored(task.uid).scheduleId, 'the schedule');
+    const task = lab.runner.create('a', {}, 'the-schedule');
+    assert.equal(task?.scheduleId, 'the-schedule');
+    assert.equal(lab.stored(task.uid).scheduleId, 'the-schedule');
     await settle();
     assert.equal(a.last.context.isUnattended, true);
   });

@@ -498,3 +498,66 @@ describe('a store whose database is gone', () => {
     assert.equal(count('tasks'), 2);
   });
 });
+
+describe('a damaged row', () => {
+  const damages: readonly (readonly [column: string, value: string | number | bigint])[] = [
+    ['parameters', '{"a":'],
+    ['parameters', '[]'],
+    ['result', 'nul'],
+    ['uid', 'a b'],
+    ['progress', 101],
+    ['progress', -1],
+    ['bytes_done', 2n ** 60n],
+    ['bytes_total', -5],
+    ['created_at', 2n ** 62n],
+    ['finished_at', -1],
+    ['attempt', -1],
+    ['retry_of', ''],
+    ['schedule_id', 'a\nb'],
+  ];
+
+  for (const [column, value] of damages) {
+    it(`is left out of every answer, and hides no other one: ${column} ${JSON.stringify(String(value))}`, () => {
+      for (const uid of ['a', 'b', 'c']) addEnded(uid);
+      database.exec('DROP TRIGGER finished_tasks_stay');
+      database.prepare(`UPDATE tasks SET ${column} = ? WHERE uid = 'b'`).run(value);
+      for (let i = 0; i < 2; i++) assert.deepEqual(uids(), ['c', 'a']);
+      assert.equal(store.find('b'), undefined);
+      const told = logLines.filter((line) => line.includes("A row of the tasks' database is damaged"));
+      assert.equal(told.length, 1);
+      assert.match(told[0] ?? '', column === 'uid' ? /"uid":"a b"/ : /"uid":"b"/);
+    });
+  }
+
+  it('of an unfinished task, or of one that is to begin anew, holds up no start', () => {
+    store.insert(makeTask({ uid: 'a' }));
+    store.insert(makeTask({ uid: 'b', provider: 'q' }));
+    addEnded('c', { status: 'interrupted' });
+    database.exec(
+      "DROP TRIGGER finished_tasks_stay; INSERT INTO pending_retries SELECT seq, 2 FROM tasks WHERE uid = 'c'",
+    );
+    database.exec("UPDATE tasks SET parameters = 'x' WHERE uid IN ('a', 'c')");
+    assert.deepEqual(
+      store.unfinished().map(({ uid }) => uid),
+      ['b'],
+    );
+    assert.deepEqual(store.pendingRetries(), []);
+  });
+
+  it('of a log is left out of it, and not counted where its number is none', () => {
+    store.insert(makeTask({ uid: 'a' }));
+    for (const line of [1, 2, 3]) store.addLine('a', makeLine(line));
+    database.exec(
+      "UPDATE task_logs SET level = 'inf' WHERE line = 2; UPDATE task_logs SET line = 1 << 40 WHERE line = 3",
+    );
+    assert.deepEqual(store.lines('a', 0), [makeLine(1)]);
+    assert.equal(store.lineCount('a'), 2);
+  });
+});
+
+it('damage of the database that is found in use raises the alarm', async () => {
+  addEnded('a');
+  database.exec('DROP TABLE task_logs');
+  assert.throws(() => store.lines('a', 0), isUnavailable);
+  await store.damaged;
+});

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
-import { copyFile, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, open, readdir, rm, writeFile } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import { openTaskDatabase } from '../../../src/tasks/task-database.ts';
+import { TaskStore } from '../../../src/tasks/task-store.ts';
 import { Tasks } from '../../../src/tasks/tasks.ts';
-import { ControlledProvider, DAY_MS, makeLogger } from '../../support/task-lab.ts';
+import { addEndedTask, addSchedules, ControlledProvider, DAY_MS, makeLogger } from '../../support/task-lab.ts';
 import { eventually, settle } from '../../../lab/waiting.ts';
 
 const RETRY_MS = 10_000;
@@ -367,5 +368,34 @@ describe('the service of the tasks without a database', () => {
         ['interrupted', 'interrupted'],
       );
     });
+  });
+});
+
+describe('damage of the database that is found in use', () => {
+  it('has it mended at once: the file is set aside, and tasks begin anew', async () => {
+    const service = makeService();
+    // More than SQLite keeps in memory, so that it reads the damage.
+    const database = await openTaskDatabase(folder, logger);
+    addSchedules(database, 10);
+    const store = new TaskStore({ database, logger, historyCount: 10_000, historyAgeMs: DAY_MS });
+    const parameters = { x: 'x'.repeat(40_000) };
+    for (let i = 0; i < 150; i++) addEndedTask(store, `t${i}`, { parameters });
+    database.close();
+    await service.start();
+    const { uid } = service.runner.create('a', {}) ?? assert.fail();
+    await settle();
+    const file = path.join(folder, 'tasks.db');
+    await using handle = await open(file, 'r+');
+    const { size } = await handle.stat();
+    await handle.write(Buffer.alloc(size - 2 * 4096, 7), 0, size - 2 * 4096, 2 * 4096);
+    assert.throws(() => service.runner.history({ limit: 1_000 }), UNAVAILABLE);
+    await soon(() => a.last.context.signal.aborted);
+    assert.throws(() => service.runner, { ...UNAVAILABLE, message: /is being mended/ });
+    a.last.fail(new Error('aborted'));
+    await soon(() => isOpen(service));
+    assert.throws(() => service.runner.find(uid), { code: 'task_not_found' });
+    assert.equal(service.runner.create('a', {})?.status, 'in_progress');
+    assert.equal((await readdir(folder)).filter((name) => /damaged-.*Z$/.test(name)).length, 1);
+    assert.match(errors().join(), /it is opened anew, and running tasks are interrupted.*set aside in STATE_DIR/s);
   });
 });
