@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify';
+import { hasBody } from './has-body.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -14,7 +15,7 @@ declare module 'fastify' {
 export function registerBodyWatchdog(app: FastifyInstance, timeoutMs: number): void {
   app.addHook('onRequest', (request, reply, done) => {
     const { raw } = request;
-    if (!raw.complete && request.routeOptions.config.watchesBody !== true) {
+    if (hasBody(raw) && request.routeOptions.config.watchesBody !== true) {
       const { socket } = raw;
       socket.setTimeout(timeoutMs);
       raw.once('end', () => {

@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify';
+import { hasBody } from './has-body.ts';
 
 /**
  * Ignores the content type of a DELETE without a body, which many clients send with each of their requests. Fastify would
@@ -6,9 +7,7 @@ import type { FastifyInstance } from 'fastify';
  */
 export function registerEmptyBodies(app: FastifyInstance): void {
   app.addHook('onRequest', async ({ method, raw }) => {
-    const { headers } = raw;
-    const isEmpty = headers['transfer-encoding'] === undefined && Number(headers['content-length'] ?? 0) === 0;
-    if (method === 'DELETE' && isEmpty) delete headers['content-type'];
+    if (method === 'DELETE' && !hasBody(raw)) delete raw.headers['content-type'];
     return Promise.resolve();
   });
 }

@@ -7,8 +7,6 @@ const MAX_HEADERS = 100;
 
 /** Refuses requests with a head that is too large. Node refuses those of more than 16 KiB before there is a request. */
 export function registerHeadBounds(app: FastifyInstance): void {
-  // Node would leave out the rest, of which one may be the one that counts.
-  app.server.maxHeadersCount = 0;
   app.addHook('onRequest', async ({ raw: { url = '', rawHeaders } }) => {
     if (url.length > MAX_URL_LENGTH) throw urlTooLong();
     if (rawHeaders.length > MAX_HEADERS * 2) {

@@ -13,10 +13,15 @@ describe('a connection', () => {
   let app: FastifyInstance;
   let open = 0;
   before(async () => {
-    app = fastify();
+    app = fastify({ keepAliveTimeout: 700 });
     registerBodyWatchdog(app, TIMEOUT_MS);
     app.get('/large', () => 'x'.repeat(32 * 1024 * 1024));
     app.post('/', (request) => request.body);
+    app.post('/refused', { onRequest: async (_request, reply) => reply.code(403).send({}) }, () => 'never');
+    app.get('/late', async () => {
+      await sleep(3 * TIMEOUT_MS);
+      return {};
+    });
     app.server.on('connection', (socket) => {
       open++;
       socket.once('close', () => open--);
@@ -43,6 +48,21 @@ describe('a connection', () => {
     );
     await eventually(() => Promise.resolve(connection.isClosed));
     assert.equal(open, 0);
+  });
+
+  it('whose client waits for a response stays open for longer', async () => {
+    const connection = await connectTo();
+    await connection.send('GET /late HTTP/1.1\r\nHost: loader\r\n\r\n');
+    assert.equal((await connection.answer()).status, 200);
+    connection.close();
+  });
+
+  it('whose request was refused before its body is closed like every other that no request follows', async () => {
+    const connection = await connectTo();
+    await connection.send('POST /refused HTTP/1.1\r\nHost: loader\r\nContent-Length: 4\r\n\r\n');
+    assert.equal((await connection.answer()).status, 403);
+    await connection.send('body');
+    await eventually(() => connection.isClosed);
   });
 
   it('that waits for its next request stays open for longer', async () => {

@@ -37,6 +37,7 @@ const FOREIGN = [
   'localhost@evil.example',
   'localhost/evil.example',
   '[evil.example]',
+  '[dead.beef]',
   '1.2.3.4.5',
   'evil.internal.example',
 ];
