@@ -36,6 +36,7 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     resourceApiUrl: config.resourceApiUrl,
     upstreamTimeoutMs: config.upstreamTimeoutMs,
     stallTimeoutMs: config.stallTimeoutMs,
+    memoryBudget: config.memoryBudget,
     hardwareId: config.hardwareId,
     keys: { templates: config.keyTemplates, resourceSecret: config.resourceKey },
     tokenKeys: config.tokenKeys,

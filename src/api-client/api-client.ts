@@ -1,4 +1,5 @@
 import { Agent } from 'undici';
+import { ByteBudget } from '../async/byte-budget.ts';
 import { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { UnlockWorker, type UnlockJob } from '../binary-split/unlock-worker.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
@@ -28,6 +29,8 @@ export interface ApiClientOptions {
   readonly resourceApiUrl: string;
   readonly upstreamTimeoutMs: number;
   readonly stallTimeoutMs: number;
+  /** Bytes that all uploads and transfers may hold together. */
+  readonly memoryBudget: number;
   /** Replaces the hardware string of this machine. */
   readonly hardwareId: string | undefined;
   readonly keys: SecurityKeysOptions;
@@ -88,11 +91,12 @@ export class ApiClient {
       logger,
     });
     this.#journal = new UploadJournal(options.stateDir, logger);
-    const shared = { upstream: this.upstream, cache, publicationLocks: new KeyedReadWriteLock(), logger };
+    const memory = new ByteBudget(options.memoryBudget);
+    const shared = { upstream: this.upstream, cache, memory, publicationLocks: new KeyedReadWriteLock(), logger };
     this.downloads = new DownloadService({
       ...shared,
       proofs: new CopyProofs({ cache, logger }),
-      transfers: new SharedTransfers({ cache, logger }),
+      transfers: new SharedTransfers({ cache, memory, logger }),
     });
     const journaled = { ...shared, journal: this.#journal };
     this.uploads = new UploadService(journaled);

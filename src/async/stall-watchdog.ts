@@ -40,7 +40,12 @@ export async function* watchForStalls(
   source.once('end', finish);
   source.on('error', finish);
   source.once('close', () => finish(new Error('the stream was closed before its end')));
-  using _abort = onAbort(options.signal, finish);
+  using _abort = onAbort(options.signal, (reason) => {
+    finish(reason);
+    // At once: the consumer may be busy for long.
+    queue.length = 0;
+    source.destroy();
+  });
   using timer = new StallTimer(options.timeoutMs, () => {
     // While the consumer is busy, nothing waits for the source.
     if (wake !== undefined) finish(options.stalled());

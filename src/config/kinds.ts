@@ -117,6 +117,11 @@ export function milliseconds(name: string, options: Fallback<number>): Row<numbe
   return integer(name, { ...options, min: 1, max: 2_147_483_647 });
 }
 
+/** A number of MiB, as bytes. */
+export function mebibytes(name: string, options: IntegerOptions): Row<number> {
+  return mapped(integer(name, options), (count) => count * 1024 * 1024);
+}
+
 /** A number of days as milliseconds. */
 export function days(name: string, options: IntegerOptions): Row<number> {
   return mapped(integer(name, options), (count) => count * DAY_MS);

@@ -8,6 +8,7 @@ import {
   hostNames,
   imageTag,
   integer,
+  mebibytes,
   milliseconds,
   oneOf,
   optionalText,
@@ -137,6 +138,12 @@ export const VARIABLES = {
     max: 600_000,
     fallback: 5_000,
     about: 'how long after an upload both of its parts are checked once more, in ms',
+  }),
+  memoryBudget: mebibytes('MEMORY_BUDGET_MB', {
+    min: 16,
+    max: 65_536,
+    fallback: 192,
+    about: 'MiB that all uploads and transfers from the CDN hold together; more of them wait for their turn',
   }),
   shutdownTimeoutMs: milliseconds('SHUTDOWN_TIMEOUT_MS', {
     fallback: 8_000,

@@ -9,8 +9,8 @@ export class EndOfFileError extends Error {
   }
 }
 
-/** A good length for reading a file that is decrypted and sent on: larger chunks are not faster. */
-export const FILE_CHUNK_LENGTH = 512 * 1024;
+/** A good length for reading a file that is decrypted and sent on: larger chunks are not faster, and take more memory. */
+export const FILE_CHUNK_LENGTH = 256 * 1024;
 
 /** A file that is still being written. */
 export interface Growth {

@@ -1,3 +1,4 @@
+import type { ByteBudget } from '../async/byte-budget.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCutFileError } from '../cache/cache-error.ts';
 import type { OpenCopy } from '../cache/open-copy.ts';
@@ -8,6 +9,7 @@ import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { PREFLIGHT_LENGTH } from '../security/envelope.ts';
 import type { Session } from '../upstream/upstream.ts';
 import type { CopyProofs, CopyToProve } from './copy-proofs.ts';
+import { readDirectly } from './direct-read.ts';
 import type { BigPartEnd, SmallPart } from './envelope-parts.ts';
 import { PartPair } from './part-pair.ts';
 import type { Follower, TransferSource } from './shared-transfer.ts';
@@ -107,6 +109,8 @@ export class CachedBigPart implements BigPart {
 export interface RemoteBigPartOptions {
   readonly session: Pick<Session, 'api' | 'cdn'>;
   readonly transfers: SharedTransfers;
+  /** Of what is read without the cache, together with all transfers. */
+  readonly memory: ByteBudget;
   readonly signal: AbortSignal;
 }
 
@@ -117,12 +121,14 @@ export interface RemoteBigPartOptions {
 export class RemoteBigPart implements BigPart {
   readonly source: TransferSource;
   readonly #transfers: SharedTransfers;
+  readonly #memory: ByteBudget;
   readonly #signal: AbortSignal;
   #follower: Follower | undefined;
 
-  private constructor(source: TransferSource, { transfers, signal }: RemoteBigPartOptions) {
+  private constructor(source: TransferSource, { transfers, memory, signal }: RemoteBigPartOptions) {
     this.source = source;
     this.#transfers = transfers;
+    this.#memory = memory;
     this.#signal = signal;
   }
 
@@ -161,7 +167,6 @@ export class RemoteBigPart implements BigPart {
   }
 
   async *#read(): AsyncGenerator<Buffer, void, undefined> {
-    const { cdn, object } = this.source;
     this.#follower = this.#transfers.join(this.source, this.#signal);
     let position = 0;
     try {
@@ -174,7 +179,7 @@ export class RemoteBigPart implements BigPart {
       if (!hasErrorCode(error, 'cache_unusable')) throw error;
     }
     await this[Symbol.asyncDispose](); // The transfer's file takes room on a disk that may be full.
-    yield* cdn.readRange(object, position, object.length, this.#signal);
+    yield* readDirectly(this.source, position, { memory: this.#memory, signal: this.#signal });
   }
 
   /**

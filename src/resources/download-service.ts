@@ -1,3 +1,4 @@
+import type { ByteBudget } from '../async/byte-budget.ts';
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { RetryCounter } from '../async/retry.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
@@ -16,6 +17,8 @@ export interface DownloadServiceOptions {
   readonly cache: BigPartCache;
   readonly proofs: CopyProofs;
   readonly transfers: SharedTransfers;
+  /** Of what is read without the cache; the transfers have their shares of it. */
+  readonly memory: ByteBudget;
   readonly publicationLocks: KeyedReadWriteLock;
   readonly logger: Logger;
 }
@@ -91,7 +94,7 @@ export class DownloadService {
   }
 
   async #findOnce(resource: ResourceName, signal: AbortSignal): Promise<{ small: SmallPart; big: BigPart }> {
-    const { upstream, transfers, publicationLocks } = this.#options;
+    const { upstream, transfers, memory, publicationLocks } = this.#options;
     const session = upstream.currentSession();
     const aesKey = session.resourceAesKey();
     using _lock = await publicationLocks.shared(resourceKey(resource), signal);
@@ -100,7 +103,7 @@ export class DownloadService {
     const proofSource = { cdn: session.cdn, signal };
     const cached = await CachedBigPart.find(resource, small, proofSource, this.#options);
     if (cached !== undefined) return { small, big: cached };
-    const remote = await RemoteBigPart.find(resource, small, { session, transfers, signal });
+    const remote = await RemoteBigPart.find(resource, small, { session, transfers, memory, signal });
     // While the CDN was asked, another caller's transfer may have ended.
     return { small, big: (await CachedBigPart.find(resource, small, proofSource, this.#options)) ?? remote };
   }

@@ -1,7 +1,9 @@
+import type { ByteBudget, Share } from '../async/byte-budget.ts';
 import { Changes } from '../async/changes.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { systemErrorCode, toError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
+import { releaseChunk } from '../files/release-chunk.ts';
 import type { Logger } from '../log/logger.ts';
 
 /** Bytes of a part. S3 takes at most 10,000 parts, each but the last of at least 5 MiB: an upload has at most 78 GiB. */
@@ -9,27 +11,42 @@ export const PART_LENGTH = 8 * 1024 * 1024;
 /** Parts that are sent at a time. Another one is being filled: an upload holds at most 40 MiB of them. */
 const PARTS_IN_FLIGHT = 4;
 
+export interface S3PartUploaderOptions {
+  readonly logger: Logger;
+  /** Of the bytes that all uploads and transfers hold together. */
+  readonly memory: ByteBudget;
+  /** Ends the wait for memory. */
+  readonly signal: AbortSignal;
+}
+
 /**
  * Cuts a stream of bytes into the parts of an S3 upload, and writes each to a file as well. Parts are sent side by
- * side; `push` waits while enough of them are under way. The disposal waits until none is under way any more.
+ * side; `push` waits while enough of them are under way, or while other work holds the memory. The disposal waits until
+ * none is under way any more.
+ *
+ * A part holds its share of the memory until it was sent. No wait for a further share keeps it from that, so uploads that
+ * wait for each other's shares always go on.
  */
 export class S3PartUploader implements AsyncDisposable {
   readonly #upload: Pick<S3Upload, 'sendPart'>;
-  readonly #logger: Logger;
-  readonly #freeBuffers: Buffer<ArrayBuffer>[] = [];
+  readonly #options: S3PartUploaderOptions;
   readonly #changes = new Changes();
   #file: Pick<DraftFile, 'write'> | undefined;
-  #filling: Buffer<ArrayBuffer> | undefined;
+  #filling: PartBuffer | undefined;
   #filled = 0;
   #partNumber = 0;
   #inFlight = 0;
   #length = 0;
   #failure: Error | undefined;
 
-  constructor(upload: Pick<S3Upload, 'sendPart'>, file: Pick<DraftFile, 'write'> | undefined, logger: Logger) {
+  constructor(
+    upload: Pick<S3Upload, 'sendPart'>,
+    file: Pick<DraftFile, 'write'> | undefined,
+    options: S3PartUploaderOptions,
+  ) {
     this.#upload = upload;
     this.#file = file;
-    this.#logger = logger;
+    this.#options = options;
   }
 
   /** Bytes that were pushed. */
@@ -42,13 +59,13 @@ export class S3PartUploader implements AsyncDisposable {
     return this.#file !== undefined;
   }
 
-  /** Takes a copy of the chunk. @throws the failure of an earlier part */
+  /** Takes a copy of the chunk. @throws the failure of an earlier part; the reason of the signal */
   async push(chunk: Buffer): Promise<void> {
     let rest = chunk;
     while (rest.length > 0) {
       if (this.#failure !== undefined) throw this.#failure;
-      this.#filling ??= this.#freeBuffers.pop() ?? Buffer.allocUnsafeSlow(PART_LENGTH);
-      const copied = rest.copy(this.#filling, this.#filled);
+      this.#filling ??= await PartBuffer.create(this.#options);
+      const copied = rest.copy(this.#filling.bytes, this.#filled);
       this.#filled += copied;
       this.#length += copied;
       rest = rest.subarray(copied);
@@ -66,10 +83,12 @@ export class S3PartUploader implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#filling?.[Symbol.dispose]();
+    this.#filling = undefined;
     await this.#fewerThan(1);
   }
 
-  #send(buffer: Buffer<ArrayBuffer>): void {
+  #send(buffer: PartBuffer): void {
     const part = { number: ++this.#partNumber, position: this.#length - this.#filled, length: this.#filled };
     this.#filling = undefined;
     this.#filled = 0;
@@ -78,16 +97,16 @@ export class S3PartUploader implements AsyncDisposable {
 
   /** Never fails: the next `push` and `end` throw its failure. */
   async #sendPart(
-    buffer: Buffer<ArrayBuffer>,
+    buffer: PartBuffer,
     { number, position, length }: { number: number; position: number; length: number },
   ): Promise<void> {
-    const bytes = buffer.subarray(0, length);
+    using _buffer = buffer;
+    const bytes = buffer.bytes.subarray(0, length);
     this.#inFlight++;
     // Both have settled before the part counts as done: the file may be closed after that.
     const [sent] = await Promise.allSettled([this.#upload.sendPart(number, bytes), this.#writeToFile(bytes, position)]);
     this.#inFlight--;
-    if (sent.status === 'fulfilled') this.#freeBuffers.push(buffer);
-    else this.#failure ??= toError(sent.reason);
+    if (sent.status === 'rejected') this.#failure ??= toError(sent.reason);
     this.#changes.announce();
   }
 
@@ -102,7 +121,26 @@ export class S3PartUploader implements AsyncDisposable {
       await this.#file?.write(bytes, position);
     } catch (error) {
       this.#file = undefined;
-      this.#logger.warn({ err: error, code: systemErrorCode(error) }, 'An upload goes on without the cache');
+      this.#options.logger.warn({ err: error, code: systemErrorCode(error) }, 'An upload goes on without the cache');
     }
+  }
+}
+
+/** The memory of one part, within its share of the budget. Its disposal frees both at once. */
+class PartBuffer implements Disposable {
+  readonly bytes = Buffer.allocUnsafeSlow(PART_LENGTH);
+  readonly #share: Share;
+
+  private constructor(share: Share) {
+    this.#share = share;
+  }
+
+  static async create({ memory, signal }: S3PartUploaderOptions): Promise<PartBuffer> {
+    return new PartBuffer(await memory.acquire(PART_LENGTH, signal));
+  }
+
+  [Symbol.dispose](): void {
+    releaseChunk(this.bytes);
+    this.#share[Symbol.dispose]();
   }
 }

@@ -1,4 +1,5 @@
 import { unlessAborted } from '../async/abort.ts';
+import type { ByteBudget } from '../async/byte-budget.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCacheError, toCutFileError } from '../cache/cache-error.ts';
 import type { CopyRecord } from '../cache/copy-record.ts';
@@ -32,6 +33,7 @@ import { WrittenRanges } from './written-ranges.ts';
  * - Keep the draft open until the transfer has ended and its last follower has left.
  * - Tell the followers the first failure. The failures of the other ranges are its echo.
  * - Tell a failure of the disk as `cache_unusable`, and no other: a reader then turns to the CDN.
+ * - Hold memory only while ranges are fetched. They wait for no reader, so every share comes back.
  * - Do not fail a reader when only the publication failed: all bytes were there.
  */
 
@@ -40,6 +42,8 @@ const RANGE_LENGTH = 8 * 1024 * 1024;
 const PARALLEL_RANGES = 4;
 /** Bytes that are collected before they are written. */
 const WRITE_LENGTH = 512 * 1024;
+/** The memory of one range: what is collected, and what waits for that in the connection. */
+const RANGE_MEMORY = WRITE_LENGTH + 512 * 1024;
 
 /** A big part on the CDN, and the copy that the cache makes of it. */
 export interface TransferSource {
@@ -53,6 +57,8 @@ export interface TransferSource {
 export interface SharedTransferOptions {
   readonly source: TransferSource;
   readonly cache: Pick<BigPartCache, 'createDraft' | 'publish'>;
+  /** Of the bytes that all uploads and transfers hold together: a transfer waits for its share before its first range. */
+  readonly memory: ByteBudget;
   readonly logger: Logger;
 }
 
@@ -121,9 +127,11 @@ export class SharedTransfer {
 
   async #fetch(): Promise<void> {
     const draft = await this.draft;
+    const parallel = Math.min(PARALLEL_RANGES, Math.ceil(this.length / RANGE_LENGTH));
+    using _share = await this.#options.memory.acquire(parallel * RANGE_MEMORY, this.#abort.signal);
     const ranges = rangesOf(this.length);
     // The first failure is the true one. It is thrown when no range is being written any more.
-    await Promise.all(Array.from({ length: PARALLEL_RANGES }, () => this.#fetchRanges(ranges, draft)));
+    await Promise.all(Array.from({ length: parallel }, () => this.#fetchRanges(ranges, draft)));
     if (this.written.failure !== undefined) throw this.written.failure;
   }
 
@@ -154,6 +162,7 @@ export class SharedTransfer {
       }
       releaseChunk(chunk);
     }
+    releaseChunk(block);
   }
 
   /** Never fails: a failure costs the copy only. */

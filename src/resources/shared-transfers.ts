@@ -1,11 +1,6 @@
-import type { BigPartCache } from '../cache/big-part-cache.ts';
-import type { Logger } from '../log/logger.ts';
-import { SharedTransfer, type Follower, type TransferSource } from './shared-transfer.ts';
+import { SharedTransfer, type Follower, type SharedTransferOptions, type TransferSource } from './shared-transfer.ts';
 
-export interface SharedTransfersOptions {
-  readonly cache: Pick<BigPartCache, 'createDraft' | 'publish'>;
-  readonly logger: Logger;
-}
+export type SharedTransfersOptions = Omit<SharedTransferOptions, 'source'>;
 
 /** The transfers that are under way: callers who want the same version of an object share one. */
 export class SharedTransfers {

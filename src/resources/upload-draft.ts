@@ -9,9 +9,9 @@ import type { ResourceName } from '../resource-name.ts';
 import { encryptEnvelope } from '../security/envelope-cipher.ts';
 import { EnvelopeSplitter, smallPartSha256 } from './envelope-parts.ts';
 import { JournaledUpload, type JournaledUploadOptions, type UploadSession } from './journaled-upload.ts';
-import { S3PartUploader } from './s3-part-uploader.ts';
+import { S3PartUploader, type S3PartUploaderOptions } from './s3-part-uploader.ts';
 
-export interface UploadDraftOptions extends JournaledUploadOptions {
+export interface UploadDraftOptions extends JournaledUploadOptions, S3PartUploaderOptions {
   readonly session: UploadSession;
   readonly cache: Pick<BigPartCache, 'createDraft'>;
 }
@@ -91,7 +91,7 @@ export class UploadDraft implements AsyncDisposable {
     }
     this.#resource = resource;
     this.#upload = await JournaledUpload.begin(resource, smallPartSha256(this.#small), this.#options);
-    await using parts = new S3PartUploader(this.#upload, undefined, this.#options.logger);
+    await using parts = new S3PartUploader(this.#upload, undefined, this.#options);
     try {
       const chunks = readFileChunks(this.#file.handle, 0, this.#bigLength, FILE_CHUNK_LENGTH);
       for await (const chunk of chunks) await parts.push(chunk);
@@ -139,7 +139,7 @@ export class UploadDraft implements AsyncDisposable {
   /** The object carries the digest of the small part from its beginning, so the upload begins when that is known. */
   async #beginParts(small: Buffer): Promise<S3PartUploader> {
     this.#upload = await JournaledUpload.begin(this.#resource, smallPartSha256(small), this.#options);
-    return new S3PartUploader(this.#upload, this.#file, this.#options.logger);
+    return new S3PartUploader(this.#upload, this.#file, this.#options);
   }
 
   async #createFile(): Promise<void> {

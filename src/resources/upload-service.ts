@@ -1,3 +1,4 @@
+import type { ByteBudget } from '../async/byte-budget.ts';
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toError } from '../errors.ts';
@@ -13,6 +14,8 @@ export interface UploadServiceOptions {
   readonly cache: Pick<BigPartCache, 'createDraft' | 'publish' | 'remove'>;
   readonly journal: UploadJournal;
   readonly publicationLocks: KeyedReadWriteLock;
+  /** Of the parts of all uploads, together with what else has a share of it. */
+  readonly memory: ByteBudget;
   readonly logger: Logger;
 }
 
@@ -36,7 +39,7 @@ export class UploadService {
    * @throws LoaderError, or the error of `items`
    */
   async upload(name: string, items: AsyncIterable<UploadItem>, signal: AbortSignal): Promise<void> {
-    const { upstream, cache, journal, logger } = this.#options;
+    const { upstream, cache, journal, memory, logger } = this.#options;
     const session = upstream.currentSession();
     session.resourceAesKey(); // Fails before the client has sent a model in vain.
     await using owned = new AsyncDisposableStack();
@@ -46,7 +49,7 @@ export class UploadService {
       if (item.kind === 'folder') assertStorable({ folder: item.folder, name });
       if (item.kind === 'folder') ({ folder } = item);
       else {
-        const options = { session, cache, journal, logger, signal };
+        const options = { session, cache, journal, memory, logger, signal };
         draft = owned.use(await UploadDraft.create({ folder, name }, item.chunks, options));
       }
     }

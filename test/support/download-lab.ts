@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { sha256 } from '../../lab/sha256.ts';
+import { ByteBudget } from '../../src/async/byte-budget.ts';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
 import { NEVER } from '../../src/async/abort.ts';
 import { S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
@@ -132,6 +133,7 @@ export class DownloadLab implements AsyncDisposable {
   readonly server: OneObjectServer;
   readonly cdn: S3CdnManager;
   readonly api = new OneSmallPart();
+  readonly memory = new ByteBudget(16 * MIB);
   readonly downloads: DownloadService;
   key = KEY;
 
@@ -148,7 +150,8 @@ export class DownloadLab implements AsyncDisposable {
       upstream: { currentSession: () => ({ api: this.api, cdn: this.cdn, resourceAesKey: () => this.key }) },
       cache,
       proofs: new CopyProofs({ cache, logger }),
-      transfers: new SharedTransfers({ cache, logger }),
+      transfers: new SharedTransfers({ cache, memory: this.memory, logger }),
+      memory: this.memory,
       publicationLocks: new KeyedReadWriteLock(),
       logger,
     });

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import path from 'node:path';
+import { ByteBudget } from '../../src/async/byte-budget.ts';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
 import type { ObjectVersion } from '../../src/cdn/s3-cdn-manager.ts';
 import type { S3Upload, SentPart, UploadTarget } from '../../src/cdn/s3-upload.ts';
@@ -134,6 +135,7 @@ export class UploadLab implements AsyncDisposable {
   readonly api = new FakeFiles();
   readonly session = { api: this.api, cdn: this.cdn, resourceAesKey: () => KEY };
   readonly journal: UploadJournal;
+  readonly memory = new ByteBudget(64 * 1024 * 1024);
   readonly uploads: UploadService;
 
   private constructor(folder: CacheFolder) {
@@ -161,7 +163,8 @@ export class UploadLab implements AsyncDisposable {
   #service(journal: UploadJournal, cache: UploadServiceOptions['cache'] = this.folder.cache): UploadService {
     const { logger } = this.folder;
     const upstream = { currentSession: () => this.session };
-    return new UploadService({ upstream, cache, journal, publicationLocks: new KeyedReadWriteLock(), logger });
+    const publicationLocks = new KeyedReadWriteLock();
+    return new UploadService({ upstream, cache, journal, memory: this.memory, publicationLocks, logger });
   }
 
   static async create(): Promise<UploadLab> {

@@ -10,8 +10,8 @@ export interface Body {
   readonly chunks: AsyncIterable<Buffer>;
 }
 
-/** Bytes that may wait for the socket while the next chunk is made. */
-const MAX_QUEUED_LENGTH = 1024 * 1024;
+/** Bytes that may wait for the socket while the next chunk is made. A reader that stalls holds as much. */
+const MAX_QUEUED_LENGTH = 256 * 1024;
 
 /**
  * Sends a binary body with its exact Content-Length.

@@ -39,6 +39,18 @@ describe('watchForStalls', () => {
     assert.ok(source.destroyed);
   });
 
+  it('destroys the source when its signal aborts, also while the consumer is busy', async () => {
+    const source = new PassThrough();
+    source.write('some');
+    const abort = new AbortController();
+    const chunks = watchForStalls(source, options(1000, abort.signal));
+    await chunks.next();
+    const reason = new Error('no longer wanted');
+    abort.abort(reason);
+    assert.ok(source.destroyed);
+    await assert.rejects(chunks.next(), reason);
+  });
+
   it('is patient with a source that is slow, but never silent for as long as the timeout', async () => {
     async function* trickle(): AsyncGenerator<Buffer> {
       for (let index = 0; index < 6; index++) {

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { beforeEach, describe, it } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { NEVER } from '../../../src/async/abort.ts';
+import { ByteBudget } from '../../../src/async/byte-budget.ts';
 import { createLogger } from '../../../src/log/logger.ts';
 import { PART_LENGTH, S3PartUploader } from '../../../src/resources/s3-part-uploader.ts';
 import { FakeUpload, FakeUploadCdn } from '../../support/upload-lab.ts';
@@ -23,10 +26,17 @@ let upload: FakeUpload;
 let file: MemoryFile;
 let parts: S3PartUploader;
 
+let memory: ByteBudget;
+
+function uploaderOf(sender: Pick<FakeUpload, 'sendPart'>, signal = NEVER): S3PartUploader {
+  return new S3PartUploader(sender, file, { logger: createLogger({ level: 'silent' }), memory, signal });
+}
+
 beforeEach(() => {
   upload = new FakeUpload('models/m.big', 'ab'.repeat(32), new FakeUploadCdn());
   file = new MemoryFile();
-  parts = new S3PartUploader(upload, file, createLogger({ level: 'silent' }));
+  memory = new ByteBudget(8 * PART_LENGTH);
+  parts = uploaderOf(upload);
 });
 
 async function pushAll(): Promise<void> {
@@ -102,5 +112,63 @@ describe('the parts of an upload', () => {
     await failing();
     assert.ok(!isWriting, 'the file is closed after this, under a running write');
     await assert.rejects(parts.end(), /the CDN failed/);
+  });
+});
+
+describe('the memory of parts', () => {
+  it('is within the budget, in which several uploads take turns, and all comes back', async () => {
+    memory = new ByteBudget(2 * PART_LENGTH);
+    let most = 0;
+    const uploads = Array.from({ length: 4 }, () => {
+      const sender = new FakeUpload('models/m.big', 'ab'.repeat(32), new FakeUploadCdn());
+      sender.beforePart = async () => {
+        most = Math.max(most, memory.held);
+        await turn();
+      };
+      return sender;
+    });
+    await Promise.all(
+      uploads.map(async (sender) => {
+        parts = uploaderOf(sender);
+        const uploader = parts;
+        for (let start = 0; start < CONTENT.length; start += 3_000_000) {
+          await uploader.push(CONTENT.subarray(start, start + 3_000_000));
+        }
+        await uploader.end();
+        assert.ok(sender.content.equals(CONTENT));
+      }),
+    );
+    assert.deepEqual([most, memory.held], [2 * PART_LENGTH, 0]);
+  });
+
+  it('is waited for before a byte is taken, no longer than the signal allows', async () => {
+    memory = new ByteBudget(PART_LENGTH);
+    using _other = await memory.acquire(1, NEVER);
+    const abort = new AbortController();
+    await using uploader = uploaderOf(upload, abort.signal);
+    const pushing = uploader.push(Buffer.alloc(10));
+    await turn();
+    assert.equal(uploader.length, 0);
+    const reason = new Error('the client has left');
+    abort.abort(reason);
+    await assert.rejects(pushing, reason);
+  });
+
+  it('comes back when a part fails, and when the upload is left half-way', async () => {
+    upload.beforePart = () => Promise.reject(new Error('refused'));
+    {
+      await using uploader = uploaderOf(upload);
+      await uploader.push(CONTENT.subarray(0, PART_LENGTH + 10));
+      assert.ok(memory.held > 0);
+    }
+    assert.equal(memory.held, 0);
+  });
+
+  it('is freed at once, not by the garbage collector', async () => {
+    const before = process.memoryUsage().arrayBuffers;
+    const uploader = uploaderOf({ sendPart: () => Promise.resolve() });
+    for (let part = 0; part < 8; part++) await uploader.push(CONTENT.subarray(0, PART_LENGTH));
+    await uploader.end();
+    assert.ok(process.memoryUsage().arrayBuffers - before < PART_LENGTH);
   });
 });

@@ -3,6 +3,8 @@ import { createHash } from 'node:crypto';
 import { truncate } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { digestChunks } from '../../../lab/sha256.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import { hasErrorCode, LoaderError } from '../../../src/errors.ts';
 import { SharedTransfer } from '../../../src/resources/shared-transfer.ts';
@@ -23,7 +25,7 @@ afterEach(async () => {
 
 function startTransfer(): SharedTransfer {
   const { cache, logger } = lab;
-  return new SharedTransfer({ source: lab.source(), cache, logger });
+  return new SharedTransfer({ source: lab.source(), cache, memory: lab.memory, logger });
 }
 
 /** Waits until so many bytes are written, of all ranges together. */
@@ -375,5 +377,35 @@ describe('a follower who waits until all is stored', () => {
       for await (const bytes of careless.stored()) if (bytes > 0) break;
     }
     assert.deepEqual(await reading, WHOLE);
+  });
+});
+
+describe('the memory of a transfer', () => {
+  it('is waited for before its first range, and given back at its end, whether readers have read or not', async () => {
+    const other = await lab.memory.acquire(14 * MIB, NEVER);
+    const transfer = startTransfer();
+    await using follower = transfer.join(NEVER);
+    await turn();
+    assert.deepEqual(lab.cdn.ranges, []);
+    other[Symbol.dispose]();
+    await transfer.ended;
+    assert.equal(lab.memory.held, 0);
+    assert.deepEqual(await digestChunks(follower.chunks()), WHOLE);
+  });
+
+  it('is no longer waited for when all have left', async () => {
+    using _other = await lab.memory.acquire(16 * MIB, NEVER);
+    const transfer = startTransfer();
+    await transfer.join(NEVER)[Symbol.asyncDispose]();
+    await transfer.ended;
+    assert.deepEqual([lab.cdn.ranges, lab.memory.held], [[], 16 * MIB]);
+  });
+
+  it('is given back when the transfer fails', async () => {
+    lab.cdn.beforeChunk = () => Promise.reject(new LoaderError('cdn_error', 'refused'));
+    const transfer = startTransfer();
+    await using _follower = transfer.join(NEVER);
+    await transfer.ended;
+    assert.equal(lab.memory.held, 0);
   });
 });

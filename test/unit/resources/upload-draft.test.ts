@@ -23,7 +23,7 @@ afterEach(async () => {
 
 async function create(content: AsyncIterable<Buffer> = inChunks(CONTENT)): Promise<UploadDraft> {
   const { cache, logger } = lab.folder;
-  const options = { session: lab.session, cache, journal: lab.journal, logger, signal: NEVER };
+  const options = { session: lab.session, cache, journal: lab.journal, memory: lab.memory, logger, signal: NEVER };
   return await UploadDraft.create(RESOURCE, content, options);
 }
 

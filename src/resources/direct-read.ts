@@ -1,0 +1,48 @@
+import type { ByteBudget } from '../async/byte-budget.ts';
+import { StallTimer } from '../async/stall-timer.ts';
+import type { TransferSource } from './shared-transfer.ts';
+
+export interface DirectReadOptions {
+  readonly memory: ByteBudget;
+  readonly signal: AbortSignal;
+  /** How long the consumer may be busy with one chunk before its connection and memory are given back, in ms. */
+  readonly patienceMs?: number;
+}
+
+/** Bytes that wait in a connection to the CDN and behind it. */
+const MEMORY = 1024 * 1024;
+const PATIENCE_MS = 5_000;
+
+/**
+ * Yields the bytes of an object from `start` on, straight from the CDN. A consumer that stalls holds neither a connection
+ * nor memory meanwhile: both are asked for again when it goes on.
+ *
+ * @throws as `S3CdnManager.readRange` does
+ */
+export async function* readDirectly(
+  { cdn, object }: Pick<TransferSource, 'cdn' | 'object'>,
+  start: number,
+  { memory, signal, patienceMs = PATIENCE_MS }: DirectReadOptions,
+): AsyncGenerator<Buffer, void, undefined> {
+  for (let position = start; position < object.length;) {
+    using share = await memory.acquire(MEMORY, signal);
+    const stalled = new AbortController();
+    using timer = new StallTimer(patienceMs, () => {
+      stalled.abort(new Error('the consumer has stalled'));
+      share[Symbol.dispose]();
+    });
+    timer.pause();
+    for await (const chunk of cdn.readRange(
+      object,
+      position,
+      object.length,
+      AbortSignal.any([signal, stalled.signal]),
+    )) {
+      position += chunk.length;
+      timer.resume();
+      yield chunk;
+      timer.pause();
+      if (stalled.signal.aborted) break;
+    }
+  }
+}
