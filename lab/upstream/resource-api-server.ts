@@ -89,6 +89,11 @@ export class ResourceApiServer {
     await rename(unfinished, target);
   }
 
+  /** A file as `store` got it, or a Loader. */
+  async read(folder: string, fileName: string): Promise<Buffer> {
+    return await readFile(this.#path(folder, fileName));
+  }
+
   async stop(): Promise<void> {
     await this.#app.close();
   }
