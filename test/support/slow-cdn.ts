@@ -63,7 +63,10 @@ export class SlowCdn implements AsyncDisposable {
         return void response.writeHead(200, { etag: '"part"' }).end();
       case 'POST': {
         await this.#drain(request);
-        if (upload === undefined) return this.#create(request, response);
+        if (upload === undefined) {
+          this.#create(request, response);
+          return;
+        }
         this.#uploads.delete(id);
         const bytes = upload.lengths.reduce((sum, length) => sum + length, 0);
         this.objects.set(pathname, { smallSha256: upload.smallSha256, bytes, parts: upload.parts });
@@ -72,8 +75,9 @@ export class SlowCdn implements AsyncDisposable {
       case 'DELETE':
         this.#uploads.delete(id);
         return void response.writeHead(204).end();
+      case undefined:
       default:
-        return this.#serve(request, response, pathname);
+        this.#serve(request, response, pathname);
     }
   }
 
