@@ -46,7 +46,7 @@ describe('the identity of an archive', () => {
     await opened[Symbol.asyncDispose]();
   });
 
-  it('is length, time and IV, without the key', async () => {
+  it('is length, time and IV, without the key', () => {
     assert.deepEqual(identity, { length: envelope.length, modifiedNs: identity.modifiedNs, iv: IV.toString('hex') });
     assert.match(identity.modifiedNs, /^\d{19}$/);
     assert.deepEqual(opened.identity, identity);
