@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { filesWith } from '../../support/files-with.ts';
 import { Device } from '../../support/device.ts';
 import { noteSecrets, S3_SKIP } from '../../../lab/test-environment.ts';
 import { eventually } from '../../../lab/waiting.ts';
@@ -292,9 +292,7 @@ describe('schedules', { skip: S3_SKIP }, () => {
       { provider: 'unlock', parameters: { email: 'a@example.com' }, cron: '0 3 * * *' },
       'validation_failed',
     );
-    for (const name of await readdir(device.stateFolder)) {
-      assert.ok(!(await readFile(path.join(device.stateFolder, name))).includes(password), `it is in ${name}`);
-    }
+    assert.deepEqual(await filesWith(password, device.stateFolder), []);
     assert.ok(!device.loader.log().includes(password));
   });
 

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { saveImages } from '../../../lab/images/image-maker.ts';
 import { startDockerd, stopDockerd } from '../../../lab/services/services.ts';
 import { DOCKER_SKIP, noteSecrets } from '../../../lab/test-environment.ts';
 import { testImages } from '../../support/test-images.ts';
+import { filesWith } from '../../support/files-with.ts';
 import { UnlockDevice } from '../../support/unlock-device.ts';
 import { eventually } from '../../../lab/waiting.ts';
 import { newApiKey } from '../../support/test-loader.ts';
@@ -288,12 +289,8 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
     ]);
     assert.ok(!shown.includes(device.password) && shown.includes(device.email));
     const filesHoldNone = async () => {
-      const files = await readdir(device.stateFolder);
-      assert.ok(files.includes('tasks.db'));
-      for (const name of files) {
-        const bytes = await readFile(path.join(device.stateFolder, name));
-        assert.ok(!bytes.includes(device.password), `it is in ${name}`);
-      }
+      assert.notDeepEqual(await filesWith(device.email, device.stateFolder), [], 'the tasks are elsewhere');
+      assert.deepEqual(await filesWith(device.password, device.stateFolder), []);
     };
     await filesHoldNone();
     release();
