@@ -159,7 +159,7 @@ describe('an unlock of a bad archive', { skip: DOCKER_SKIP }, () => {
     await assertRefused(withManifest(Buffer.from([0x5b, 0x22, 0xff, 0x22, 0x5d])), 'archive_invalid', /not JSON/);
     await assertRefused(withManifest('{}'), 'archive_invalid', /names no images/);
     await assertRefused(withManifest('[]'), 'archive_invalid', /names no images/);
-    await assertRefused(withManifest('[{"Config":7}]'), 'archive_invalid', /sound Config/);
+    await assertRefused(withManifest('[{"Config":7}]'), 'archive_invalid', /valid Config/);
     const absent = manifest(([first, ...rest]) => [{ ...first, Layers: ['absent/layer.tar'] }, ...rest]);
     await assertRefused(absent, 'archive_invalid', /names absent\/layer\.tar, which it does not hold/);
     const fewer = manifest(([first, ...rest]) => [{ ...first, Layers: [] }, ...rest]);
