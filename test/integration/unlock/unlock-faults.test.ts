@@ -99,7 +99,7 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
     await rm(socket);
     const server = createServer((_request, response) => response.end('hello'));
     await new Promise<void>((resolve) => server.listen(socket, resolve));
-    assertFailed(await device.unlock(), 'engine_invalid_response', /no Docker engine: set DOCKER_HOST/);
+    assertFailed(await device.unlock(), 'engine_invalid_response', /is not a Docker engine: set DOCKER_HOST/);
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
     await device.restartLoader({ DOCKER_HOST: 'tcp://127.0.0.1:9' });
