@@ -229,9 +229,10 @@ export class JournaledUpload implements AsyncDisposable {
    * @throws LoaderError while that is unknown, or when the earlier part could not be put back: the entry stays
    */
   async #standsAfterFailure(publication: PublicationRecord, earlier: Buffer | undefined): Promise<boolean> {
-    const [removal, look] = await Promise.allSettled([this.#upload.abort(), this.#places.hasObjectOf(publication)]);
+    // The look comes second: until the removal is answered, a Complete that the CDN has received may still succeed.
+    const [removal] = await Promise.allSettled([this.#upload.abort()]);
+    const [look] = await Promise.allSettled([this.#places.hasObjectOf(publication)]);
     if (look.status === 'fulfilled' && look.value) return true;
-    // While the CDN answers neither, a Complete that it has received may still succeed.
     if (removal.status === 'rejected') throw toError(removal.reason);
     if (removal.value === 'gone' && look.status === 'rejected') throw toError(look.reason);
     const present = await this.#places.fetchSmall();

@@ -150,6 +150,24 @@ describe('an upload', () => {
     assert.deepEqual(await lab.folder.entries(), []);
   });
 
+  it('succeeds when the CDN completes it only while it is being removed', async () => {
+    lab.api.files.set('models/m.small', EARLIER);
+    let completeLate: () => Promise<void> = () => Promise.resolve();
+    lab.cdn.onStart = (started) => {
+      started.beforeComplete = () => {
+        started.beforeComplete = () => Promise.resolve();
+        completeLate = () => started.complete();
+        return Promise.reject(new LoaderError('cdn_timeout', 'no'));
+      };
+      started.beforeAbort = async () => {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        await completeLate();
+      };
+    };
+    await upload();
+    assert.ok(plaintextAt('models/m').equals(CONTENT));
+  });
+
   it('is told that another one stands, and puts the small part of that back', async () => {
     const theirs = Buffer.from('of a crossing upload');
     const their = { etag: '"2"', length: 1, smallSha256: sha256(theirs) };
