@@ -4,9 +4,9 @@ import { onAbort } from './abort.ts';
 export type Share = Disposable;
 
 /**
- * Gives out shares of a number of bytes, never more than that together. Those who wait get theirs in the order in which
- * they came: a large share is not overtaken by small ones. It is ours since Semaphore gives out one permit at a time, and
- * two holders who each wait for a second one would wait for ever.
+ * Gives out shares of a number of bytes, never more than that together. Callers who wait get theirs in the order in which
+ * they came: a large share is not overtaken by small ones. It is ours since a library's permit is no Disposable, its wait
+ * knows no signal, and permits of one size make two holders who each need several wait for ever.
  */
 export class ByteBudget {
   readonly #total: number;
@@ -24,7 +24,7 @@ export class ByteBudget {
   }
 
   /**
-   * `using _share = await budget.acquire(bytes, signal)`. Who asks for more than the total gets the whole.
+   * `using _share = await budget.acquire(bytes, signal)`. A caller who asks for more than the total gets the whole.
    *
    * Do not wait for a further share while you hold one that you give back only after that.
    *
@@ -46,7 +46,7 @@ export class ByteBudget {
     };
   }
 
-  /** Not by `unlessAborted`: a share that comes together with the abort must not be lost. */
+  /** It does not use `unlessAborted`, since a share that comes together with the abort must not be lost. */
   async #wait(bytes: number, signal: AbortSignal): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     const waiter: Waiter = { bytes, enter: () => resolve(undefined) };

@@ -127,7 +127,8 @@ describe('one who gives up', () => {
   });
 
   it('gets an Error for a reason that is none', async () => {
-    const gate = new Gate(0);
+    const gate = new Gate(1);
+    await gate.acquire(NEVER);
     const abort = new AbortController();
     const waiting = gate.acquire(abort.signal);
     abort.abort('just so');
