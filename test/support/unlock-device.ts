@@ -211,6 +211,8 @@ export class UnlockDevice {
     await this.docker.removeAll();
     await rm(this.receiptPath, { recursive: true, force: true });
     if (!this.#isPlain) await this.restartLoader();
+    // A load that the last run broke off may have arrived meanwhile.
+    this.engineProxy.reset();
   }
 
   async stop(): Promise<void> {
