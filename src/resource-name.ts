@@ -35,7 +35,7 @@ const MAX_KEY_BYTES = 1024;
 export const RESOURCE_FORMATS = {
   'resource-filename': {
     validate: isResourceFileName,
-    meaning: `must be one path segment of 1 to ${MAX_NAME_BYTES} bytes of UTF-8 (with .small they must fit 255), without / \\ or control characters, and not . or ..`,
+    meaning: `must be one path segment of 1 to ${MAX_NAME_BYTES} bytes of UTF-8 (with .small they must fit 255), without / \\ " or control characters, and not . or ..`,
   },
   'resource-folder': {
     validate: isResourceFolder,
@@ -52,8 +52,12 @@ export function assertStorable(resource: ResourceName): void {
   throw new InputError([{ type: 'value_error', path: ['folder'], message }]);
 }
 
+/**
+ * The small part goes to the Resource API as a file of a form, where every client writes a quotation mark as %22 (HTML,
+ * "multipart/form-data encoding algorithm"): a"b and a%22b would be one file there.
+ */
 function isResourceFileName(text: string): boolean {
-  return isSafeSegment(text) && Buffer.byteLength(text, 'utf8') <= MAX_NAME_BYTES;
+  return isSafeSegment(text) && !text.includes('"') && Buffer.byteLength(text, 'utf8') <= MAX_NAME_BYTES;
 }
 
 /** The Resource API stores by `POST /resources/{folder}` and reads by `POST /resources/get/{folder}`; many ignore case. */

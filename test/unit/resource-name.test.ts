@@ -79,6 +79,12 @@ describe('the file name of a resource', () => {
     assert.ok(!validate('é'.repeat(125)));
     assert.match(meaning, /249/);
   });
+
+  it('has no quotation mark, which a form writes as %22: that is another name', () => {
+    assert.ok(!validate('a"b.onnx'));
+    assert.ok(validate('a%22b.onnx'));
+    assert.match(meaning, /without [^,]* " /);
+  });
 });
 
 describe('the folder of a resource', () => {

@@ -42,6 +42,7 @@ describe('a request', { skip: S3_SKIP }, () => {
     'a/b',
     '../../etc/passwd',
     'a\\b',
+    'a"b',
     'nul\0byte',
     'line\nbreak',
     'x'.repeat(300),
@@ -86,7 +87,15 @@ describe('a request', { skip: S3_SKIP }, () => {
     });
   }
 
-  const goodNames = ['plain.onnx', 'with space & + % #?.bin', 'модель-数据-🛰', '..hidden', 'a'.repeat(249), '%2e%2e'];
+  const goodNames = [
+    'plain.onnx',
+    'a%22b.onnx',
+    'with space & + % #?.bin',
+    'модель-数据-🛰',
+    '..hidden',
+    'a'.repeat(249),
+    '%2e%2e',
+  ];
   for (const name of goodNames) {
     it(`for a file named ${name.slice(0, 20)} goes up and comes back`, async () => {
       const content = randomBytes(20_000);
