@@ -1,14 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import type { DatabaseSync } from 'node:sqlite';
 import { setImmediate } from 'node:timers/promises';
-import { Type } from 'typebox';
 import { loadConfig } from '../src/config/config.ts';
 import { createLogger } from '../src/log/logger.ts';
 import { defineProvider } from '../src/tasks/provider.ts';
 import { openTaskDatabase } from '../src/tasks/task-database.ts';
 import { TaskRunner } from '../src/tasks/task-runner.ts';
 import { TaskStore } from '../src/tasks/task-store.ts';
-import { JSON_VALUE } from '../src/json-schemas.ts';
+import { JSON_VALUE, Type } from '../src/json-schemas.ts';
 import type { JsonObject, JsonValue } from '../src/json.ts';
 
 /** Looks like a prefetch in the history, and does nothing. */

@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Type, type Static } from 'typebox';
+import type { Static } from 'typebox';
 import { buildApp } from '../src/http/app.ts';
 import { loadConfig } from '../src/config/config.ts';
+import { Type } from '../src/json-schemas.ts';
 import { KnownSecrets } from '../src/log/known-secrets.ts';
 import { Log } from '../src/log/log.ts';
 import { createServices } from '../src/services.ts';

@@ -1,6 +1,6 @@
-import { Type } from 'typebox';
 import type { BigPartCache, CacheEntry } from '../cache/big-part-cache.ts';
 import { LoaderError } from '../errors.ts';
+import { Type } from '../json-schemas.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
 
 const PARAMETERS = Type.Object(

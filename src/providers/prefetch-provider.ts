@@ -1,11 +1,11 @@
-import { Type, type Static } from 'typebox';
+import type { Static } from 'typebox';
 import type { Upstream } from '../upstream/upstream.ts';
 import { asLoaderError, hasErrorCode, type LoaderError } from '../errors.ts';
 import type { Prefetch } from '../resources/prefetch.ts';
 import { RESOURCE_FORMATS, resourceKey, type ResourceName } from '../resource-name.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
 import { forEachLimit } from '../async/for-each-limit.ts';
-import { ERROR_CODE, nullable, textEnum } from '../json-schemas.ts';
+import { ERROR_CODE, nullable, textEnum, Type } from '../json-schemas.ts';
 
 export interface PrefetchProviderOptions {
   /** `currentSession` is called for its failure only. */

@@ -1,8 +1,8 @@
-import { Type, type Static } from 'typebox';
+import type { Static } from 'typebox';
 import { LoaderError } from '../errors.ts';
 import type { UnlockService } from '../unlock/unlock-service.ts';
 import { defineProvider, type Provider, type TaskContext } from '../tasks/provider.ts';
-import { nullable, textEnum } from '../json-schemas.ts';
+import { nullable, textEnum, Type } from '../json-schemas.ts';
 import { NEVER, onAbort } from '../async/abort.ts';
 
 /** What the provider needs of the UnlockService. */

@@ -1,7 +1,7 @@
-import { Type, type Static } from 'typebox';
+import type { Static } from 'typebox';
 import type { BigPartCache, CacheEntry } from '../cache/big-part-cache.ts';
 import { asLoaderError, LoaderError } from '../errors.ts';
-import { ERROR_CODE, nullable } from '../json-schemas.ts';
+import { ERROR_CODE, nullable, Type } from '../json-schemas.ts';
 import type { ResourceName } from '../resource-name.ts';
 import type { Prefetch } from '../resources/prefetch.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';

@@ -2,12 +2,13 @@ import { randomUUID } from 'node:crypto';
 import { readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { Ajv, type ValidateFunction } from 'ajv';
-import { Type, type Static } from 'typebox';
+import type { Static } from 'typebox';
 import { Changes } from '../async/changes.ts';
 import { systemErrorCode } from '../errors.ts';
 import { DraftFile } from '../files/draft-file.ts';
 import { makeFolder } from '../files/folders.ts';
 import { readSmallFile } from '../files/small-file.ts';
+import { Type } from '../json-schemas.ts';
 import { parseJson } from '../json.ts';
 import type { Logger } from '../log/logger.ts';
 

@@ -52,7 +52,7 @@ export interface Provider {
   readonly onOutsideWork?: (begin: (parameters: JsonObject, work: TaskWork) => void) => void;
 }
 
-/** JSON Schema of an object, made with TypeBox. */
+/** JSON Schema of an object. */
 export type ParametersSchema = TSchema & { readonly properties: Readonly<Record<string, SchemaObject>> };
 
 export interface ProviderDefinition<Parameters extends ParametersSchema, Result extends TSchema> {

@@ -1,13 +1,13 @@
 import { DatabaseSync } from 'node:sqlite';
 import { pino } from 'pino';
-import { Type, type TObject } from 'typebox';
+import type { TObject } from 'typebox';
 import type { Logger } from '../../src/log/logger.ts';
 import { defineProvider, type Provider, type TaskContext, type TaskWork } from '../../src/tasks/provider.ts';
 import { migrate } from '../../src/tasks/migrations.ts';
 import { TaskRunner } from '../../src/tasks/task-runner.ts';
 import { TaskStore } from '../../src/tasks/task-store.ts';
 import type { Task, TaskLogLine } from '../../src/tasks/task.ts';
-import { JSON_VALUE } from '../../src/json-schemas.ts';
+import { JSON_VALUE, Type } from '../../src/json-schemas.ts';
 import type { JsonObject, JsonValue } from '../../src/json.ts';
 
 export const HOUR_MS = 60 * 60 * 1000;

@@ -1,6 +1,6 @@
-import { Type, type Static } from 'typebox';
+import type { Static } from 'typebox';
 import { InputError, type LoaderError } from '../../errors.ts';
-import { ERROR_CODE, textEnum } from '../../json-schemas.ts';
+import { ERROR_CODE, textEnum, Type } from '../../json-schemas.ts';
 
 /** One fault of a request, in FastAPI's words, so that the original's clients can read it. */
 const VALIDATION_ITEM = Type.Object({

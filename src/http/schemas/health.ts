@@ -1,6 +1,6 @@
-import { Type, type Static } from 'typebox';
+import type { Static } from 'typebox';
 import type { ApiClientStatus } from '../../api-client/api-client.ts';
-import { textEnum } from '../../json-schemas.ts';
+import { textEnum, Type } from '../../json-schemas.ts';
 
 export const HEALTH = Type.Object(
   { status: textEnum(['healthy']) },

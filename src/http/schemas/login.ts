@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../../json-schemas.ts';
 
 export const LOGIN = Type.Object(
   {

@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../../json-schemas.ts';
 
 const FOLDER = {
   description: 'One to eight path segments joined by /. The first may not be get.',

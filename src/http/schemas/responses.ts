@@ -3,7 +3,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type {} from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
-import { Type, type Static, type TSchema, type TUnsafe } from 'typebox';
+import type { Static, TSchema, TUnsafe } from 'typebox';
+import { textEnum, Type } from '../../json-schemas.ts';
 import { ERROR, VALIDATION_ERROR } from './error.ts';
 
 /** The app as the routes see it: the schema of a route gives the types of its handler. */
@@ -60,7 +61,7 @@ export const INVALID_INPUT = {
 export const TIME = Type.String({ description: 'ISO 8601, UTC.', examples: ['2026-01-02T03:04:05.678Z'] });
 
 export const OK = Type.Object(
-  { status: Type.Enum(['ok'], { type: 'string' }) },
+  { status: textEnum(['ok']) },
   { description: 'It is done.', examples: [{ status: 'ok' }] },
 );
 

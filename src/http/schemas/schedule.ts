@@ -1,5 +1,5 @@
-import { Type, type Static } from 'typebox';
-import { JSON_OBJECT, nullable, textEnum } from '../../json-schemas.ts';
+import type { Static } from 'typebox';
+import { JSON_OBJECT, nullable, textEnum, Type } from '../../json-schemas.ts';
 import type { DueTime, Schedule } from '../../tasks/schedule.ts';
 import { ref, TIME } from './responses.ts';
 import { toTime } from './task.ts';

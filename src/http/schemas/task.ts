@@ -1,5 +1,5 @@
-import { Type, type Static } from 'typebox';
-import { ERROR_CODE, JSON_OBJECT, JSON_VALUE, nullable, textEnum } from '../../json-schemas.ts';
+import type { Static } from 'typebox';
+import { ERROR_CODE, JSON_OBJECT, JSON_VALUE, nullable, textEnum, Type } from '../../json-schemas.ts';
 import type { TaskEvent } from '../../tasks/task-events.ts';
 import { TASK_LOG_LEVELS, TASK_STATUSES, type Task, type TaskLogLine } from '../../tasks/task.ts';
 import type { ServerEvent } from '../bodies/send-events.ts';

@@ -1,5 +1,5 @@
-import { Type, type Static } from 'typebox';
-import { ERROR_CODE, nullable, textEnum } from '../../json-schemas.ts';
+import type { Static } from 'typebox';
+import { ERROR_CODE, nullable, textEnum, Type } from '../../json-schemas.ts';
 import type { UnlockStatus } from '../../unlock/unlock-service.ts';
 import type { UnlockState } from '../../unlock/unlock-state-machine.ts';
 import type { ServerEvent } from '../bodies/send-events.ts';

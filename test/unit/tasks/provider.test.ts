@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { Type } from 'typebox';
 import { InputError, type InputFault } from '../../../src/errors.ts';
+import { JSON_VALUE, Type } from '../../../src/json-schemas.ts';
 import { defineProvider, PartialResultError, type TaskContext } from '../../../src/tasks/provider.ts';
 import type { JsonObject } from '../../../src/json.ts';
 
@@ -22,6 +22,7 @@ const PARAMETERS = Type.Object(
   },
   { additionalProperties: false },
 );
+const NULL = Type.Unsafe<null>({ type: 'null' });
 const FORMATS = { short: { validate: (text: string) => text.length < 4, meaning: 'must be short' } };
 
 function define(seen: unknown[] = []) {
@@ -60,7 +61,7 @@ describe('a provider', () => {
     const own = {
       name: 'q',
       parameters: Type.Object({}),
-      result: Type.Null(),
+      result: NULL,
       isRepeatable: false,
       run,
       onOutsideWork: listen,
@@ -83,8 +84,8 @@ describe('a provider', () => {
   it('has no secrets where none are given', () => {
     const provider = defineProvider({
       name: 'p',
-      parameters: Type.Object({ x: Type.Unknown(), password: Type.Unknown({ writeOnly: true }) }, { required: [] }),
-      result: Type.Null(),
+      parameters: Type.Object({ x: JSON_VALUE, password: Type.Unsafe({ writeOnly: true }) }, { required: [] }),
+      result: NULL,
       isRepeatable: false,
       run: () => Promise.resolve(null),
     });
@@ -115,7 +116,7 @@ describe('a provider', () => {
   });
 
   it('with secrets can not be one that is repeated: they would be missing', () => {
-    const own = { name: 'p', result: Type.Null(), isRepeatable: true, run: () => Promise.resolve(null) };
+    const own = { name: 'p', result: NULL, isRepeatable: true, run: () => Promise.resolve(null) };
     assert.throws(
       () => defineProvider({ ...own, parameters: Type.Object({ pin: Type.String({ writeOnly: true }) }) }),
       /p can't be repeated: its secrets are not kept/,
@@ -133,7 +134,7 @@ describe('a provider', () => {
       defineProvider({
         name: 'p',
         parameters: Type.Object({ x: Type.Unsafe({ type: 'sting' }) }),
-        result: Type.Null(),
+        result: NULL,
         isRepeatable: true,
         run: () => Promise.resolve(null),
       }),

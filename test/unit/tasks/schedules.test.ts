@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { Type } from 'typebox';
 import { InputError } from '../../../src/errors.ts';
+import { Type } from '../../../src/json-schemas.ts';
 import { ScheduleStore } from '../../../src/tasks/schedule-store.ts';
 import type { Schedule } from '../../../src/tasks/schedule.ts';
 import { Schedules, type NewSchedule } from '../../../src/tasks/schedules.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
-import { Type } from 'typebox';
 import { LoaderError } from '../../../src/errors.ts';
+import { Type } from '../../../src/json-schemas.ts';
 import type { Task } from '../../../src/tasks/task.ts';
 import { ControlledProvider, TaskLab } from '../../support/task-lab.ts';
 import { settle } from '../../../lab/waiting.ts';
