@@ -22,7 +22,7 @@ import { ScheduleStore } from '../../../src/tasks/schedule-store.ts';
 import { openTaskDatabase } from '../../../src/tasks/task-database.ts';
 import { TaskStore } from '../../../src/tasks/task-store.ts';
 import { addEndedTask, DAY_MS, makeLine, makeLogger, makeTask } from '../../support/task-lab.ts';
-import { makeRandom } from '../../support/seeded-random.ts';
+import { makeRandom } from '../../../lab/seeded-random.ts';
 
 /**
  * One bit is flipped in the local state of a Loader, as failing flash does, and the Loader is started upon it. All runs in

@@ -8,7 +8,7 @@ import { Device } from '../../support/device.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 import { digestBody, sha256 } from '../../../lab/sha256.ts';
 import { eventually } from '../../../lab/waiting.ts';
-import { makeRandom } from '../../support/seeded-random.ts';
+import { makeRandom } from '../../../lab/seeded-random.ts';
 import { newApiKey } from '../../support/test-loader.ts';
 import { prefetchOf, type HistoryPage, type TaskView, type ScheduleView } from '../../../lab/task-client.ts';
 
