@@ -1,4 +1,5 @@
 import { Agent } from 'undici';
+import { ActiveWork } from '../async/active-work.ts';
 import { ByteBudget } from '../async/byte-budget.ts';
 import { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { UnlockWorker, type UnlockJob } from '../binary-split/unlock-worker.ts';
@@ -23,7 +24,6 @@ import type { UnlockState } from '../unlock/unlock-state-machine.ts';
 import { ResourceApi } from '../upstream/resource-api.ts';
 import type { TokenKeys } from '../upstream/token-claims.ts';
 import { Upstream } from '../upstream/upstream.ts';
-import { ActiveWork } from './active-work.ts';
 
 export interface ApiClientOptions {
   readonly resourceApiUrl: string;

@@ -74,6 +74,8 @@ describe('docs/architecture.md', () => {
       const first = title === 'Cold load with two callers' ? page.section('Warm load').tables.flat() : [];
       const rows = [...first, ...section.tables.flat()];
       const names = new Set(rows.map(([file]) => codeOf(file)));
+      // A file of the warm load that the cold one does not pass.
+      names.delete(/`([^`]+)` is left out/.exec(section.text)?.[1] ?? '');
       assert.ok(names.size > 15, title);
       assert.equal(Number(files), names.size, title);
       // The words of one row are parted by semicolons.

@@ -1,8 +1,8 @@
-import { Changes } from '../async/changes.ts';
+import { Changes } from './changes.ts';
 
 /**
- * Counts the work that requests have begun and that may outlast their connections: when a client leaves, or the time to
- * stop is over, unfinished files and uploads are still to be removed.
+ * Counts work that is under way, so that its end can be waited for: work may outlast the request that began it, since
+ * what is unfinished must still be removed when the client has left.
  */
 export class ActiveWork {
   readonly #changes = new Changes();

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { ActiveWork } from '../../../src/api-client/active-work.ts';
+import { ActiveWork } from '../../../src/async/active-work.ts';
 
 describe('the active work', () => {
   it('is settled when there is none', async () => {
