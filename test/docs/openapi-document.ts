@@ -3,6 +3,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import { fastify, type FastifySchema } from 'fastify';
 import { format } from 'prettier';
 import { loadConfig } from '../../src/config/config.ts';
+import { ERRORS, type ErrorCode } from '../../src/errors.ts';
 import { registerRoutes } from '../../src/http/routes/routes.ts';
 import { KnownSecrets } from '../../src/log/known-secrets.ts';
 import { createLogger } from '../../src/log/logger.ts';
@@ -26,7 +27,7 @@ const TAGS = [
   { name: 'resources', description: 'Log in, load and upload.' },
   { name: 'unlock', description: "The device's image archive, once per release." },
   { name: 'tasks', description: 'Long work in the background.' },
-  { name: 'schedules', description: 'Tasks that begin by themselves.' },
+  { name: 'schedules', description: 'Tasks that begin at set times.' },
 ];
 
 /** The document as the schemas of the routes make it, in the form in which it is committed. */
@@ -55,10 +56,52 @@ export async function makeOpenApiText(): Promise<string> {
     });
     registerRoutes(app.withTypeProvider<TypeBoxTypeProvider>(), { ...config, ...services });
     await app.ready();
-    return await format(JSON.stringify(app.swagger()), { parser: 'json', printWidth: 120 });
+    const document = app.swagger() as unknown as OpenApiDocument;
+    addErrorExamples(document);
+    return await format(JSON.stringify(document), { parser: 'json', printWidth: 120 });
   } finally {
     await app.close();
     await services.close();
+  }
+}
+
+interface OpenApiDocument {
+  readonly paths: Readonly<
+    Record<string, Readonly<Record<string, { readonly responses: Readonly<Record<string, Response>> }>>>
+  >;
+}
+
+interface Response {
+  readonly content?: {
+    readonly 'application/json'?: { readonly schema: { readonly $ref?: string }; example?: unknown };
+  };
+}
+
+const CODES = Object.keys(ERRORS) as ErrorCode[];
+
+/** Where another error than the first of its status is the likely one. */
+const LIKELY: Readonly<Record<string, ErrorCode>> = {
+  '401 /login': 'wrong_credentials',
+  '404 /unlock': 'archive_not_found',
+  '404 /tasks/{uid}': 'task_not_found',
+  '404 /tasks/{uid}/logs': 'task_not_found',
+  '404 /tasks/{uid}/events': 'task_not_found',
+  '404 /schedules/{id}': 'schedule_not_found',
+};
+
+/** Gives each failure an example of its status: all of them share one schema, whose example is of another one. */
+function addErrorExamples({ paths }: OpenApiDocument): void {
+  for (const [url, operations] of Object.entries(paths)) {
+    for (const { responses } of Object.values(operations)) {
+      for (const [status, { content }] of Object.entries(responses)) {
+        const media = content?.['application/json'];
+        if (media?.schema.$ref !== '#/components/schemas/Error') continue;
+        const code = LIKELY[`${status} ${url}`] ?? CODES.find((known) => ERRORS[known].status === Number(status));
+        if (code === undefined) throw new Error(`no error has the status ${status}`);
+        const { meaning } = ERRORS[code];
+        media.example = { detail: `${meaning.charAt(0).toUpperCase()}${meaning.slice(1)}.`, code };
+      }
+    }
   }
 }
 

@@ -11,7 +11,7 @@ type Serialize = (data: unknown) => string;
  * so all routes have the same one for their errors.
  */
 export function registerLazyCompilers(app: FastifyInstance): void {
-  // As in FastAPI, every fault is told, and a number is no string.
+  // As in FastAPI, every fault is reported, and a number is no string.
   // The schema of schemas is slow to compile; Ajv's strict mode finds faults of ours.
   const ajv = once(() => new Ajv({ allErrors: true, formats: REQUEST_FORMATS, validateSchema: false }));
   app.setValidatorCompiler<AnySchema>(({ schema }) => {

@@ -28,7 +28,7 @@ const FAILURES = {
   400: 'The bytes received are not a valid HTTP request.',
   401: 'The API key is missing or unknown.',
   403: 'A browser sent the request for another site, or to a name that is not in ALLOWED_HOSTS.',
-  404: 'There is no such thing.',
+  404: 'The task, the schedule or the image archive does not exist.',
   409: 'There are too many already.',
   413: 'The body is too large.',
   414: 'The path and the query are too long.',
@@ -57,7 +57,7 @@ export const INVALID_INPUT = {
   422: ref(VALIDATION_ERROR, 'The input is at fault: which fields, and what they must be.'),
 };
 
-/** A time in the documents and answers. */
+/** A time in requests and responses. */
 export const TIME = Type.String({ description: 'ISO 8601, UTC.', examples: ['2026-01-02T03:04:05.678Z'] });
 
 export const OK = Type.Object(

@@ -31,7 +31,7 @@ const LAST_RUN = Type.Object({
   due_at: TIME,
   outcome: textEnum(['started', 'skipped', 'missed', 'failed']),
   task: nullable(Type.String({ description: 'The uid of the task that was started.' })),
-  reason: nullable(Type.String({ description: 'Why there is none.' })),
+  reason: nullable(Type.String({ description: 'Why no task was started.' })),
 });
 
 export const SCHEDULE = Type.Object(

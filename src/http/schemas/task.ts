@@ -51,7 +51,7 @@ const SUMMARY_FIELDS = {
   progress: Type.Integer({ description: '0 to 100; it never goes back, and is 100 only when the task is complete.' }),
   result: Type.Unsafe<Task['result']>({
     ...JSON_VALUE,
-    description: 'Of the provider. Null while the task runs; a failed one may have the part that it achieved.',
+    description: "The provider's. Null while the task runs; a failed task may have the part that it achieved.",
   }),
   provider: Type.String(),
 };

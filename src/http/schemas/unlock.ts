@@ -18,9 +18,9 @@ const PROGRESS = Type.Object(
     currentImages: Type.Array(Type.String()),
     percent: Type.Integer({ description: '0 to 100; it never goes back, and is 100 only when every image is there.' }),
     bytesPerSecond: Type.Integer({ description: 'Of the last seconds.' }),
-    secondsLeft: nullable(Type.Integer({ description: 'Estimated; null while nothing can be said.' })),
+    secondsLeft: nullable(Type.Integer({ description: 'An estimate; null while there is none.' })),
   },
-  { description: 'Null before anything was told.' },
+  { description: 'Null before the first run.' },
 );
 
 export const UNLOCK_STATE = Type.Object({ state: STATE }, { examples: [{ state: 'authenticating' }] });
