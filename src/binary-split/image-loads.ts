@@ -22,7 +22,7 @@ export interface ImageLoadsOptions {
   readonly signal: AbortSignal;
 }
 
-/** How many loads, sent but for their end, may wait for one that they stand on: a multiple of the parallelism. */
+/** The number of loads that may wait, sent but for their end, for one that they stand on: a multiple of the parallelism. */
 const MAX_WAITING_LOADS = 4;
 /** undici writes a chunk of at least this many bytes to the socket before it asks for the next one. */
 const MIN_RELEASED_LENGTH = 128 * 1024;

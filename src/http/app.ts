@@ -57,7 +57,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
     bodyLimit: MAX_JSON_LENGTH,
     routerOptions: { maxParamLength: MAX_URL_LENGTH },
     forceCloseConnections: 'idle',
-    return503OnClosing: false, // The closing guard answers in our shape.
+    return503OnClosing: false, // The closing guard responds in our shape.
     clientErrorHandler: answerClientError,
     frameworkErrors: (error, request, reply) => {
       void answerError(error, request, reply);

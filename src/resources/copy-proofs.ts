@@ -25,9 +25,9 @@ export interface CopyToProve {
 const LOOK_TIMEOUT_MS = 2_000;
 /** After this time, an older Loader that stored its small part has certainly completed its object, in ms. */
 const SETTLED_AFTER_MS = 10 * 60_000;
-/** How often a CDN is asked about a copy that it did not prove, in ms. */
+/** After this time, the CDN is asked again about a copy that it did not prove, in ms. */
 const ASK_AGAIN_MS = 10 * 60_000;
-/** So many copies are remembered; then all are forgotten and asked about again. */
+/** At most so many copies are remembered. Then all are forgotten, and the CDN is asked about them again. */
 const MAX_ASKED = 10_000;
 /** The lengths of parts that S3 uploaders use, in bytes; ours is the first. */
 const PART_LENGTHS = [8, 5, 16, 32, 64, 10, 15, 25, 50, 100, 128].map((mib) => mib * 1024 * 1024);

@@ -23,7 +23,7 @@ import type { JournalEntry, PublicationRecord, UploadJournal } from './upload-jo
 
 /** What an upload needs of a Session. */
 export interface UploadSession extends Pick<Session, 'resourceAesKey'> {
-  readonly api: Pick<Session['api'], 'fetchResource' | 'seal' | 'storeResource' | 'unseal'>;
+  readonly api: Pick<Session['api'], 'decrypt' | 'encrypt' | 'fetchResource' | 'storeResource'>;
   readonly cdn: Pick<S3CdnManager, 'lookAt' | 'removeEmptyUploads'> & {
     startUpload(...place: Parameters<S3CdnManager['startUpload']>): Promise<PartsUpload>;
     resumeUpload(target: UploadTarget, parts: readonly SentPart[]): PartsUpload;
@@ -49,7 +49,7 @@ const MAX_LOOKS = 5;
 export class JournaledUpload implements AsyncDisposable {
   readonly #resource: ResourceName;
   readonly #places: PartPlaces;
-  readonly #api: Pick<UploadSession['api'], 'seal'>;
+  readonly #api: Pick<UploadSession['api'], 'encrypt'>;
   readonly #upload: PartsUpload;
   readonly #entry: JournalEntry;
   readonly #logger: Logger;
@@ -113,7 +113,7 @@ export class JournaledUpload implements AsyncDisposable {
       await left.#remove();
       return true;
     }
-    const small = left.#places.unseal(publication.small, publication.smallSha256);
+    const small = left.#places.decrypt(publication.small, publication.smallSha256);
     if (small === undefined) return false;
     await left.#recover(small, publication);
     return true;
@@ -135,9 +135,9 @@ export class JournaledUpload implements AsyncDisposable {
     const publication: PublicationRecord = {
       parts: [...this.#upload.parts],
       smallSha256: smallPartSha256(small),
-      small: this.#api.seal(small).toString('base64'),
+      small: this.#api.encrypt(small).toString('base64'),
       ...(earlier !== undefined && {
-        earlier: this.#api.seal(earlier).toString('base64'),
+        earlier: this.#api.encrypt(earlier).toString('base64'),
         earlierSha256: smallPartSha256(earlier),
       }),
     };
@@ -150,7 +150,7 @@ export class JournaledUpload implements AsyncDisposable {
     } catch (error) {
       if (!(await this.#standsDespite(publication, earlier))) throw error;
     }
-    await this.#settleOrTell(small, publication);
+    await this.#lookAfterSuccess(small, publication);
     await entry.note({ ...entry.record, publication: { ...publication, standsSinceMs: Date.now() } });
   }
 
@@ -176,7 +176,7 @@ export class JournaledUpload implements AsyncDisposable {
   async #recover(small: Buffer, publication: PublicationRecord): Promise<void> {
     if (!(await this.#places.hasObjectOf(publication)) && !(await this.#completeLate(publication))) return;
     try {
-      await this.#settle(small, publication);
+      await this.#lookAtBoth(small, publication);
     } catch (error) {
       if (!hasErrorCode(error, 'upload_superseded')) throw error;
       this.#logger.info({ resource: this.#resource }, 'Another upload has taken the place of an upload');
@@ -198,7 +198,7 @@ export class JournaledUpload implements AsyncDisposable {
     try {
       await this.#upload.complete();
     } catch (error) {
-      const earlier = this.#places.unseal(publication.earlier, publication.earlierSha256);
+      const earlier = this.#places.decrypt(publication.earlier, publication.earlierSha256);
       if (!(await this.#standsAfterFailure(publication, earlier))) {
         this.#logger.warn({ err: error, resource: this.#resource }, 'An upload that was broken off was taken back');
         return false;
@@ -243,9 +243,9 @@ export class JournaledUpload implements AsyncDisposable {
   }
 
   /** The first look. One that fails is no failure of the upload, which has succeeded: the second one is still to come. */
-  async #settleOrTell(small: Buffer, publication: PublicationRecord): Promise<void> {
+  async #lookAfterSuccess(small: Buffer, publication: PublicationRecord): Promise<void> {
     try {
-      await this.#settle(small, publication);
+      await this.#lookAtBoth(small, publication);
     } catch (error) {
       if (hasErrorCode(error, 'upload_superseded')) {
         await this.#entry.remove();
@@ -260,7 +260,7 @@ export class JournaledUpload implements AsyncDisposable {
    *
    * @throws LoaderError `upload_superseded` when the object is another upload's; of the API or the CDN
    */
-  async #settle(small: Buffer, publication: PublicationRecord): Promise<void> {
+  async #lookAtBoth(small: Buffer, publication: PublicationRecord): Promise<void> {
     let overwritten: Buffer | undefined;
     for (let looks = 0; looks < MAX_LOOKS; looks++) {
       const version = await this.#places.lookAtObject();

@@ -9,7 +9,7 @@ import { smallPartSha256 } from './envelope-parts.ts';
 import type { PublicationRecord } from './upload-journal.ts';
 
 export interface PartPlacesSession {
-  readonly api: Pick<Session['api'], 'fetchResource' | 'storeResource' | 'unseal'>;
+  readonly api: Pick<Session['api'], 'decrypt' | 'fetchResource' | 'storeResource'>;
   readonly cdn: Pick<S3CdnManager, 'lookAt'>;
 }
 
@@ -53,11 +53,11 @@ export class PartPlaces {
     await this.#session.api.storeResource(this.#resource.folder, smallPartFile(this.#resource), small, NEVER);
   }
 
-  /** A small part of the journal; undefined where there is none, or it was sealed for another user. */
-  unseal(sealed: string | undefined, sha256: string | undefined): Buffer | undefined {
-    if (sealed === undefined) return undefined;
+  /** A small part of the journal; undefined where there is none, or it was encrypted for another user. */
+  decrypt(encrypted: string | undefined, sha256: string | undefined): Buffer | undefined {
+    if (encrypted === undefined) return undefined;
     try {
-      const small = this.#session.api.unseal(Buffer.from(sealed, 'base64'));
+      const small = this.#session.api.decrypt(Buffer.from(encrypted, 'base64'));
       return smallPartSha256(small) === sha256 ? small : undefined;
     } catch (error) {
       if (hasErrorCode(error, 'envelope_invalid')) return undefined;

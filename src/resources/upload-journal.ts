@@ -32,7 +32,7 @@ const RECORD = Type.Object({
       parts: Type.Array(Type.Object({ number: Type.Integer(), etag: Type.String() })),
       /** Hex, of the small part of this upload. */
       smallSha256: Type.String(),
-      /** Both small parts are sealed by the session (base64): they are of no use to a reader of the disk. */
+      /** The session has encrypted both small parts (base64): they are of no use to a reader of the disk. */
       small: Type.String(),
       earlierSha256: Type.Optional(Type.String()),
       earlier: Type.Optional(Type.String()),

@@ -22,7 +22,7 @@ export interface UploadRecoveryOptions {
 /** What became of the last attempt to end an upload. */
 interface Attempt {
   readonly session: UploadSession;
-  /** How many attempts of this session have failed. */
+  /** The number of attempts of this session that have failed. */
   readonly failures: number;
   /** When to try again, in ms since 1970. */
   readonly notBeforeMs: number;
@@ -32,7 +32,7 @@ interface Attempt {
 const MIN_PAUSE_MS = 1_000;
 const MAX_PAUSE_MS = 60_000;
 
-/** Ends the uploads that are left in the journal, one after the other, while a user is logged in who may. */
+/** Ends the uploads that are left in the journal, one after the other, while a user who may do so is logged in. */
 export class UploadRecovery {
   readonly #options: UploadRecoveryOptions;
   readonly #attempts = new WeakMap<JournalEntry, Attempt>();

@@ -49,18 +49,18 @@ export class ApiSession implements ApiToken {
     await this.#options.api.putResource(folder, fileName, content, this, signal);
   }
 
-  /** Encrypts a small secret so that only this user on this hardware can open it. */
-  seal(content: Buffer): Buffer {
+  /** Encrypts a small secret so that only this user on this hardware can decrypt it. */
+  encrypt(content: Buffer): Buffer {
     return encryptBuffer(content, this.#options.apiAesKey);
   }
 
   /**
-   * Opens what `seal` of this or an earlier session made. Another key may open it too, as other bytes: compare a digest.
+   * Decrypts what `encrypt` of this or an earlier session made. Another key may give other bytes: compare a digest.
    *
-   * @throws LoaderError `envelope_invalid` when it was sealed for another user, password or hardware
+   * @throws LoaderError `envelope_invalid` when it was encrypted for another user, password or hardware
    */
-  unseal(sealed: Buffer): Buffer {
-    return decryptBuffer(sealed, this.#options.apiAesKey);
+  decrypt(envelope: Buffer): Buffer {
+    return decryptBuffer(envelope, this.#options.apiAesKey);
   }
 
   /** Fetches the secret of which the key of the image archive is made. @throws LoaderError of ResourceApi */

@@ -28,7 +28,7 @@ const CDN_CONFIG_FILE = 'cdn.yaml';
 /** What a successful login gives. It never changes: work that begins with a session also ends with it. */
 export class Session {
   readonly user: User;
-  readonly api: Pick<ApiSession, 'fetchKeyFragment' | 'fetchResource' | 'seal' | 'storeResource' | 'unseal'>;
+  readonly api: Pick<ApiSession, 'decrypt' | 'encrypt' | 'fetchKeyFragment' | 'fetchResource' | 'storeResource'>;
   readonly cdn: S3CdnManager;
   readonly #resourceAesKey: Buffer | undefined;
 

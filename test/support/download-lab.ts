@@ -118,12 +118,12 @@ export class OneSmallPart {
     return Promise.reject(new Error('a load stores nothing'));
   }
 
-  seal(): never {
-    throw new Error('a load seals nothing');
+  encrypt(): never {
+    throw new Error('a load encrypts no secret');
   }
 
-  unseal(): never {
-    throw new Error('a load unseals nothing');
+  decrypt(): never {
+    throw new Error('a load decrypts no secret');
   }
 }
 

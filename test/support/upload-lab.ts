@@ -100,10 +100,10 @@ export class FakeUploadCdn {
 }
 
 /** A Resource API that has files in memory. */
-export class FakeFiles implements Pick<ApiSession, 'fetchResource' | 'seal' | 'storeResource' | 'unseal'> {
+export class FakeFiles implements Pick<ApiSession, 'decrypt' | 'encrypt' | 'fetchResource' | 'storeResource'> {
   readonly files = new Map<string, Buffer>();
   /** Another user has another one. */
-  sealKey = randomBytes(32);
+  aesKey = randomBytes(32);
   /** Called before a file is stored. */
   beforeStore: (name: string, content: Buffer) => Promise<void> = () => Promise.resolve();
 
@@ -113,12 +113,12 @@ export class FakeFiles implements Pick<ApiSession, 'fetchResource' | 'seal' | 's
     return Promise.reject(new LoaderError('resource_not_in_api', 'There is none.'));
   }
 
-  seal(content: Buffer): Buffer {
-    return encryptBuffer(content, this.sealKey);
+  encrypt(content: Buffer): Buffer {
+    return encryptBuffer(content, this.aesKey);
   }
 
-  unseal(sealed: Buffer): Buffer {
-    return decryptBuffer(sealed, this.sealKey);
+  decrypt(envelope: Buffer): Buffer {
+    return decryptBuffer(envelope, this.aesKey);
   }
 
   async storeResource(folder: string, fileName: string, content: Buffer): Promise<void> {

@@ -2,9 +2,9 @@ import type { FastifyReply } from 'fastify';
 import { LoaderError } from '../../errors.ts';
 
 /**
- * A controller that aborts when the client closes its connection before the answer is complete.
+ * A controller that aborts when the client closes its connection before the response is complete.
  *
- * It goes by the response's `close`. The request's own comes at the end of the body too, when nobody has left yet.
+ * It goes by the response's `close`. The request's own comes at the end of the body too, while the client still waits.
  */
 export function abortWhenClientLeaves(reply: FastifyReply): AbortController {
   const abort = new AbortController();

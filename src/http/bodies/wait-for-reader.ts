@@ -10,8 +10,8 @@ export interface ReaderOptions {
 }
 
 /**
- * Waits for `event` of a response, as long as the client reads. It is told stalled after one to two times
- * `stallTimeoutMs` in which it took no byte of those that are queued.
+ * Waits for `event` of a response, as long as the client reads. The client counts as stalled when it took none of the
+ * queued bytes for one to two times `stallTimeoutMs`.
  *
  * It goes by the timeout of Node's sockets, which alone sees the bytes of a large chunk leave one by one.
  */

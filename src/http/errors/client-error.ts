@@ -3,9 +3,9 @@ import type { Socket } from 'node:net';
 import { ERRORS, type ErrorCode } from '../../errors.ts';
 import type { ErrorBody } from '../schemas/error.ts';
 
-/** Answers what the HTTP parser refused, in the shape of all other errors. There is no request object yet. */
+/** Responds to what the HTTP parser refused, in the shape of all other errors. There is no request object yet. */
 export function answerClientError(error: Error & { code?: string }, socket: Socket): void {
-  // The client has left, or has received the first byte of an answer: nothing more can be sent.
+  // The client has left, or has received the first byte of a response: nothing more can be sent.
   if (error.code === 'ECONNRESET' || !socket.writable || socket.bytesWritten > 0) {
     socket.destroy();
     return;

@@ -12,7 +12,7 @@ export function collectMethods(app: FastifyInstance): ReadonlyMap<string, Readon
   return methodsByUrl;
 }
 
-/** Answers 405 to all other methods on these paths; Fastify itself would answer 404. */
+/** Refuses all other methods on these paths with 405. Fastify itself would respond with 404. */
 export function registerMethodNotAllowed(
   app: FastifyInstance,
   methodsByUrl: ReadonlyMap<string, ReadonlySet<string>>,

@@ -8,8 +8,8 @@ const MAX_CONNECTIONS = 1_000;
 const EXTRA_CONNECTIONS = 100;
 
 /**
- * Bounds the number of connections. When the application closes, so does every connection: at once if no request is under
- * way on it, also after half a request line, for which Node would wait; otherwise after the response.
+ * Bounds the number of connections, and closes all of them with the application: at once those without a request under
+ * way, even after half a request line, for which Node would wait; the others after their response.
  */
 export function registerConnectionBounds(app: FastifyInstance): void {
   const { server } = app;

@@ -8,8 +8,8 @@ const READING_METHODS = ['GET', 'HEAD', 'OPTIONS'];
  * Refuses requests that a page of another site sends with a method that may change something. A browser sends forms and
  * simple requests of every page, without asking the Loader first.
  *
- * Other clients than browsers send neither of the two headers. What a browser says in `Sec-Fetch-Site` is right also
- * behind a proxy. It says it only to https and to loopback; elsewhere, `Origin` has to name the host of the request.
+ * Clients that are no browsers send neither `Sec-Fetch-Site` nor `Origin`. The first is right behind a proxy too, but
+ * browsers send it only to https and to loopback. Elsewhere, `Origin` must name the host of the request.
  */
 export function registerCrossSiteGuard(app: FastifyInstance): void {
   app.addHook('onRequest', async (request) => {

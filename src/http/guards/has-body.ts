@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 
-/** Whether a request announces a body. Node says of a request without one that it is not complete, until it is read. */
+/** Whether a request announces a body. `complete` does not tell: Node sets it only when the request was read. */
 export function hasBody({ headers }: IncomingMessage): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }

@@ -12,7 +12,7 @@ export function registerHeadBounds(app: FastifyInstance): void {
     if (rawHeaders.length > MAX_HEADERS * 2) {
       throw new LoaderError('headers_too_large', `The request has more than ${MAX_HEADERS} headers.`);
     }
-    // Proxies and guards may go by the one or by the other.
+    // A proxy may go by the one, and a guard by the other.
     if (rawHeaders.filter((text, index) => index % 2 === 0 && text.toLowerCase() === 'host').length > 1) {
       throw new LoaderError('malformed_request', 'The request has more than one Host header.');
     }

@@ -8,7 +8,7 @@ export interface ScheduleRoutesOptions {
 
 const KEYED = { access: 'keyed' } as const;
 
-/** POST and GET /schedules, DELETE /schedules/{id}: tasks that begin by themselves. All of these routes need a key. */
+/** POST and GET /schedules, DELETE /schedules/{id}: tasks that begin at set times. All of these routes need a key. */
 export function registerScheduleRoutes(app: HttpApp, { tasks }: ScheduleRoutesOptions): void {
   app.post(
     '/schedules',

@@ -150,7 +150,7 @@ export function registerTaskRoutes(app: HttpApp, { tasks, clientStallTimeoutMs }
     async ({ params, headers }, reply) => {
       const lastId = headers['last-event-id'];
       const position = (lastId === undefined ? undefined : parseEventPosition(lastId)) ?? FIRST_POSITION;
-      // Tells a client that comes back by itself to stay away (WHATWG HTML, section 9.2.3).
+      // The status tells a client that connects again on its own to stop (WHATWG HTML, section 9.2.3).
       if (tasks.runner.isPastEnd(params.uid, position)) return await reply.code(204).send(null);
       const abort = abortWhenClientLeaves(reply);
       const events = tasks.runner.watch(params.uid, position, abort.signal);

@@ -147,8 +147,8 @@ describe('an upload whose process died', () => {
 
   it('waits for a login, and for that of its own user', async () => {
     await dieAt('beforeComplete');
-    const ownKey = lab.api.sealKey;
-    lab.api.sealKey = randomBytes(32);
+    const ownKey = lab.api.aesKey;
+    lab.api.aesKey = randomBytes(32);
     await using recovery = await restart({ isLoggedIn: false });
     await new Promise((resolve) => setTimeout(resolve, 30));
     assert.equal((await entries()).length, 1);
@@ -156,7 +156,7 @@ describe('an upload whose process died', () => {
     await new Promise((resolve) => setTimeout(resolve, 30));
     assert.equal((await entries()).length, 1);
     assert.equal(lab.cdn.uploads.at(-1)?.state, 'open');
-    lab.api.sealKey = ownKey;
+    lab.api.aesKey = ownKey;
     recovery.logIn();
     await cleared();
     assert.ok(plaintext().equals(CONTENT));
