@@ -33,7 +33,7 @@ export class MachineFiles {
         const name = filePath.slice(1);
         return { name: turn === 1 ? name : `turn-${turn}/${name}`, content };
       } catch {
-        // It went away, or is not for us.
+        // It has disappeared, or this user may not read it.
       }
     }
   }

@@ -26,7 +26,7 @@ export class Nginx {
     const configPath = path.join(folder, 'nginx.conf');
     const errorLog = path.join(folder, 'error.log');
     await writeFile(configPath, nginxConfig({ root, folder, port, errorLog }));
-    // -e: else it opens the distribution's log before it reads the configuration.
+    // Without -e, it opens the distribution's log before it reads the configuration.
     const child = spawn(NGINX, ['-p', folder, '-e', errorLog, '-c', configPath], { detached: true, stdio: 'ignore' });
     await once(child, 'spawn');
     const nginx = new Nginx(child, `http://127.0.0.1:${port}`);
@@ -58,7 +58,7 @@ export class Nginx {
 
 function nginxConfig(options: { root: string; folder: string; port: number; errorLog: string }): string {
   const { root, folder, port, errorLog } = options;
-  // Started by root, its worker would be www-data, who need not get to the files.
+  // If root starts it, its worker would be www-data, which may not be able to read the files.
   const user = process.getuid?.() === 0 ? 'user root;' : '';
   const tempPaths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
     (name) => `${name}_temp_path "${path.join(folder, name)}";`,

@@ -18,18 +18,18 @@ const LOOKS = 10;
 const LOOK_EVERY_MS = 10;
 const CLOSE_TIMEOUT_MS = 15_000;
 
-/** What is left of a prefetch when its cancellation was answered. */
+/** What is left of a prefetch after the response to its cancellation. */
 interface Leftovers {
   readonly answerMs: number;
   /** The share of the bytes that had come. */
   readonly share: number;
   readonly unfinishedFiles: number;
   readonly openFiles: number;
-  /** Open connections to the CDN right after the answer. */
+  /** Open connections to the CDN right after that response. */
   readonly connections: number;
   /** Those of them that still got bytes. */
   readonly busyConnections: number;
-  /** From the answer until there was none. */
+  /** The time from that response until no connection was left, in ms. */
   readonly closedAfterMs: number;
 }
 

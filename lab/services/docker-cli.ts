@@ -43,7 +43,7 @@ export class DockerCli {
     return images.map(({ Id }) => Id).sort();
   }
 
-  /** By ID or tag; undefined when the engine has none such. */
+  /** By ID or tag; undefined when the engine has no such image. */
   async inspect(ref: string): Promise<InspectedImage | undefined> {
     const answer = await this.#engine.ask('GET', `/images/${encodeURI(ref)}/json`);
     if (answer.status === 404) return undefined;

@@ -1,11 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, open, rm, writeFile, type FileHandle } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
-import { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
-import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
+import type { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
 import { readArchiveIndex, type ArchiveImage } from '../../../src/archive/archive-index.ts';
 import {
   archiveEntries,
@@ -19,8 +15,8 @@ import {
 import { tarArchive, type TarEntry } from '../../../lab/images/tar-entry.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import { sha256 } from '../../../lab/sha256.ts';
+import { useEncryptedFiles } from '../../support/encrypted-files.ts';
 
-const KEY = Buffer.alloc(32, 'k');
 const INVALID = { name: 'LoaderError', code: 'archive_invalid' };
 const LAYOUTS = ['classic', 'oci'] as const;
 const OPTIONS: ArchiveOptions[] = (['ustar', 'gnu', 'pax'] as const).flatMap((nameStyle) =>
@@ -34,28 +30,10 @@ const OPTIONS: ArchiveOptions[] = (['ustar', 'gnu', 'pax'] as const).flatMap((na
   ]),
 );
 
-let folder = '';
-const handles: FileHandle[] = [];
-
-before(async () => {
-  folder = await mkdtemp(path.join(tmpdir(), 'loader-index-'));
-});
-
-after(async () => {
-  for (const handle of handles) await handle.close();
-  await rm(folder, { recursive: true, force: true });
-});
-
-async function seal(plaintext: Buffer): Promise<EnvelopeReader> {
-  const name = path.join(folder, String(handles.length));
-  await writeFile(name, encryptBuffer(plaintext, KEY));
-  const handle = await open(name);
-  handles.push(handle);
-  return new EnvelopeReader(handle, plaintext.length, KEY);
-}
+const encrypt = useEncryptedFiles();
 
 async function index(tar: Buffer): Promise<ArchiveImage[]> {
-  return await readArchiveIndex(await seal(tar), NEVER);
+  return await readArchiveIndex(await encrypt(tar), NEVER);
 }
 
 /** The archive of `images` as `change` makes it of its entries. */
@@ -82,7 +60,7 @@ assert.ok(api && db);
 describe('the index of an archive', () => {
   for (const options of OPTIONS) {
     it(`has every image with its tags, its config and its layers: ${JSON.stringify(options)}`, async () => {
-      const reader = await seal(saveImages(images, options));
+      const reader = await encrypt(saveImages(images, options));
       const found = await readArchiveIndex(reader, NEVER);
       assert.deepEqual(
         found.map(({ config, tags, configJson }) => [config.id, tags, config.diffIds, config.architecture, configJson]),
@@ -177,7 +155,7 @@ describe('an archive is refused', () => {
     const change = (entry: TarEntry) => (entry.name === 'manifest.json' ? [{ ...entry, claimedSize: 1e9 }] : [entry]);
     await assert.rejects(index(changed(images, change)), INVALID);
     // The gigabyte is there, as far as the reader was told.
-    const small = await seal(changed([], change, { putsManifestFirst: true }));
+    const small = await encrypt(changed([], change, { putsManifestFirst: true }));
     let bytes = 0;
     const huge = {
       plaintextLength: 2e9,
@@ -258,12 +236,12 @@ describe('an archive is refused', () => {
   });
 
   it('with the reason of its reader, who has left', async () => {
-    const reader = await seal(saveImages(images));
+    const reader = await encrypt(saveImages(images));
     await assert.rejects(readArchiveIndex(reader, AbortSignal.abort(new Error('left'))), /left/);
   });
 
   it('with the reason of its reader, who leaves while the images are read', async (t) => {
-    const reader = await seal(saveImages(images, { putsManifestFirst: true }));
+    const reader = await encrypt(saveImages(images, { putsManifestFirst: true }));
     const abort = new AbortController();
     const read = reader.read.bind(reader);
     let reads = 0;

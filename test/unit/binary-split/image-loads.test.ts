@@ -1,8 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, open, rm, writeFile, type FileHandle } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { after, before, beforeEach, describe, it } from 'node:test';
+import { beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listTar, readArchiveIndex, type ArchiveImage } from '../../../src/archive/archive-index.ts';
 import { NEVER } from '../../../src/async/abort.ts';
@@ -11,11 +8,9 @@ import { ImageLoadProgress } from '../../../src/binary-split/unlock-progress.ts'
 import { ImageLoads, type ImageLoadsOptions } from '../../../src/binary-split/image-loads.ts';
 import type { LayerProgress, LoadBody, SoughtImage } from '../../../src/docker/docker-engine.ts';
 import { LoaderError } from '../../../src/errors.ts';
-import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
-import { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
 import { makeImage, makeLayer, saveImages, seededBytes } from '../../../lab/images/image-maker.ts';
+import { useEncryptedFiles } from '../../support/encrypted-files.ts';
 
-const KEY = Buffer.alloc(32, 'k');
 const TRAITS = { needsEveryLayer: false, identifiesByManifest: false };
 const CANCELLED = new LoaderError('unlock_cancelled', 'The unlock was cancelled.');
 const REFUSED = new LoaderError('engine_error', 'The Docker engine refused: no such layer.');
@@ -29,30 +24,12 @@ const images = [
 ];
 const plaintext = saveImages(images);
 
-let folder = '';
 let engine: Engine;
-const handles: FileHandle[] = [];
-
-before(async () => {
-  folder = await mkdtemp(path.join(tmpdir(), 'loader-image-loads-'));
-});
+const encrypt = useEncryptedFiles();
 
 beforeEach(() => {
   engine = new Engine();
 });
-
-after(async () => {
-  for (const handle of handles) await handle.close();
-  await rm(folder, { recursive: true, force: true });
-});
-
-async function seal(content: Buffer): Promise<EnvelopeReader> {
-  const name = path.join(folder, String(handles.length));
-  await writeFile(name, encryptBuffer(content, KEY));
-  const handle = await open(name);
-  handles.push(handle);
-  return new EnvelopeReader(handle, content.length, KEY);
-}
 
 /** One load as the engine has got it. */
 interface Got {
@@ -109,8 +86,8 @@ interface Run {
 }
 
 async function start(options: Partial<ImageLoadsOptions> = {}, content = plaintext): Promise<Run> {
-  const archive = options.archive ?? (await seal(content));
-  const found = await readArchiveIndex(await seal(plaintext), NEVER);
+  const archive = options.archive ?? (await encrypt(content));
+  const found = await readArchiveIndex(await encrypt(plaintext), NEVER);
   const loads = planImageLoads(found, { chainIds: new Set(), needsEveryLayer: false });
   const progress = new ImageLoadProgress();
   progress.plan(loads, { total: found.length, present: 0 });
@@ -146,7 +123,7 @@ describe('loads that run side by side', () => {
       assert.deepEqual([...engine.ids].sort(), images.map(({ id }) => id).sort());
       let layers = 0;
       for (const { bytes } of engine.loads) {
-        const listing = await listTar(await seal(bytes), NEVER);
+        const listing = await listTar(await encrypt(bytes), NEVER);
         for (const diffId of new Set(images.flatMap(({ diffIds }) => diffIds))) {
           if (listing.find(`${diffId.slice(7)}.tar`) !== undefined) layers++;
         }

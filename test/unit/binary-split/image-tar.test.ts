@@ -1,38 +1,15 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, open, rm, writeFile, type FileHandle } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { after, before, describe, it } from 'node:test';
-import { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
-import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
+import { describe, it } from 'node:test';
+import type { EnvelopeReader } from '../../../src/security/envelope-reader.ts';
 import { readArchiveIndex, type ArchiveImage } from '../../../src/archive/archive-index.ts';
 import { ImageTar } from '../../../src/binary-split/image-tar.ts';
 import { planImageLoads, wholeLoad } from '../../../src/binary-split/image-load-plan.ts';
 import { listTar } from '../../../src/archive/archive-index.ts';
 import { makeImage, makeLayer, saveImages, seededBytes, type ArchiveOptions } from '../../../lab/images/image-maker.ts';
 import { NEVER } from '../../../src/async/abort.ts';
+import { useEncryptedFiles } from '../../support/encrypted-files.ts';
 
-const KEY = Buffer.alloc(32, 'k');
-
-let folder = '';
-const handles: FileHandle[] = [];
-
-before(async () => {
-  folder = await mkdtemp(path.join(tmpdir(), 'loader-image-tar-'));
-});
-
-after(async () => {
-  for (const handle of handles) await handle.close();
-  await rm(folder, { recursive: true, force: true });
-});
-
-async function seal(plaintext: Buffer): Promise<EnvelopeReader> {
-  const name = path.join(folder, String(handles.length));
-  await writeFile(name, encryptBuffer(plaintext, KEY));
-  const handle = await open(name);
-  handles.push(handle);
-  return new EnvelopeReader(handle, plaintext.length, KEY);
-}
+const encrypt = useEncryptedFiles();
 
 const base = makeLayer({ 'base/model.bin': seededBytes('base', 400_000) });
 const middle = makeLayer({ 'middle.bin': seededBytes('middle', 1000) });
@@ -43,7 +20,7 @@ const images = [
 ];
 
 async function openImages(options: ArchiveOptions = {}): Promise<{ archive: EnvelopeReader; found: ArchiveImage[] }> {
-  const archive = await seal(saveImages(images, options));
+  const archive = await encrypt(saveImages(images, options));
   return { archive, found: await readArchiveIndex(archive, NEVER) };
 }
 
@@ -77,7 +54,7 @@ describe('the tar of one image', () => {
         const load = wholeLoad(image);
         const tar = await join(new ImageTar(load), archive);
         assert.equal(tar.length, new ImageTar(load).length);
-        const reader = await seal(tar);
+        const reader = await encrypt(tar);
         const [read, ...others] = await readArchiveIndex(reader, NEVER);
         assert.ok(read);
         assert.deepEqual(others, []);
@@ -102,7 +79,7 @@ describe('the tar of one image', () => {
     for (const load of planImageLoads([api, db], { chainIds: new Set(), needsEveryLayer: false })) {
       const tar = await join(new ImageTar(load), archive);
       assert.equal(tar.length, new ImageTar(load).length);
-      const reader = await seal(tar);
+      const reader = await encrypt(tar);
       const listing = await listTar(reader, NEVER);
       const sent = new Set(load.sentLayers.map(({ diffId }) => diffId));
       for (const { diffId } of load.layers) {
