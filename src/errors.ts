@@ -164,6 +164,12 @@ export function systemErrorCode(error: unknown): string | undefined {
   return undefined;
 }
 
+/** SQLite's primary result code of an error of `node:sqlite` (sqlite.org/rescode.html). */
+export function sqliteErrorCode(error: unknown): number | undefined {
+  if (!(error instanceof Error) || !('errcode' in error) || typeof error.errcode !== 'number') return undefined;
+  return error.errcode & 0xff;
+}
+
 /** `error` as an Error, whatever was thrown. */
 export function toError(error: unknown): Error {
   return error instanceof Error ? error : new Error('a value that is no Error was thrown');

@@ -16,6 +16,7 @@ export interface LoaderParts {
 export async function runLoader(parts: LoaderParts): Promise<void> {
   const { app, services, host, port } = parts;
   handleProcessEvents(createShutdown(parts), parts);
+  await services.folders.open();
   await services.cache.removeLeftovers();
   await services.apiClient.start();
   await services.tasks.start();

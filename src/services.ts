@@ -3,6 +3,7 @@ import { BigPartCache } from './cache/big-part-cache.ts';
 import type { Config } from './config/config.ts';
 import { DockerEngine } from './docker/docker-engine.ts';
 import type { AppServices } from './http/app.ts';
+import { LoaderFolders } from './loader-folders.ts';
 import type { KnownSecrets } from './log/known-secrets.ts';
 import type { Logger } from './log/logger.ts';
 import { createProviders } from './providers/providers.ts';
@@ -13,15 +14,25 @@ import { Receipt } from './unlock/receipt.ts';
 export interface Services extends AppServices {
   readonly apiClient: ApiClient;
   readonly cache: BigPartCache;
-  /** Closes the tasks' database, and the connections upstream and to the engine. For the end of the process. */
+  readonly folders: LoaderFolders;
+  /** Closes the tasks' database, the connections upstream and to the engine, and the folders. For the end of the process. */
   close(): Promise<void>;
 }
+
+/** What a Loader takes longer than SHUTDOWN_TIMEOUT_MS to stop, at the most, in ms. */
+const LAST_STEPS_MS = 2_000;
 
 /**
  * Makes every object of the Loader, once, and gives each what it needs and no more: the configuration holds secrets, so
  * its fields are named one by one. It does no I/O.
  */
 export function createServices(config: Config, logger: Logger, secrets: KnownSecrets): Services {
+  const folders = new LoaderFolders({
+    modelCacheDir: config.modelCacheDir,
+    stateDir: config.stateDir,
+    waitMs: config.shutdownTimeoutMs + LAST_STEPS_MS,
+    logger,
+  });
   const cache = new BigPartCache(config.modelCacheDir, logger);
   const engine = new DockerEngine({ host: config.dockerHost, timeoutMs: config.engineTimeoutMs });
   const receipt = new Receipt(config.stateDir);
@@ -67,11 +78,13 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
   return {
     apiClient,
     cache,
+    folders,
     tasks,
     close: async () => {
       await apiClient.close();
       tasks.close();
       await engine.close();
+      folders.close();
     },
   };
 }

@@ -5,14 +5,24 @@ import type { Row } from './row.ts';
 import { readSchedule } from './schedule-store.ts';
 import { DamagedDatabaseError } from './store-error.ts';
 import { Statements } from './statements.ts';
-import { readLogLine, readTask } from './task-row.ts';
+import { MAX_LINE_NUMBER, readLogLine, readTask } from './task-row.ts';
+import { TASK_LOG_LEVELS } from './task.ts';
 import { inTransaction } from './transaction.ts';
 
-/** The tables whose rows hold texts, with the columns that name a row in the log, and the key by which it is deleted. */
+/**
+ * What `readLogLine` does not take, for SQLite. There may be a million lines, and to read each here takes four times as
+ * long as to let SQLite look at all of them.
+ */
+const DAMAGED_LINE = `(
+  typeof(line) = 'integer' AND line BETWEEN 0 AND ${MAX_LINE_NUMBER}
+  AND typeof(time) = 'integer' AND time BETWEEN 0 AND 8640000000000000
+  AND level IN (${TASK_LOG_LEVELS.map((level) => `'${level}'`).join(', ')}) AND typeof(text) = 'text'
+) IS NOT TRUE`;
+/** The tables whose rows hold texts, with the columns that name a row in the log, the key by which it is deleted, and which rows are worth a look. */
 const TABLES = [
-  { table: 'tasks', name: 'uid', key: ['seq'], read: readTask },
-  { table: 'task_logs', name: 'task', key: ['task', 'line'], read: readLogLine },
-  { table: 'schedules', name: 'id', key: ['seq'], read: readSchedule },
+  { table: 'tasks', name: 'uid', key: ['seq'], read: readTask, suspicion: 'TRUE' },
+  { table: 'task_logs', name: 'task', key: ['task', 'line'], read: readLogLine, suspicion: DAMAGED_LINE },
+  { table: 'schedules', name: 'id', key: ['seq'], read: readSchedule, suspicion: 'TRUE' },
 ] as const;
 /** The greatest number of rows that one line of the log names. */
 const MAX_NAMED = 20;
@@ -44,10 +54,11 @@ export function removeDamagedRows(database: DatabaseSync, { hasDamagedRows }: Pa
 
 type Table = (typeof TABLES)[number];
 
-function findDamaged(statements: Statements, { table, key, read }: Table): Row[] {
+function findDamaged(statements: Statements, { table, key, read, suspicion }: Table): Row[] {
   const damaged: Row[] = [];
   // The order of the rows' own tree: an index may be damaged.
-  const rows = statements.prepare(`SELECT * FROM ${table} NOT INDEXED ORDER BY ${key.join(', ')}`).iterate();
+  const query = `SELECT * FROM ${table} NOT INDEXED WHERE ${suspicion} ORDER BY ${key.join(', ')}`;
+  const rows = statements.prepare(query).iterate();
   for (const row of rows) if (read(row) === undefined) damaged.push(row);
   return damaged;
 }

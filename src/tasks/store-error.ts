@@ -1,4 +1,4 @@
-import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
+import { hasErrorCode, LoaderError, sqliteErrorCode, systemErrorCode } from '../errors.ts';
 
 /** Meanings of SQLite's primary result codes (sqlite.org/rescode.html), and what an operator can do. */
 const MEANINGS: Readonly<Record<number, string>> = {
@@ -23,21 +23,15 @@ export class DamagedDatabaseError extends Error {
 /** Tells whether an error says that the file of the database is damaged. */
 export function isDamaged(error: unknown): boolean {
   if (error instanceof DamagedDatabaseError) return true;
-  const code = resultCode(error) ?? 0;
+  const code = sqliteErrorCode(error) ?? 0;
   return DAMAGE_CODES.includes(code) || (code === SQL_ERROR && DAMAGE_MESSAGES.test(String(error)));
 }
 
 /** Converts any error of the database to a LoaderError `task_store_unavailable`, whose message says what to do. */
 export function toStoreError(error: unknown): LoaderError {
   if (hasErrorCode(error, 'task_store_unavailable')) return error;
-  const reason = MEANINGS[resultCode(error) ?? 0] ?? systemErrorCode(error) ?? 'unknown reason';
+  const reason = MEANINGS[sqliteErrorCode(error) ?? 0] ?? systemErrorCode(error) ?? 'unknown reason';
   return new LoaderError('task_store_unavailable', `The database of the tasks in STATE_DIR can't be used: ${reason}.`, {
     cause: error,
   });
-}
-
-/** The primary result code of an error of SQLite. */
-function resultCode(error: unknown): number | undefined {
-  if (!(error instanceof Error) || !('errcode' in error) || typeof error.errcode !== 'number') return undefined;
-  return error.errcode & 0xff;
 }

@@ -8,7 +8,7 @@ export interface TaskRetentionOptions {
 }
 
 /** Where the database holds more bytes than this, a tenth of the history is deleted: the start reads all of it. */
-const MAX_DATABASE_LENGTH = 256 * 1024 * 1024;
+const MAX_DATABASE_LENGTH = 64 * 1024 * 1024;
 const KEPT_SHARE = 0.9;
 
 /** Deletes finished tasks that are too many or too old. A task whose retry is pending stays. */

@@ -47,10 +47,11 @@ export class TestLoader extends LoaderClient {
       .filter((line) => line.includes(JSON.stringify(message)));
   }
 
-  /** What its file descriptors point to, under `folder`; the tasks' database, which is always open, is left out. */
+  /** What its file descriptors point to, under `folder`, without what is always open: the tasks' database and the locks. */
   openFilesUnder(folder: string): string[] {
     return readOpenFiles(this.pid).filter(
-      (target) => target.startsWith(folder) && !/\/tasks\.db(-wal|-shm)?$/.test(target),
+      (target) =>
+        target.startsWith(folder) && !/\/(tasks\.db(-wal|-shm)?|(state|cache)\.lock)( \(deleted\))?$/.test(target),
     );
   }
 
@@ -87,6 +88,7 @@ function processOptions({ env, ...options }: TestLoaderOptions) {
       LOG_LEVEL: 'trace',
       HARDWARE_ID: 'test-hardware',
       STATE_DIR: path.join(RUN_FOLDER, 'state', randomUUID()),
+      MODEL_CACHE_DIR: path.join(RUN_FOLDER, 'models', randomUUID()),
       // Of Node: the next start takes half the time. A Loader that is killed does not write it.
       NODE_COMPILE_CACHE: path.join(SERVICES_FOLDER, 'compile-cache'),
       ...env,

@@ -178,12 +178,12 @@ export class UnlockDevice {
     assert.deepEqual(await this.docker.imageIds(), ids);
   }
 
-  /** Nothing was left beside the archive, and nothing in the state folder but the receipt and the tasks' database. */
+  /** Nothing was left beside the archive, and nothing in the state folder but the receipt, the tasks' database and the lock. */
   async assertTidy(): Promise<void> {
     assert.deepEqual(await readdir(path.dirname(this.archivePath)), ['images.enc']);
     const state = await readdir(path.dirname(this.receiptPath)).catch(() => []);
     assert.deepEqual(
-      state.filter((name) => name !== 'unlock-receipt.json' && !/^tasks\.db(-wal|-shm)?$/.test(name)),
+      state.filter((name) => !/^(unlock-receipt\.json|tasks\.db(-wal|-shm)?|state\.lock)$/.test(name)),
       [],
     );
   }

@@ -23,7 +23,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['unlock', 'resources'],
   ['binary-split', 'upstream'],
   ['archive'],
-  ['tasks', 'docker', 'cdn', 'hardware', 'security', 'cache'],
+  ['tasks', 'docker', 'cdn', 'hardware', 'security', 'cache', 'loader-folders'],
   ['log'],
   // The ground floor knows nothing of the product.
   ['net', 'files'],

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
+import path from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { Device, STALL_TIMEOUT_MS } from '../../support/device.ts';
 import type { Fault, SeenRequest } from '../../../lab/faults/fault-proxy.ts';
@@ -259,7 +260,7 @@ describe('concurrent loads', { skip: S3_SKIP }, () => {
       const newer = randomBytes(26_000_000);
       assert.equal((await digestBody(await device.loader.load('model'))).sha256, digest);
       const second = await TestLoader.start({
-        env: { RESOURCE_API_URL: device.origin.api.url, MODEL_CACHE_DIR: other.cacheFolder },
+        env: { RESOURCE_API_URL: device.origin.api.url, MODEL_CACHE_DIR: path.join(other.folder, 'cache') },
       });
       await second.login(device.email, device.password);
       assert.equal((await second.upload('model', newer)).status, 200);

@@ -52,8 +52,8 @@ class Place {
     return new TaskClient(this.loader);
   }
 
-  async start(uid?: number): Promise<void> {
-    const env = { API_KEY, STATE_DIR: this.state, MODEL_CACHE_DIR: path.join(this.folder, 'models') };
+  async start(uid?: number, more: Readonly<Record<string, string>> = {}): Promise<void> {
+    const env = { API_KEY, STATE_DIR: this.state, MODEL_CACHE_DIR: path.join(this.folder, 'models'), ...more };
     this.loader = await TestLoader.start({ env, ...(uid === undefined ? {} : { uid }) });
   }
 
@@ -260,7 +260,7 @@ describe('the store of the tasks', { concurrency: 4 }, () => {
       await place.assertUnavailable(/A newer Loader made the database/);
       await place.loader.stop();
       assert.ok(bytes.equals(await readFile(place.database)), 'its bytes were changed');
-      assert.deepEqual(await place.files(), ['tasks.db']);
+      assert.deepEqual(await place.files(), ['state.lock', 'tasks.db']);
     });
 
     it('is whole after kill -9 within a flood of changes', async () => {
@@ -352,17 +352,16 @@ describe('the store of the tasks', { concurrency: 4 }, () => {
       assert.deepEqual(await place.tasks.schedules(), [schedule]);
     });
 
-    it('that another Loader uses is for that one alone, until it has ended', async () => {
+    it('that another Loader has used is as that one left it, however it ended', async () => {
       const place = await newPlace();
       await place.start();
       const first = place.loader;
       const task = await place.assertWorks();
-      await place.start();
-      await place.assertUnavailable(/another Loader uses it: give each Loader a STATE_DIR of its own/);
+      await assert.rejects(place.start(undefined, { SHUTDOWN_TIMEOUT_MS: '1' }), /is in use by another Loader/);
       const tasksOfFirst = new TaskClient(first);
       assert.equal((await tasksOfFirst.run('evict', EVICT)).status, 'complete');
       await first.stop('SIGKILL');
-      await place.comesBack();
+      await place.start();
       const history = await place.tasks.wholeHistory();
       assert.deepEqual([history.length, history.at(-1)], [2, task]);
       await place.assertWorks();

@@ -143,7 +143,7 @@ describe('what is kept', () => {
         .map(({ uid }) => String(uid))
         .join(' ');
     // Two of them are more than the database may hold, one is not.
-    const result = 'x'.repeat(130 * 1024 * 1024);
+    const result = 'x'.repeat(34 * 1024 * 1024);
     addEnded('large', { result, finishedAtMs: NOW_MS });
     for (let index = 1; index <= 9; index++) addEnded(`u${index}`, { finishedAtMs: NOW_MS + index });
     assert.equal(kept(), 'large u1 u2 u3 u4 u5 u6 u7 u8 u9');
