@@ -15,16 +15,28 @@ const ROUNDS = Number(process.env['LOADER_TEST_PAIRS'] ?? 5);
 
 /** For one test, in ms. */
 const TIMEOUT = { timeout: 120_000 + ROUNDS * 20_000 };
+/** Of crossing uploads: one part, since only their ends cross. */
+const CROSSING_LENGTH = 500_000;
 /** By how much the ends of two crossing uploads differ at the most, in ms. */
 const CROSSING_MS = 40;
 /** How long after its first step a publication may still be under way, in ms. */
 const PUBLICATION_MS = 120;
+
+/** So many uploads are under way when the Loader is killed, each at a moment of its own. */
+const UPLOADS_A_KILL = 4;
 
 /** All versions have this length, so that only their bytes tell a mixture. Two parts on the CDN. */
 const LENGTH = 9_000_000;
 
 /** What a load gave: the number of a version, or the code of its failure. A mixture fails the test. */
 type Loaded = number | string;
+
+interface Version {
+  /** Of the resource. */
+  readonly name: string;
+  readonly number: number;
+  readonly content: Buffer<ArrayBuffer>;
+}
 
 /** How often each outcome was seen, for the report of the campaign. */
 class Tally {
@@ -48,9 +60,9 @@ class Versions {
     this.name = name;
   }
 
-  make(): { readonly number: number; readonly content: Buffer<ArrayBuffer> } {
-    const content = randomBytes(LENGTH);
-    return { number: this.#digests.push(sha256(content)) - 1, content };
+  make(length = LENGTH): Version {
+    const content = randomBytes(length);
+    return { name: this.name, number: this.#digests.push(sha256(content)) - 1, content };
   }
 
   async load(device: Device): Promise<Loaded> {
@@ -76,6 +88,8 @@ describe('uploads whose two parts must stay one version', { skip: S3_SKIP }, () 
     const env = { UPLOAD_SECOND_LOOK_MS: '1500', STALL_TIMEOUT_MS: '10000', UPSTREAM_TIMEOUT_MS: '10000' };
     uploader = await Device.start({ env });
     other = await Device.start({ env, sharing: uploader });
+    // A Loader that ends by itself leaves its compiled code for the next starts.
+    await uploader.restartLoader();
     await Promise.all([uploader.login(), other.login()]);
   });
   after(async () => {
@@ -111,9 +125,9 @@ describe('uploads whose two parts must stay one version', { skip: S3_SKIP }, () 
     };
   }
 
-  /** Resolves when an upload of the device has begun to publish, or has ended. */
-  async function publishing(device: Device, uploading: Promise<string>): Promise<void> {
-    const ended = uploading.then(() => undefined);
+  /** Resolves when one of the uploads of the device has begun to publish, or all have ended. */
+  async function publishing(device: Device, uploading: readonly Promise<string>[]): Promise<void> {
+    const ended = Promise.all(uploading);
     const hasBegun = async () => {
       const texts = (await device.journal()).map((file) =>
         readFile(path.join(device.stateFolder, 'uploads', file), 'utf8').catch(() => ''),
@@ -142,36 +156,48 @@ describe('uploads whose two parts must stay one version', { skip: S3_SKIP }, () 
     TIMEOUT,
     async (t) => {
       const tally = new Tally();
-      const versions = new Versions('killed');
-      const first = versions.make();
+      const resources = Array.from({ length: UPLOADS_A_KILL }, (_, index) => new Versions(`killed-${index}`));
+      const standing = resources.map((versions) => versions.make());
       const beganAt = performance.now();
-      assert.equal(await upload(uploader, versions.name, first.content), 'ok');
+      const firsts = standing.map(async ({ name, content }) => await upload(uploader, name, content));
+      assert.deepEqual(new Set(await Promise.all(firsts)), new Set(['ok']));
       const uploadMs = performance.now() - beganAt;
-      let standing = first.number;
-      for (let round = 0; round < ROUNDS; round++) {
-        const next = versions.make();
-        const uploading = upload(uploader, versions.name, next.content);
-        // Every second one while it publishes, which takes a small share of an upload.
-        if (round % 2 === 0) await sleep(Math.random() * uploadMs * 1.1);
+      for (let round = 0; round * UPLOADS_A_KILL < ROUNDS; round++) {
+        const nexts = resources.map((versions) => versions.make());
+        const uploading = nexts.map(async ({ name, content }, index) => {
+          await sleep((index / UPLOADS_A_KILL) * Math.random() * uploadMs);
+          return await upload(uploader, name, content);
+        });
+        // In every second round while one of them publishes, which takes a small share of an upload.
+        if (round % 2 === 0) await sleep(Math.random() * uploadMs * 1.5);
         else await publishing(uploader, uploading).then(() => sleep(Math.random() * PUBLICATION_MS));
         await uploader.loader.stop('SIGKILL');
-        const answer = await uploading;
-        const meanwhile = await loadCold(other, versions);
-        assert.ok(
-          meanwhile === standing || meanwhile === next.number || meanwhile === 'upload_unfinished',
-          `the other device got ${meanwhile}`,
-        );
+        const answers = await Promise.all(uploading);
+        const seen = await Promise.all(resources.map(async (versions) => await loadCold(other, versions)));
         await uploader.startLoader();
         await uploader.login();
         await ended();
-        const isCompleted = uploader.loader.logLines('An upload that was broken off was completed').length > 0;
-        const found = await loadCold(other, versions);
-        assert.ok(found === next.number || (found === standing && answer !== 'ok'), `${found} after ${answer}`);
-        assert.equal(await loadCold(uploader, versions), found);
-        standing = found;
-        const end = found === next.number ? 'stands' : 'was removed';
-        tally.count(answer === 'ok' ? 'answered' : isCompleted ? 'completed by the next start' : end);
-        if (meanwhile === 'upload_unfinished') tally.count('between its parts');
+        for (const [index, versions] of resources.entries()) {
+          const [earlier, next] = [standing[index], nexts[index]];
+          assert.ok(earlier !== undefined && next !== undefined);
+          const [answer, before] = [answers[index], seen[index]];
+          const possible = new Set<unknown>([earlier.number, next.number, 'upload_unfinished']);
+          assert.ok(possible.has(before), `the other device got ${before} before the next start`);
+          const found = await loadCold(other, versions);
+          const isNext = found === next.number;
+          // What was answered, or was served already, stays.
+          const mayBeEarlier = answer !== 'ok' && before !== next.number;
+          assert.ok(isNext || (mayBeEarlier && found === earlier.number), `${found} after ${answer} and ${before}`);
+          assert.equal(await loadCold(uploader, versions), found);
+          if (isNext) standing[index] = next;
+          const isCompleted = uploader.loader
+            .logLines('An upload that was broken off was completed')
+            .some((line) => line.includes(JSON.stringify(versions.name)));
+          if (before === 'upload_unfinished') tally.count('were between their parts');
+          if (answer === 'ok') tally.count('had been answered');
+          else if (isCompleted) tally.count('were completed by the next start');
+          else tally.count(isNext ? 'stood already' : 'were removed');
+        }
       }
       t.diagnostic(`killed uploads: ${tally.text}`);
     },
@@ -185,7 +211,7 @@ describe('uploads whose two parts must stay one version', { skip: S3_SKIP }, () 
       const crossings: { versions: Versions; numbers: number[]; answers: string[] }[] = [];
       for (let round = 0; round < ROUNDS; round++) {
         const versions = new Versions(`crossing-${round}`);
-        const [ours, theirs] = [versions.make(), versions.make()];
+        const [ours, theirs] = [versions.make(CROSSING_LENGTH), versions.make(CROSSING_LENGTH)];
         const uploads = [
           await almostUpload(uploader, versions.name, ours.content),
           await almostUpload(other, versions.name, theirs.content),
