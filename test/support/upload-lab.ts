@@ -71,6 +71,8 @@ export class FakeUpload implements Pick<S3Upload, 'abort' | 'complete' | 'parts'
 export class FakeUploadCdn {
   readonly uploads: FakeUpload[] = [];
   readonly objects = new Map<string, ObjectVersion>();
+  /** The parts that uploads of an earlier process were resumed with. */
+  readonly resumed: (readonly SentPart[])[] = [];
   /** The places at which empty uploads were to be removed. */
   readonly emptied: string[] = [];
   onStart: (upload: FakeUpload) => void = () => undefined;
@@ -83,7 +85,8 @@ export class FakeUploadCdn {
     return Promise.resolve(upload);
   }
 
-  resumeUpload(target: UploadTarget): FakeUpload {
+  resumeUpload(target: UploadTarget, parts: readonly SentPart[]): FakeUpload {
+    this.resumed.push(parts);
     const upload = this.uploads.find((present) => present.target.uploadId === target.uploadId);
     return upload ?? new FakeUpload(target.key, 'gone', this);
   }
@@ -104,13 +107,15 @@ export class FakeFiles implements Pick<ApiSession, 'decrypt' | 'encrypt' | 'fetc
   readonly files = new Map<string, Buffer>();
   /** Another user has another one. */
   aesKey = randomBytes(32);
+  beforeFetch: () => Promise<void> = () => Promise.resolve();
   /** Called before a file is stored. */
   beforeStore: (name: string, content: Buffer) => Promise<void> = () => Promise.resolve();
 
-  fetchResource(folder: string, fileName: string): Promise<Buffer> {
+  async fetchResource(folder: string, fileName: string): Promise<Buffer> {
+    await this.beforeFetch();
     const file = this.files.get(`${folder}/${fileName}`);
-    if (file !== undefined) return Promise.resolve(file);
-    return Promise.reject(new LoaderError('resource_not_in_api', 'There is none.'));
+    if (file !== undefined) return file;
+    throw new LoaderError('resource_not_in_api', 'There is none.');
   }
 
   encrypt(content: Buffer): Buffer {

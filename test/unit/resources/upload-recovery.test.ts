@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
@@ -10,9 +10,10 @@ import { LoaderError } from '../../../src/errors.ts';
 import { UploadJournal } from '../../../src/resources/upload-journal.ts';
 import { UploadRecovery } from '../../../src/resources/upload-recovery.ts';
 import { decryptBuffer } from '../../../src/security/envelope-cipher.ts';
+import { HookedFs } from '../../../lab/faults/hooked-fs.ts';
 import { sha256 } from '../../../lab/sha256.ts';
 import { eventually } from '../../../lab/waiting.ts';
-import { KEY, uploadItems, UploadLab } from '../../support/upload-lab.ts';
+import { KEY, uploadItems, UploadLab, type FakeUpload } from '../../support/upload-lab.ts';
 
 const CONTENT = randomBytes(100_000);
 const SMALL = 'models/m.small';
@@ -50,8 +51,22 @@ async function dieAt(place: 'beforePart' | 'beforeComplete' | 'afterComplete' | 
   if (last !== undefined && place !== 'storing') last[place] = () => Promise.resolve();
 }
 
+interface Recovery extends AsyncDisposable {
+  logIn(): void;
+}
+
 /** The next process: it finds the journal, and works until the disposal. */
-async function restart({ isLoggedIn = true, secondLookMs = 0 } = {}): Promise<AsyncDisposable & { logIn(): void }> {
+async function restart(options: { isLoggedIn?: boolean; publicationLocks?: KeyedReadWriteLock } = {}) {
+  const journal = new UploadJournal(stateDir, lab.folder.logger);
+  await journal.load();
+  return recover(journal, options);
+}
+
+/** Works on a journal until the disposal. */
+function recover(
+  journal: UploadJournal,
+  { isLoggedIn = true, secondLookMs = 0, publicationLocks = new KeyedReadWriteLock() } = {},
+): Recovery {
   const logins = new Changes();
   const upstream = {
     isAuthenticated: isLoggedIn,
@@ -61,9 +76,6 @@ async function restart({ isLoggedIn = true, secondLookMs = 0 } = {}): Promise<As
     currentSession: () => ({ ...lab.session }),
   };
   const { logger } = lab.folder;
-  const journal = new UploadJournal(stateDir, logger);
-  await journal.load();
-  const publicationLocks = new KeyedReadWriteLock();
   const abort = new AbortController();
   const running = new UploadRecovery({ upstream, journal, publicationLocks, logger, secondLookMs }).run(abort.signal);
   return {
@@ -117,6 +129,7 @@ describe('an upload whose process died', () => {
     await using _recovery = await restart();
     await cleared();
     assert.ok(plaintext().equals(CONTENT));
+    assert.deepEqual(lab.cdn.resumed.at(-1), lab.cdn.uploads.at(-1)?.parts);
   });
 
   it('between its two parts is taken back when the CDN has lost it', async () => {
@@ -162,6 +175,61 @@ describe('an upload whose process died', () => {
     assert.ok(plaintext().equals(CONTENT));
   });
 
+  it('is left alone where a login decrypts its small part to something else', async () => {
+    await dieAt('beforeComplete');
+    lab.api.decrypt = () => Buffer.from('something else');
+    await using _recovery = await restart();
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    assert.equal((await entries()).length, 1);
+    assert.equal(lab.cdn.uploads.at(-1)?.state, 'open');
+  });
+
+  it('is asked about once for each login', async () => {
+    await dieAt('beforeComplete');
+    let tries = 0;
+    lab.api.decrypt = () => {
+      tries++;
+      throw new LoaderError('envelope_invalid', 'Another user has encrypted it.');
+    };
+    await using recovery = await restart();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(tries, 1);
+    recovery.logIn();
+    await eventually(() => tries === 2);
+  });
+
+  it('is not touched while another upload of the resource is being published, and loads go on beside it', async () => {
+    await dieAt('beforeComplete');
+    const publicationLocks = new KeyedReadWriteLock();
+    const publishing = await publicationLocks.exclusive('models/m');
+    await using _recovery = await restart({ publicationLocks });
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    assert.equal(lab.cdn.uploads.at(-1)?.state, 'open');
+    const looking = Promise.withResolvers<undefined>();
+    const going = Promise.withResolvers<undefined>();
+    lab.cdn.beforeLook = async () => {
+      looking.resolve(undefined);
+      await going.promise;
+    };
+    publishing[Symbol.dispose]();
+    await looking.promise;
+    (await publicationLocks.shared('models/m', AbortSignal.timeout(1_000)))[Symbol.dispose]();
+    going.resolve(undefined);
+    await cleared();
+    assert.ok(plaintext().equals(CONTENT));
+  });
+
+  it('is tried again when its small part could not be looked at', async () => {
+    await dieAt('afterComplete');
+    lab.api.files.set(SMALL, Buffer.from('another'));
+    let fetches = 0;
+    lab.api.beforeFetch = () =>
+      fetches++ === 0 ? Promise.reject(new LoaderError('api_unreachable', 'no')) : Promise.resolve();
+    await using _recovery = await restart();
+    await cleared();
+    assert.ok(plaintext().equals(CONTENT));
+  });
+
   it('is tried again when the CDN is back', async () => {
     await dieAt('beforeComplete');
     let looks = 0;
@@ -173,7 +241,141 @@ describe('an upload whose process died', () => {
   });
 });
 
+describe('the first upload of a resource', () => {
+  it('is removed when its process died before its small part was stored', async () => {
+    await dieAt('storing');
+    await using _recovery = await restart();
+    await cleared();
+    assert.equal(lab.cdn.uploads.at(-1)?.state, 'aborted');
+    assert.equal(lab.api.files.size, 0);
+  });
+});
+
+describe('an upload whose end is unknown', () => {
+  const EARLIER = Buffer.from('the earlier small part');
+  const unreachable = () => Promise.reject(new LoaderError('cdn_unreachable', 'no'));
+  beforeEach(() => {
+    lab.api.files.set(SMALL, EARLIER);
+  });
+
+  /** Changes the next upload. */
+  const onUpload = (hooks: Partial<FakeUpload>) => {
+    lab.cdn.onStart = (started) => {
+      lab.cdn.onStart = () => undefined;
+      Object.assign(started, hooks);
+    };
+  };
+  const healed = () => Object.assign(lab.cdn.uploads.at(-1) ?? {}, { beforeComplete: go, beforeAbort: go });
+  const go = () => Promise.resolve();
+
+  it('stays in the journal when it can be neither completed nor removed: it is completed later', async () => {
+    onUpload({ beforeComplete: unreachable, beforeAbort: unreachable });
+    await assert.rejects(upload(), { code: 'cdn_unreachable' });
+    assert.notEqual(small(), EARLIER);
+    assert.equal((await entries()).length, 1);
+    healed();
+    await using _recovery = recover(lab.journal);
+    await cleared();
+    assert.ok(plaintext().equals(CONTENT));
+  });
+
+  it('stays in the journal when it is gone and its object can not be looked at', async () => {
+    onUpload({ afterComplete: unreachable });
+    lab.cdn.beforeLook = unreachable;
+    await assert.rejects(upload(), { code: 'cdn_unreachable' });
+    assert.notEqual(small(), EARLIER);
+    lab.cdn.beforeLook = go;
+    await using _recovery = recover(lab.journal);
+    await cleared();
+    assert.ok(plaintext().equals(CONTENT));
+  });
+
+  it('is over when it was removed, whatever the object: the earlier small part is put back', async () => {
+    onUpload({ beforeComplete: unreachable });
+    lab.cdn.beforeLook = unreachable;
+    await assert.rejects(upload(), { code: 'cdn_unreachable' });
+    assert.equal(small(), EARLIER);
+    assert.deepEqual(await entries(), []);
+  });
+
+  it('that was removed leaves the small part of another upload alone', async () => {
+    const theirs = Buffer.from('of another Loader');
+    onUpload({
+      beforeComplete: () => {
+        lab.api.files.set(SMALL, theirs);
+        return unreachable();
+      },
+    });
+    await assert.rejects(upload(), { code: 'cdn_unreachable' });
+    assert.equal(small(), theirs);
+  });
+
+  it('that was not published is removed later when it can not be now', async () => {
+    onUpload({ beforePart: unreachable, beforeAbort: unreachable });
+    await assert.rejects(upload(), { code: 'cdn_unreachable' });
+    assert.equal((await entries()).length, 1);
+    healed();
+    await using _recovery = recover(lab.journal);
+    await cleared();
+    assert.equal(lab.cdn.uploads.at(-1)?.state, 'aborted');
+  });
+
+  it('has succeeded all the same when only the look after it fails', async () => {
+    lab.cdn.beforeLook = unreachable;
+    await upload();
+    lab.cdn.beforeLook = go;
+    assert.ok(plaintext().equals(CONTENT));
+    await using _recovery = recover(lab.journal);
+    await cleared();
+  });
+});
+
 describe('an upload that has ended', () => {
+  it('is looked at once more by its own process, which then forgets it', async () => {
+    await using _recovery = recover(lab.journal);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    await upload();
+    await cleared();
+    assert.deepEqual(lab.journal.released, []);
+  });
+
+  it('is forgotten when it was told that another one stands', async () => {
+    lab.cdn.beforeLook = () => {
+      lab.cdn.objects.set(BIG, { etag: '"2"', length: 1, smallSha256: 'of another' });
+      return Promise.resolve();
+    };
+    await assert.rejects(upload(), { code: 'upload_superseded' });
+    assert.deepEqual([await entries(), lab.journal.released], [[], []]);
+  });
+
+  it('is told so when its object was removed meanwhile', async () => {
+    lab.cdn.beforeLook = () => {
+      lab.cdn.objects.delete(BIG);
+      return Promise.resolve();
+    };
+    await assert.rejects(upload(), { code: 'upload_superseded' });
+  });
+
+  it('stores nothing once another object stands, even where its own small part does', async () => {
+    lab.api.files.set(SMALL, Buffer.from('the earlier small part'));
+    await upload();
+    const ours = small();
+    lab.cdn.objects.set(BIG, { etag: '"2"', length: 1, smallSha256: 'of another' });
+    await using _recovery = await restart();
+    await cleared();
+    assert.equal(small(), ours);
+  });
+
+  it('is looked at now when the clock was set back since', async () => {
+    await upload();
+    const [file = ''] = await entries();
+    const filePath = path.join(stateDir, 'uploads', file);
+    const text = await readFile(filePath, 'utf8');
+    await writeFile(filePath, text.replace(/"standsSinceMs":\d+/, `"standsSinceMs":${Date.now() + 3_600_000}`));
+    await using _recovery = await restart();
+    await cleared();
+  });
+
   it('is looked at once more: the small part of a crossing one is replaced', async () => {
     await upload();
     lab.api.files.set(SMALL, Buffer.from('of a crossing upload'));
@@ -184,7 +386,7 @@ describe('an upload that has ended', () => {
 
   it('is not looked at before its time', async () => {
     await upload();
-    await using _recovery = await restart({ secondLookMs: 60_000 });
+    await using _recovery = recover(lab.journal, { secondLookMs: 60_000 });
     await new Promise((resolve) => setTimeout(resolve, 50));
     assert.equal((await entries()).length, 1);
   });
@@ -207,6 +409,52 @@ describe('the journal', () => {
     const text = await readFile(path.join(stateDir, 'uploads', file), 'utf8');
     assert.ok(!text.includes(small().toString('base64').slice(0, 40)));
     assert.match(text, new RegExp(sha256(small())));
+  });
+
+  it('has both small parts on the disk before the new one is stored', async () => {
+    const syncs: string[] = [];
+    const hookedFs = new HookedFs();
+    hookedFs.onOpen(/uploads\/[^/]+\.part$/, (handle) => {
+      const sync = handle.sync.bind(handle);
+      Object.assign(handle, {
+        sync: async () => {
+          syncs.push(JSON.stringify(await handle.readFile('utf8')));
+          await sync();
+        },
+      });
+    });
+    lab.api.beforeStore = () => {
+      assert.match(syncs.at(-1) ?? '', /publication/);
+      return Promise.resolve();
+    };
+    try {
+      await upload();
+    } finally {
+      hookedFs.restore();
+    }
+  });
+
+  it('that can not be written or read costs no upload', async () => {
+    await mkdir(stateDir, { recursive: true });
+    await writeFile(path.join(stateDir, 'uploads'), 'no folder');
+    await upload();
+    assert.ok(plaintext().equals(CONTENT));
+    await using _recovery = await restart();
+  });
+
+  it('works on the others when an entry can not be read', async () => {
+    await upload();
+    await mkdir(path.join(stateDir, 'uploads', '0.json'));
+    await using _recovery = await restart();
+    await eventually(async () => (await entries()).join() === '0.json');
+  });
+
+  it('has no upload that the CDN has refused', async () => {
+    lab.cdn.onStart = () => {
+      throw new LoaderError('cdn_access_denied', 'no');
+    };
+    await assert.rejects(upload(), { code: 'cdn_access_denied' });
+    assert.deepEqual(await entries(), []);
   });
 
   it('removes what is no entry, and an entry that is damaged', async () => {

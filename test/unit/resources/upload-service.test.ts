@@ -184,6 +184,37 @@ describe('an upload', () => {
     assert.deepEqual(await lab.folder.entries(), []);
   });
 
+  it('puts back no small part but that of the upload that stands', async () => {
+    const [theirs, third] = [Buffer.from('of a crossing upload'), Buffer.from('of a third one')];
+    let looks = 0;
+    lab.cdn.beforeLook = () => {
+      looks++;
+      if (looks === 1) lab.api.files.set('models/m.small', theirs);
+      if (looks === 2) lab.cdn.objects.set('models/m.big', { etag: '"3"', length: 1, smallSha256: sha256(third) });
+      if (looks === 2) lab.api.files.set('models/m.small', third);
+      return Promise.resolve();
+    };
+    await assert.rejects(upload(), { code: 'upload_superseded' });
+    assert.equal(lab.api.files.get('models/m.small'), third);
+  });
+
+  it('stores nothing when the earlier small part can not be asked for', async () => {
+    lab.api.files.set('models/m.small', EARLIER);
+    lab.api.beforeFetch = () => Promise.reject(new LoaderError('api_unreachable', 'no'));
+    await assert.rejects(upload(), { code: 'api_unreachable' });
+    assert.equal(lab.api.files.get('models/m.small'), EARLIER);
+    assert.equal(lab.cdn.uploads.at(-1)?.state, 'aborted');
+  });
+
+  it('takes the place of an earlier small part that is damaged', async () => {
+    lab.api.beforeFetch = () => {
+      lab.api.beforeFetch = () => Promise.resolve();
+      return Promise.reject(new LoaderError('envelope_invalid', 'The small part is damaged.'));
+    };
+    await upload();
+    assert.ok(plaintextAt('models/m').equals(CONTENT));
+  });
+
   it('stores its small part once more when a crossing one has replaced it', async () => {
     lab.cdn.beforeLook = () => {
       if (lab.api.files.get('models/m.small')?.length !== 4) lab.cdn.beforeLook = () => Promise.resolve();
