@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 
 /** The sections of the bench, by the letter that `--only` takes. */
-export const SECTION_LETTERS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i'] as const;
+export const SECTION_LETTERS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j'] as const;
 export type SectionLetter = (typeof SECTION_LETTERS)[number];
 
 export interface BenchOptions {

@@ -6,6 +6,7 @@ import { parseOptions, USAGE, type BenchOptions, type SectionLetter } from './op
 import { coldLoad } from './sections/cold-load.ts';
 import { firstByte } from './sections/first-byte.ts';
 import { health } from './sections/health.ts';
+import { links } from './sections/links.ts';
 import { memory } from './sections/memory.ts';
 import { MB, type Section } from './sections/section.ts';
 import { tasks } from './sections/tasks.ts';
@@ -34,6 +35,7 @@ const SECTIONS: Readonly<Record<SectionLetter, Section>> = {
   g: unlockTime,
   h: unlockCost,
   i: tasks,
+  j: links,
 };
 
 async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> {

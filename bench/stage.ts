@@ -14,6 +14,8 @@ import { SecurityKeys } from '../src/security/security-keys.ts';
 import { KnownSecrets } from '../src/log/known-secrets.ts';
 import { createLogger } from '../src/log/logger.ts';
 import { SERVICES_FOLDER, startRgw, stopRgw, type S3Service } from '../lab/services/services.ts';
+import type { LinkShape } from '../lab/links/link-shape.ts';
+import { LinkStage } from './link-stage.ts';
 import { LoaderPlace, MODELS } from './loader-place.ts';
 import { writeRandomFile } from './random-file.ts';
 import { UnlockStage } from './unlock-stage.ts';
@@ -133,6 +135,13 @@ export class Stage {
       signal: this.signal,
     });
     return this.#unlockStage;
+  }
+
+  /** A Loader whose upstream is behind TLS and a link. Must be stopped before another Loader logs in. */
+  async linkStage(shape: LinkShape): Promise<LinkStage> {
+    const newPlace = (folder: string, env: Readonly<Record<string, string>>) =>
+      new LoaderPlace({ folder, env: { ...this.#loaderEnv, ...env }, signal: this.signal });
+    return await LinkStage.start({ shape, folder: path.join(this.folder, 'link'), origin: this.#origin, newPlace });
   }
 
   /** The resource of `length` bytes, made and uploaded when it is asked for the first time. */

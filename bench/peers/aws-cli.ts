@@ -10,9 +10,15 @@ export class AwsCli {
   readonly #resource: BenchResource;
   readonly #options: ProcessOptions;
 
-  constructor(stage: Stage, resource: BenchResource, ciphertext: Ciphertext) {
+  /** `way` is another one than the straight way to the S3 server, with the certificate that must be trusted there. */
+  constructor(
+    stage: Stage,
+    resource: BenchResource,
+    ciphertext: Ciphertext,
+    way?: { readonly endpoint: string; readonly caPath: string },
+  ) {
     this.#url = `s3://${stage.bucket}/peer/${resource.name}.cbc`;
-    this.#endpoint = stage.s3.endpoint;
+    this.#endpoint = way?.endpoint ?? stage.s3.endpoint;
     this.#ciphertext = ciphertext;
     this.#resource = resource;
     this.#options = {
@@ -26,6 +32,7 @@ export class AwsCli {
         AWS_SHARED_CREDENTIALS_FILE: '/dev/null',
         AWS_EC2_METADATA_DISABLED: 'true',
         AWS_PAGER: '',
+        ...(way && { AWS_CA_BUNDLE: way.caPath }),
       },
     };
   }

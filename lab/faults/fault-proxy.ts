@@ -1,5 +1,5 @@
 import { createServer, request, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** What becomes of one request. Bytes count from the beginning of the answer's body. */
@@ -12,10 +12,10 @@ export type Fault =
       readonly headers?: Record<string, string>;
       readonly body?: string;
     }
-  /** The upstream's answer with another status or other headers; a header that is undefined is removed. */
-  | { readonly kind: 'rewrite'; readonly status?: number; readonly headers?: Record<string, string | undefined> }
-  /** The connection breaks after so many bytes of the body. */
-  | { readonly kind: 'cut'; readonly afterBytes: number }
+  /** The upstream's answer with another status, body or headers; a header that is undefined is removed. */
+  | { readonly kind: 'rewrite'; readonly status?: number; readonly headers?: HeaderChanges; readonly body?: string }
+  /** The connection breaks after so many bytes of the body: closed as if all were sent, or with a reset. */
+  | { readonly kind: 'cut' | 'reset'; readonly afterBytes: number }
   /** After so many bytes of the body, no more come; the connection stays. */
   | { readonly kind: 'silence'; readonly afterBytes: number }
   /** The request is taken and never answered. */
@@ -30,6 +30,26 @@ export type Fault =
   /** The answer's body comes no faster than this. */
   | { readonly kind: 'throttle'; readonly bytesPerSecond: number };
 
+/** Undefined for a header that is removed. */
+export type HeaderChanges = Readonly<Record<string, string | undefined>>;
+
+/** What a server or a proxy always does. */
+export interface Manner {
+  /** Whether it answers `Expect: 100-continue`; true unless given. */
+  readonly saysContinue?: boolean;
+  /** It closes a connection after so many answers, without saying so before. */
+  readonly answersPerConnection?: number;
+  /**
+   * How far its clock is ahead, in ms. It refuses requests whose signature is more than a quarter of an hour away from
+   * it, as S3 does. The upstream must check no signature: it would refuse those that this one takes.
+   */
+  readonly clockAheadMs?: number;
+  /** What it changes of each request's headers before the upstream gets them. */
+  readonly requestHeaders?: HeaderChanges;
+  /** What it changes of each answer's headers. */
+  readonly answerHeaders?: (headers: IncomingMessage['headers'], request: SeenRequest) => HeaderChanges;
+}
+
 export interface SeenRequest {
   readonly method: string;
   /** Path with query. */
@@ -38,23 +58,27 @@ export interface SeenRequest {
 }
 
 const PASS: Fault = { kind: 'pass' };
+/** What S3 allows between its clock and that of a signature, in ms. */
+const MAX_SKEW_MS = 15 * 60_000;
 
 /** A reverse proxy on a free loopback port that hurts the requests which `fault` chooses. */
 export class FaultProxy {
   /** Called for each request, in order of arrival. */
   fault: (request: SeenRequest) => Fault = () => PASS;
+  manner: Manner = {};
   readonly requests: SeenRequest[] = [];
   readonly #server: Server;
   readonly #upstream: URL;
   #openConnections = 0;
   #openRequests = 0;
+  readonly #answers = new WeakMap<Socket, number>();
 
   private constructor(upstream: string) {
     this.#upstream = new URL(upstream);
-    this.#server = createServer((incoming, outgoing) => {
-      this.#openRequests++;
-      outgoing.once('close', () => this.#openRequests--);
-      this.#handle(incoming, outgoing);
+    this.#server = createServer((incoming, outgoing) => this.#take(incoming, outgoing));
+    this.#server.on('checkContinue', (incoming: IncomingMessage, outgoing: ServerResponse) => {
+      if (this.manner.saysContinue !== false) outgoing.writeContinue();
+      this.#take(incoming, outgoing);
     });
     this.#server.on('connection', (socket) => {
       this.#openConnections++;
@@ -82,9 +106,10 @@ export class FaultProxy {
     return this.#openRequests;
   }
 
-  /** No more faults, and no memory of requests. */
+  /** No more faults, good manners, and no memory of requests. */
   reset(): void {
     this.fault = () => PASS;
+    this.manner = {};
     this.requests.length = 0;
   }
 
@@ -93,10 +118,23 @@ export class FaultProxy {
     await new Promise((resolve) => this.#server.close(resolve));
   }
 
+  #take(incoming: IncomingMessage, outgoing: ServerResponse): void {
+    this.#openRequests++;
+    outgoing.once('close', () => this.#openRequests--);
+    const { socket } = incoming;
+    outgoing.once('finish', () => {
+      const answers = (this.#answers.get(socket) ?? 0) + 1;
+      this.#answers.set(socket, answers);
+      if (answers >= (this.manner.answersPerConnection ?? Infinity)) socket.end();
+    });
+    this.#handle(incoming, outgoing);
+  }
+
   #handle(incoming: IncomingMessage, outgoing: ServerResponse): void {
     const seen = { method: incoming.method ?? '', url: incoming.url ?? '', headers: incoming.headers };
     this.requests.push(seen);
-    const fault = this.fault(seen);
+    const fault = this.#isSkewed(seen) ? SKEWED : this.fault(seen);
+    if (this.manner.clockAheadMs !== undefined) outgoing.setHeader('date', this.#date());
     incoming.on('error', () => outgoing.destroy());
     if (fault.kind === 'answer') {
       // As servers do: an answer in the middle of a body would reset the connection.
@@ -119,6 +157,19 @@ export class FaultProxy {
     }
   }
 
+  /** As in the header of that name. */
+  #date(): string {
+    return new Date(Date.now() + (this.manner.clockAheadMs ?? 0)).toUTCString();
+  }
+
+  #isSkewed({ headers }: SeenRequest): boolean {
+    const { clockAheadMs } = this.manner;
+    const [, ...digits] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(String(headers['x-amz-date'])) ?? [];
+    if (clockAheadMs === undefined || digits.length === 0) return false;
+    const [year = 0, month = 0, ...rest] = digits.map(Number);
+    return Math.abs(Date.UTC(year, month - 1, ...rest) - Date.now() - clockAheadMs) > MAX_SKEW_MS;
+  }
+
   #forward(incoming: IncomingMessage, outgoing: ServerResponse, fault: Fault): void {
     if (outgoing.destroyed) return; // The client has left meanwhile.
     // Headers as they came, Host included: it is signed.
@@ -127,7 +178,7 @@ export class FaultProxy {
       port: this.#upstream.port,
       method: incoming.method,
       path: incoming.url,
-      headers: incoming.headers,
+      headers: withChanges(incoming.headers, this.manner.requestHeaders),
     });
     upstream.on('error', () => outgoing.destroy());
     outgoing.on('close', () => upstream.destroy());
@@ -138,21 +189,45 @@ export class FaultProxy {
         answer.on('end', () => outgoing.destroy());
         return;
       }
-      const headers: Record<string, string | string[]> = {};
-      const changes = fault.kind === 'rewrite' ? (fault.headers ?? {}) : {};
-      for (const [name, value] of Object.entries({ ...answer.headers, ...changes })) {
-        if (value !== undefined) headers[name] = value;
+      const { method = '', url = '' } = incoming;
+      const ofManner = this.manner.answerHeaders?.(answer.headers, { method, url, headers: incoming.headers });
+      const ofClock = this.manner.clockAheadMs === undefined ? {} : { date: this.#date() };
+      const ofFault = fault.kind === 'rewrite' ? fault.headers : undefined;
+      const status = fault.kind === 'rewrite' ? fault.status : undefined;
+      const body = fault.kind === 'rewrite' ? fault.body : undefined;
+      const ofBody =
+        body === undefined ? {} : { 'content-length': String(Buffer.byteLength(body)), 'transfer-encoding': undefined };
+      const headers = withChanges(answer.headers, { ...ofManner, ...ofClock, ...ofFault, ...ofBody });
+      outgoing.writeHead(status ?? answer.statusCode ?? 0, headers);
+      if (body !== undefined) {
+        answer.resume();
+        outgoing.end(body);
+        return;
       }
-      outgoing.writeHead(
-        fault.kind === 'rewrite' ? (fault.status ?? answer.statusCode ?? 0) : (answer.statusCode ?? 0),
-        headers,
-      );
-      if (fault.kind === 'cut' || fault.kind === 'silence') sendSome(answer, outgoing, fault);
+      if (fault.kind === 'cut' || fault.kind === 'reset' || fault.kind === 'silence') sendSome(answer, outgoing, fault);
       else if (fault.kind === 'throttle') void sendSlowly(answer, outgoing, fault.bytesPerSecond);
       else answer.pipe(outgoing);
     });
     incoming.pipe(upstream);
   }
+}
+
+const SKEWED: Fault = {
+  kind: 'answer',
+  status: 403,
+  headers: { 'content-type': 'application/xml' },
+  body: '<Error><Code>RequestTimeTooSkewed</Code><Message>The clocks differ too much.</Message></Error>',
+};
+
+function withChanges(
+  headers: IncomingMessage['headers'],
+  changes: HeaderChanges = {},
+): Record<string, string | string[]> {
+  const changed: Record<string, string | string[]> = {};
+  for (const [name, value] of Object.entries({ ...headers, ...changes })) {
+    if (value !== undefined) changed[name] = value;
+  }
+  return changed;
 }
 
 async function sendSlowly(answer: IncomingMessage, outgoing: ServerResponse, bytesPerSecond: number): Promise<void> {
@@ -171,7 +246,7 @@ async function sendSlowly(answer: IncomingMessage, outgoing: ServerResponse, byt
 function sendSome(
   answer: IncomingMessage,
   outgoing: ServerResponse,
-  fault: { kind: 'cut' | 'silence'; afterBytes: number },
+  fault: { kind: 'cut' | 'reset' | 'silence'; afterBytes: number },
 ): void {
   let left = fault.afterBytes;
   outgoing.flushHeaders();
@@ -182,5 +257,6 @@ function sendSome(
     answer.destroy();
     // A moment, so that the bytes before the cut arrive.
     if (fault.kind === 'cut') setTimeout(() => outgoing.destroy(), 20);
+    else if (fault.kind === 'reset') setTimeout(() => outgoing.socket?.resetAndDestroy(), 20);
   });
 }

@@ -22,6 +22,10 @@ interface Pair {
 
 /** Timers are no finer. */
 const EARLY_MS = 0.5;
+/**
+ * How sockets are made. With a shorter buffer, a receiver would seem to be slow when the pieces of a few ms arrive at once.
+ */
+const SOCKET = { allowHalfOpen: true, noDelay: true, highWaterMark: 1024 * 1024 };
 
 if (parentPort === null) throw new Error('a link runs as a worker only');
 const port = parentPort;
@@ -32,6 +36,8 @@ const random = makeRandom(data.seed);
 const up = new Bottleneck(() => shape.bytesPerSecond);
 const down = new Bottleneck(() => shape.bytesPerSecond);
 const pairs = new Set<Pair>();
+/** The sockets that get all that is due now in one call of the system. */
+const corked = new Set<Socket>();
 const agenda = new Agenda(arm);
 let timer: NodeJS.Timeout | undefined;
 let timerDueMs = Infinity;
@@ -69,8 +75,8 @@ async function open({ target, tls }: Extract<LinkCommand, { kind: 'open' }>): Pr
   };
   const front = tls && (await TlsFront.start({ ...tls, target, onHandshake }));
   const { hostname, port: targetPort } = new URL(front?.url ?? target);
-  const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
-    join(client, connect({ host: hostname, port: Number(targetPort), allowHalfOpen: true, noDelay: true }));
+  const server = createServer(SOCKET, (client) => {
+    join(client, connect({ host: hostname, port: Number(targetPort), ...SOCKET }));
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -127,6 +133,10 @@ function endOf(socket: Socket, count: 'bytesUp' | 'bytesDown'): FlowEnd {
     write: (bytes) => {
       if (!socket.writable) return true;
       counts.add(count, bytes.length);
+      if (!corked.has(socket)) {
+        corked.add(socket);
+        socket.cork();
+      }
       return socket.write(bytes);
     },
     end: () => void socket.end(),
@@ -144,6 +154,8 @@ function arm(): void {
 
 function run(): void {
   agenda.runUntil(performance.now() + EARLY_MS);
+  for (const socket of corked) socket.uncork();
+  corked.clear();
   timerDueMs = Infinity;
   arm();
 }

@@ -31,6 +31,7 @@ export class Origin {
   readonly jwtSecret: string;
   readonly keyFragment: Buffer;
   readonly #ownStore: S3Store | undefined;
+  #cdnConfig: Readonly<Record<string, unknown>> = {};
 
   private constructor(parts: {
     api: ResourceApiServer;
@@ -53,9 +54,7 @@ export class Origin {
     const resourceKey = randomBytes(32).toString('hex');
     const keyFragment = randomBytes(64);
     const ownStore = options.s3 === undefined ? await startS3Store() : undefined;
-    const endpoint = options.s3?.endpoint ?? ownStore?.endpoint ?? '';
-    const accessKey = options.s3?.accessKey ?? 'DEMOACCESSKEY';
-    const accessSecret = options.s3?.accessSecret ?? 'demo-access-secret';
+    const { endpoint = '', accessKey = '', accessSecret = '' } = options.s3 ?? ownStore ?? {};
     const bucket = options.bucket ?? DEMO_BUCKET;
     await createBucket(endpoint, bucket, accessKey, accessSecret);
     await mkdir(options.folder, { recursive: true });
@@ -88,7 +87,13 @@ export class Origin {
 
   /** Makes `config` the cdn.yaml of the next login. */
   async publishCdnConfig(config: Readonly<Record<string, unknown>>): Promise<void> {
+    this.#cdnConfig = config;
     await this.api.store('', 'cdn.yaml', Buffer.from(dump(config)));
+  }
+
+  /** Lets the next login find the CDN at another address, such as that of a proxy or of the near end of a link. */
+  async moveCdn(host: string): Promise<void> {
+    await this.publishCdnConfig({ ...this.#cdnConfig, host });
   }
 
   async stop(): Promise<void> {

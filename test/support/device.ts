@@ -1,19 +1,30 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
 import { Origin } from '../../lab/upstream/origin.ts';
 import { FaultProxy } from '../../lab/faults/fault-proxy.ts';
+import type { CertificateAuthority } from '../../lab/links/certificate-authority.ts';
+import type { ShapedLink } from '../../lab/links/shaped-link.ts';
 import { bodyOf } from '../../lab/json-answer.ts';
 import { eventually } from '../../lab/waiting.ts';
 import { noteSecrets, S3 } from '../../lab/test-environment.ts';
+import type { S3Service } from '../../lab/services/services.ts';
 import { TestLoader } from './test-loader.ts';
 import { TaskClient } from '../../lab/task-client.ts';
 
 export interface DeviceOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly uid?: number;
+  /** Its S3 server; Ceph unless given. */
+  readonly s3?: S3Service;
+  /** A link that its Resource API and CDN are behind, with TLS of this authority. */
+  readonly over?: {
+    readonly link: ShapedLink;
+    readonly authority: CertificateAuthority;
+    readonly offersHttp2?: boolean;
+  };
   /** Another device, whose Resource API, bucket and user this one has too. */
   readonly sharing?: Device;
 }
@@ -27,6 +38,7 @@ export const UPSTREAM_TIMEOUT_MS = 1500;
  * behind proxies that can hurt. Everything is its own: bucket, cache folder, passwords.
  */
 export class Device {
+  readonly s3: S3Service;
   readonly origin: Origin;
   readonly apiProxy: FaultProxy;
   readonly s3Proxy: FaultProxy;
@@ -37,9 +49,12 @@ export class Device {
   loader: TestLoader;
   readonly #env: Readonly<Record<string, string>>;
   readonly #isGuest: boolean;
-  readonly #s3: S3Client;
+  readonly #s3Host: string;
+  readonly #s3Client: S3Client;
 
   private constructor(parts: {
+    s3: S3Service;
+    s3Host: string;
     origin: Origin;
     apiProxy: FaultProxy;
     s3Proxy: FaultProxy;
@@ -50,6 +65,7 @@ export class Device {
     env: Readonly<Record<string, string>>;
     isGuest: boolean;
   }) {
+    this.s3 = parts.s3;
     this.origin = parts.origin;
     this.apiProxy = parts.apiProxy;
     this.s3Proxy = parts.s3Proxy;
@@ -59,29 +75,38 @@ export class Device {
     this.loader = parts.loader;
     this.#env = parts.env;
     this.#isGuest = parts.isGuest;
-    this.#s3 = createS3Client();
+    this.#s3Host = parts.s3Host;
+    this.#s3Client = createS3Client(parts.s3);
   }
 
   static async start(options: DeviceOptions = {}): Promise<Device> {
-    if (S3 === undefined) throw new Error('this test needs the S3 server: it must have the skip option S3_SKIP');
-    const folder = await mkdtemp(path.join(tmpdir(), 'loader-test-'));
     const { sharing } = options;
+    const s3 = options.s3 ?? sharing?.s3 ?? S3;
+    if (s3 === undefined) throw new Error('this test needs the S3 server: it must have the skip option S3_SKIP');
+    const folder = await mkdtemp(path.join(tmpdir(), 'loader-test-'));
     const password = sharing?.password ?? `password-${randomBytes(12).toString('hex')}`;
     const bucket = sharing?.bucket ?? `test-${randomUUID()}`;
-    const s3Proxy = sharing?.s3Proxy ?? (await FaultProxy.start(S3.endpoint));
+    const s3Proxy = sharing?.s3Proxy ?? (await FaultProxy.start(s3.endpoint));
+    const { over } = options;
+    const open = async (url: string) =>
+      (await over?.link.open(url, { ...over.authority.issue(), offersHttp2: over.offersHttp2 ?? false })) ?? url;
+    const s3Host = await open(s3Proxy.url);
     const origin =
       sharing?.origin ??
       (await Origin.start({
         folder: path.join(folder, 'origin'),
-        s3: S3,
-        s3Host: s3Proxy.url,
+        s3,
+        s3Host,
         bucket,
         users: [{ email: 'operator@example.com', password, role: 'Operator' }],
       }));
-    noteSecrets(password, origin.resourceKey, origin.jwtSecret, S3.accessSecret, origin.keyFragment.toString('hex'));
+    noteSecrets(password, origin.resourceKey, origin.jwtSecret, s3.accessSecret, origin.keyFragment.toString('hex'));
     const apiProxy = sharing?.apiProxy ?? (await FaultProxy.start(origin.api.url));
+    const caPath = path.join(folder, 'ca.pem');
+    if (over !== undefined) await writeFile(caPath, over.authority.certificate);
     const env = {
-      RESOURCE_API_URL: apiProxy.url,
+      RESOURCE_API_URL: await open(apiProxy.url),
+      ...(over && { NODE_EXTRA_CA_CERTS: caPath }),
       MODEL_CACHE_DIR: path.join(folder, 'models'),
       STATE_DIR: path.join(folder, 'state'),
       STALL_TIMEOUT_MS: String(STALL_TIMEOUT_MS),
@@ -91,6 +116,8 @@ export class Device {
     };
     const loader = await TestLoader.start({ env, ...(options.uid === undefined ? {} : { uid: options.uid }) });
     return new Device({
+      s3,
+      s3Host,
       origin,
       apiProxy,
       s3Proxy,
@@ -120,12 +147,12 @@ export class Device {
   /** A cdn.yaml that is good for this device, to be published whole or hurt. */
   get goodCdnConfig(): Record<string, unknown> {
     return {
-      host: this.s3Proxy.url,
+      host: this.#s3Host,
       bucket: this.bucket,
-      downloader_access_key: S3?.accessKey,
-      downloader_access_secret: S3?.accessSecret,
-      uploader_access_key: S3?.accessKey,
-      uploader_access_secret: S3?.accessSecret,
+      downloader_access_key: this.s3.accessKey,
+      downloader_access_secret: this.s3.accessSecret,
+      uploader_access_key: this.s3.accessKey,
+      uploader_access_secret: this.s3.accessSecret,
       resource_key: this.origin.resourceKey,
     };
   }
@@ -171,12 +198,12 @@ export class Device {
 
   /** Keys of the multipart uploads that were neither completed nor aborted. */
   async pendingUploads(): Promise<string[]> {
-    const answer = await this.#s3.send(new ListMultipartUploadsCommand({ Bucket: this.bucket }));
+    const answer = await this.#s3Client.send(new ListMultipartUploadsCommand({ Bucket: this.bucket }));
     return (answer.Uploads ?? []).map((upload) => upload.Key ?? '');
   }
 
   async objects(): Promise<string[]> {
-    const answer = await this.#s3.send(new ListObjectsV2Command({ Bucket: this.bucket }));
+    const answer = await this.#s3Client.send(new ListObjectsV2Command({ Bucket: this.bucket }));
     return (answer.Contents ?? []).map((object) => object.Key ?? '');
   }
 
@@ -204,16 +231,16 @@ export class Device {
   async stop(): Promise<void> {
     await this.loader.stop('SIGKILL');
     if (!this.#isGuest) await Promise.all([this.apiProxy.stop(), this.s3Proxy.stop(), this.origin.stop()]);
-    this.#s3.destroy();
+    this.#s3Client.destroy();
     await rm(this.folder, { recursive: true, force: true });
   }
 }
 
-function createS3Client(): S3Client {
+function createS3Client({ endpoint, accessKey, accessSecret }: S3Service): S3Client {
   return new S3Client({
-    endpoint: S3?.endpoint ?? '',
+    endpoint,
     region: 'us-east-1',
-    credentials: { accessKeyId: S3?.accessKey ?? '', secretAccessKey: S3?.accessSecret ?? '' },
+    credentials: { accessKeyId: accessKey, secretAccessKey: accessSecret },
     forcePathStyle: true,
   });
 }

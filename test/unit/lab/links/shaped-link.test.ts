@@ -107,7 +107,7 @@ describe('ShapedLink', () => {
   });
 
   it('resets connections, old and new ones, during an outage of that kind', async () => {
-    await using link = ShapedLink.start({ delayMs: 200, bytesPerSecond: 1e9 });
+    await using link = ShapedLink.start({ delayMs: 5000, bytesPerSecond: 1e9 });
     const url = await link.open(target);
     const old = request(url);
     await eventually(() => link.counts.openConnections === 1);
