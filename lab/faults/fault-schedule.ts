@@ -1,11 +1,22 @@
 import { sha256 } from '../sha256.ts';
 import type { Fault, SeenRequest } from './fault-proxy.ts';
-import type { S3Fault } from './s3-faults.ts';
-import { s3RequestKind, uploadIdOf } from './s3-request.ts';
+import { uploadIdOf } from './s3-request.ts';
 
-export interface FaultScheduleOptions {
+/** A fault and the kinds of requests that it may meet. */
+export interface ScheduledFault<Kind extends string> {
+  readonly meets: readonly Kind[];
+  readonly fault: Fault;
+  /** Once met, it meets all requests of the same upload that it may. */
+  readonly isOfUpload?: boolean;
+  /** Once met, it meets all requests for so many ms. */
+  readonly lastsMs?: number;
+}
+
+export interface FaultScheduleOptions<Kind extends string> {
   readonly seed: number;
-  readonly faults: Readonly<Record<string, S3Fault>>;
+  /** By name. */
+  readonly faults: Readonly<Record<string, ScheduledFault<Kind>>>;
+  readonly kindOf: (request: SeenRequest) => Kind;
   /** The fraction of the requests that a fault meets. */
   readonly chance: number;
   /** Faults that are begun; no more than these, so that a transfer can end. */
@@ -13,26 +24,26 @@ export interface FaultScheduleOptions {
 }
 
 /**
- * Faults for an S3 server, drawn by a seed: `proxy.fault = schedule.fault`.
+ * Faults for an S3 server or a Resource API, drawn by a seed: `proxy.fault = schedule.fault`.
  *
  * What meets a request depends on the seed, the request and how often it came, and not on the order of requests that run
  * side by side: so a schedule that found a mistake finds it again.
  */
-export class FaultSchedule {
+export class FaultSchedule<Kind extends string> {
   /** What was met, for the message of a test that fails. */
   readonly met: { readonly name: string; readonly request: string }[] = [];
-  readonly #options: FaultScheduleOptions;
+  readonly #options: FaultScheduleOptions<Kind>;
   readonly #times = new Map<string, number>();
   /** The fault of an upload, by its ID and name. */
-  readonly #ofUploads = new Map<string, S3Fault>();
+  readonly #ofUploads = new Map<string, ScheduledFault<Kind>>();
   #lasting: { readonly fault: Fault; readonly untilMs: number } | undefined;
 
-  constructor(options: FaultScheduleOptions) {
+  constructor(options: FaultScheduleOptions<Kind>) {
     this.#options = options;
   }
 
   readonly fault = (request: SeenRequest): Fault => {
-    const kind = s3RequestKind(request);
+    const kind = this.#options.kindOf(request);
     const id = uploadIdOf(request);
     const ofUpload = id === undefined ? undefined : this.#ofUploads.get(id);
     if (ofUpload?.meets.includes(kind) === true) return ofUpload.fault;
@@ -56,6 +67,6 @@ const PASS: Fault = { kind: 'pass' };
 
 /** Without the ID of an upload, which is another one each time. */
 function pathOf({ url }: SeenRequest): string {
-  const { pathname, searchParams } = new URL(url, 'http://s3');
+  const { pathname, searchParams } = new URL(url, 'http://host');
   return `${pathname} ${searchParams.get('partNumber') ?? ''}`;
 }

@@ -1,27 +1,15 @@
 import type { Fault } from './fault-proxy.ts';
+import type { ScheduledFault } from './fault-schedule.ts';
+import { htmlPage } from './html-page.ts';
 import type { S3RequestKind } from './s3-request.ts';
 
 /** A fault of S3 servers, and of what stands before them. */
-export interface S3Fault {
-  /** The requests that it may meet. */
-  readonly meets: readonly S3RequestKind[];
-  readonly fault: Fault;
-  /** Once met, it meets all requests of the same upload that it may. */
-  readonly isOfUpload?: boolean;
-  /** Once met, it meets all requests for so many ms. */
-  readonly lastsMs?: number;
-}
+export type S3Fault = ScheduledFault<S3RequestKind>;
 
 /** An answer as S3 servers write it. */
 export function s3Error(status: number, code: string, headers: Readonly<Record<string, string>> = {}): Fault {
   const body = `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${code}</Code><Message>${code}</Message></Error>`;
   return { kind: 'answer', status, headers: { 'content-type': 'application/xml', ...headers }, body };
-}
-
-/** An answer as gateways and firewalls write it. */
-export function htmlPage(status: number): Fault {
-  const body = `<html><head><title>${status}</title></head><body>This page is of the gateway.</body></html>`;
-  return { kind: 'answer', status, headers: { 'content-type': 'text/html' }, body };
 }
 
 const ANY: readonly S3RequestKind[] = ['read', 'look', 'begin', 'part', 'complete', 'abort'];

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FaultSchedule } from '../../../../lab/faults/fault-schedule.ts';
+import { apiRequestKind, PASSING_API_FAULTS } from '../../../../lab/faults/api-faults.ts';
 import { LASTING_S3_FAULTS, PASSING_S3_FAULTS } from '../../../../lab/faults/s3-faults.ts';
+import { s3RequestKind } from '../../../../lab/faults/s3-request.ts';
 
 const part = (number: number, id = 'u') => ({
   method: 'PUT',
@@ -10,7 +12,7 @@ const part = (number: number, id = 'u') => ({
 });
 const range = (start: number) => ({ method: 'GET', url: '/b/k?x-id=GetObject', headers: { range: `bytes=${start}-` } });
 const complete = (id: string) => ({ method: 'POST', url: `/b/k?uploadId=${id}`, headers: {} });
-const options = { faults: PASSING_S3_FAULTS, chance: 0.5, most: 1000 };
+const options = { kindOf: s3RequestKind, faults: PASSING_S3_FAULTS, chance: 0.5, most: 1000 };
 
 describe('FaultSchedule', () => {
   it('draws the same for the same requests, in whatever order they come', () => {
@@ -41,7 +43,7 @@ describe('FaultSchedule', () => {
     const faults = Object.fromEntries(
       Object.entries(PASSING_S3_FAULTS).filter(([, { lastsMs }]) => lastsMs === undefined),
     );
-    const schedule = new FaultSchedule({ seed: 3, faults, chance: 1, most: 7 });
+    const schedule = new FaultSchedule({ ...options, seed: 3, faults, chance: 1, most: 7 });
     for (let number = 1; number <= 20; number++) schedule.fault(part(number));
     assert.equal(schedule.met.length, 7);
     for (const { name } of schedule.met) assert.ok(faults[name]?.meets.includes('part'), name);
@@ -50,6 +52,7 @@ describe('FaultSchedule', () => {
   it('answers all requests in the same way for as long as a fault lasts', () => {
     const fault = { kind: 'refuse' } as const;
     const schedule = new FaultSchedule({
+      ...options,
       seed: 1,
       faults: { outage: { meets: ['read'], fault, lastsMs: 60_000 } },
       chance: 1,
@@ -61,10 +64,28 @@ describe('FaultSchedule', () => {
   });
 
   it('keeps to a fault of an upload', () => {
-    const schedule = new FaultSchedule({ seed: 1, faults: LASTING_S3_FAULTS, chance: 1, most: 1 });
+    const schedule = new FaultSchedule({ ...options, seed: 1, faults: LASTING_S3_FAULTS, chance: 1, most: 1 });
     const first = schedule.fault(complete('lost'));
     assert.notEqual(first.kind, 'pass');
     assert.deepEqual(schedule.fault(complete('lost')), first);
     assert.equal(schedule.fault(complete('other')).kind, 'pass');
+  });
+
+  it('draws for the Resource API too', () => {
+    const schedule = new FaultSchedule({
+      seed: 1,
+      faults: PASSING_API_FAULTS,
+      kindOf: apiRequestKind,
+      chance: 1,
+      most: 4,
+    });
+    const requests = [
+      { method: 'POST', url: '/login', headers: {} },
+      { method: 'POST', url: '/resources/get/models', headers: {} },
+      { method: 'POST', url: '/resources/models', headers: {} },
+      { method: 'GET', url: '/binary-split/key-fragment', headers: {} },
+    ];
+    assert.deepEqual(requests.map(apiRequestKind), ['login', 'get', 'store', 'fragment']);
+    for (const request of requests) assert.notEqual(schedule.fault(request).kind, 'pass');
   });
 });
