@@ -8,7 +8,6 @@ import { DEMO_BUCKET, DEMO_USER, Origin } from '../lab/upstream/origin.ts';
 import { Upstream } from '../src/upstream/upstream.ts';
 import { ResourceApi } from '../src/upstream/resource-api.ts';
 import { DEFAULT_KEY_TEMPLATES } from '../src/config/variables.ts';
-import { HardwareFingerprint } from '../src/hardware/hardware-fingerprint.ts';
 import { S3CdnManager } from '../src/cdn/s3-cdn-manager.ts';
 import { SecurityKeys } from '../src/security/security-keys.ts';
 import { KnownSecrets } from '../src/log/known-secrets.ts';
@@ -89,7 +88,7 @@ export class Stage {
     const dispatcher = new Agent();
     const upstream = new Upstream({
       api: new ResourceApi({ baseUrl: origin.api.url, dispatcher, timeoutMs: 30_000 }),
-      fingerprint: new HardwareFingerprint(HARDWARE),
+      fingerprint: { hardwareString: () => Promise.resolve(HARDWARE), accept: () => Promise.resolve() },
       keys: new SecurityKeys({
         templates: DEFAULT_KEY_TEMPLATES,
         resourceSecret: undefined,

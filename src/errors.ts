@@ -28,7 +28,7 @@ export const ERRORS = {
     meaning: 'the token is no JWT, or its signature does not match the configured key',
   },
   token_refused: { status: 'route', meaning: 'the Resource API refused even a fresh token: the user lacks the right' },
-  hardware_unreadable: { status: 'route', meaning: 'the hardware fingerprint could not be read: set HARDWARE_ID' },
+  hardware_unreadable: { status: 'route', meaning: 'a part of the hardware string could not be read' },
   cdn_config_invalid: {
     status: 'route',
     meaning: 'cdn.yaml is unreadable, incomplete or encrypted for other hardware',

@@ -6,6 +6,7 @@ import { UnlockWorker, type UnlockJob } from '../binary-split/unlock-worker.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import type { DockerEngine } from '../docker/docker-engine.ts';
 import { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
+import { KeptHardware } from '../hardware/kept-hardware.ts';
 import type { KnownSecrets } from '../log/known-secrets.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
@@ -36,7 +37,7 @@ export interface ApiClientOptions {
   readonly keys: SecurityKeysOptions;
   readonly tokenKeys: TokenKeys;
   readonly cache: BigPartCache;
-  /** Keeps the journal of uploads. */
+  /** Keeps the journal of uploads, and the hardware string that the server accepted. */
   readonly stateDir: string;
   /** After how long both parts of a finished upload are looked at once more, in ms. */
   readonly secondLookMs: number;
@@ -79,7 +80,11 @@ export class ApiClient {
         dispatcher: this.#dispatcher,
         timeoutMs: options.upstreamTimeoutMs,
       }),
-      fingerprint: new HardwareFingerprint(options.hardwareId),
+      fingerprint: new HardwareFingerprint({
+        hardwareId: options.hardwareId,
+        kept: new KeptHardware(options.stateDir, logger),
+        logger,
+      }),
       keys: new SecurityKeys(options.keys),
       tokenKeys: options.tokenKeys,
       openCdn: async (config) => {

@@ -1,48 +1,75 @@
-import { LoaderError } from '../errors.ts';
-import { readHardwareFacts, type HardwareFacts } from './hardware-facts.ts';
+import { isDeepStrictEqual } from 'node:util';
+import type { Logger } from '../log/logger.ts';
+import { compareHardware } from './compare-hardware.ts';
+import { formatHardwareString, type HardwareFacts } from './hardware-facts.ts';
+import type { KeptHardware } from './kept-hardware.ts';
+import { hardwareUnreadable, readHardware, type HardwareReading } from './read-hardware.ts';
 
-const GIB = 1024 ** 3;
-
-/** The canonical hardware string (docs/protocol.md section 2). */
-export function formatHardwareString(facts: HardwareFacts): string {
-  const models = facts.gpuModels.map((model) => model.trim()).filter((model) => model !== '');
-  const gpus = [...new Set(models)].sort().join(', ');
-  const memoryGib = Math.round(facts.memoryBytes / GIB);
-  const drive = facts.driveSerial ?? 'none';
-  return `CPU: ${facts.cpuModel.trim()}. GPU: ${gpus || 'none'}. Memory: ${memoryGib} GiB. DriveSerial: ${drive}`;
+export interface HardwareFingerprintOptions {
+  /** If given, it replaces the whole string, and nothing is read or kept. */
+  readonly hardwareId: string | undefined;
+  readonly kept: Pick<KeptHardware, 'read' | 'write'>;
+  readonly logger: Logger;
+  readonly read?: () => Promise<HardwareReading>;
 }
 
-/** The hardware string of this machine. It is read once and kept; after a failure the next call reads again. */
+/**
+ * The hardware string of this machine. It is read for each login until the server has accepted it. The string that the
+ * server accepted last, if there is one, is preferred while only such facts have changed as may change by themselves.
+ */
 export class HardwareFingerprint {
-  readonly #hardwareId: string | undefined;
-  readonly #readFacts: () => Promise<HardwareFacts>;
+  readonly #options: HardwareFingerprintOptions;
   #reading: Promise<string> | undefined;
+  #accepted: string | undefined;
+  /** The facts of a string that is not kept yet. */
+  #unkept: HardwareFacts | undefined;
 
-  /** `hardwareId`, if given, replaces the whole string. */
-  constructor(hardwareId: string | undefined, readFacts: () => Promise<HardwareFacts> = readHardwareFacts) {
-    this.#hardwareId = hardwareId;
-    this.#readFacts = readFacts;
+  constructor(options: HardwareFingerprintOptions) {
+    this.#options = options;
+    this.#accepted = options.hardwareId;
   }
 
-  /** @throws LoaderError `hardware_unreadable` */
+  /** @throws LoaderError `hardware_unreadable`, which says which facts are missing */
   async hardwareString(): Promise<string> {
-    if (this.#hardwareId !== undefined) return this.#hardwareId;
-    this.#reading ??= this.#read().catch((error: unknown) => {
+    if (this.#accepted !== undefined) return this.#accepted;
+    this.#reading ??= this.#read().finally(() => {
       this.#reading = undefined;
-      throw error;
     });
     return await this.#reading;
   }
 
+  /** Call it when the server has accepted the string: what it sent could be decrypted. It is kept for the next start. */
+  async accept(hardware: string): Promise<void> {
+    this.#accepted ??= hardware;
+    const unkept = this.#unkept;
+    this.#unkept = undefined;
+    if (unkept !== undefined && formatHardwareString(unkept) === hardware) await this.#options.kept.write(unkept);
+  }
+
   async #read(): Promise<string> {
-    try {
-      return formatHardwareString(await this.#readFacts());
-    } catch (error) {
-      throw new LoaderError(
-        'hardware_unreadable',
-        'The hardware of this machine could not be read; set HARDWARE_ID to a string that stays the same.',
-        { cause: error },
-      );
+    const { kept, logger, read = readHardware } = this.#options;
+    const reading = await read();
+    for (const remark of reading.remarks) logger.warn(remark);
+    const keptFacts = await kept.read();
+    this.#unkept = undefined;
+    if (keptFacts !== undefined) {
+      const change = compareHardware(keptFacts, reading);
+      // Only names of facts are logged: their values make keys.
+      if (change.real.length > 0) {
+        logger.warn(
+          { changed: change.real },
+          'The hardware has changed, and with it the hardware string and all keys: the server must accept the new string',
+        );
+      } else if (change.byItself.length > 0) {
+        logger.warn(
+          { changed: change.byItself, reasons: [...reading.untold.values()] },
+          'The hardware string that the server accepted last is used, since only such facts have changed as may change by themselves',
+        );
+        return formatHardwareString(keptFacts);
+      }
     }
+    if (reading.untold.size > 0) throw hardwareUnreadable(reading.untold);
+    if (!isDeepStrictEqual(keptFacts, reading.facts)) this.#unkept = reading.facts;
+    return formatHardwareString(reading.facts);
   }
 }

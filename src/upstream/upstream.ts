@@ -14,7 +14,7 @@ import { userFromClaims, type User } from './user.ts';
 
 export interface UpstreamOptions {
   readonly api: ResourceApi;
-  readonly fingerprint: Pick<HardwareFingerprint, 'hardwareString'>;
+  readonly fingerprint: Pick<HardwareFingerprint, 'accept' | 'hardwareString'>;
   readonly keys: SecurityKeys;
   readonly tokenKeys: TokenKeys;
   readonly openCdn: (config: CdnConfig) => Promise<S3CdnManager>;
@@ -129,7 +129,10 @@ export class Upstream {
     const { downloader, uploader, resourceKey } = cdnConfig;
     secrets.add(downloader.secretAccessKey, uploader.secretAccessKey, resourceKey);
     // The key is derived once, for all loads and uploads of the session. A login needs no resource key.
-    return new Session(user, api, await openCdn(cdnConfig), keys.resourceAesKey(resourceKey));
+    const session = new Session(user, api, await openCdn(cdnConfig), keys.resourceAesKey(resourceKey));
+    // Under the keys of other hardware, cdn.yaml would not have been readable.
+    await fingerprint.accept(hardware);
+    return session;
   }
 }
 

@@ -5,7 +5,7 @@ import { sha256 } from '../../../lab/sha256.ts';
 import { TaskClient } from '../../../lab/task-client.ts';
 import { CONTAINER_SKIP } from '../../../lab/test-environment.ts';
 import { eventually } from '../../../lab/waiting.ts';
-import { readHardwareFacts, type HardwareFacts } from '../../../src/hardware/hardware-facts.ts';
+import { readHardware, type HardwareReading } from '../../../src/hardware/read-hardware.ts';
 import type { UnlockStatus } from '../../../src/unlock/unlock-service.ts';
 import { ContainerDevice, NAMED_VOLUMES, SOCKET_GROUP, type ContainedLoader } from '../../support/container-device.ts';
 
@@ -94,12 +94,13 @@ describe('the image of the Dockerfile', { skip: CONTAINER_SKIP }, () => {
 
   it('reads the same hardware as the machine does', async () => {
     const read =
-      "import('/app/dist/hardware/hardware-facts.js').then(async (it) => console.log(JSON.stringify(await it.readHardwareFacts())))";
+      "import('/app/dist/hardware/read-hardware.js').then(async (it) => console.log(JSON.stringify(await it.readHardware())))";
     const { exitCode, output } = await device.engine.run({ image: device.image, command: ['-e', read] });
     assert.equal(exitCode, 0, output);
-    const inside = JSON.parse(output) as HardwareFacts;
+    const inside = (JSON.parse(output) as HardwareReading).facts;
+    const { facts } = await readHardware();
     // The machine of the test may lack lspci. That the image has it is tested below.
-    assert.deepEqual(inside, { ...(await readHardwareFacts()), gpuModels: inside.gpuModels });
+    assert.deepEqual(inside, { ...facts, gpu: { ...facts.gpu, models: inside.gpu.models } });
   });
 
   it('has the commands that read the hardware, and neither npm nor lists of packages', async () => {

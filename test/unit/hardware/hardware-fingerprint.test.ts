@@ -1,102 +1,172 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
-import type { HardwareFacts } from '../../../src/hardware/hardware-facts.ts';
-import { formatHardwareString, HardwareFingerprint } from '../../../src/hardware/hardware-fingerprint.ts';
+import { beforeEach, describe, it } from 'node:test';
+import { formatHardwareString, type Fact, type HardwareFacts } from '../../../src/hardware/hardware-facts.ts';
+import { HardwareFingerprint } from '../../../src/hardware/hardware-fingerprint.ts';
+import type { HardwareReading } from '../../../src/hardware/read-hardware.ts';
+import { makeLogger } from '../../support/task-lab.ts';
 
 const GIB = 1024 ** 3;
 const FACTS: HardwareFacts = {
-  cpuModel: 'Cortex-A78AE',
-  gpuModels: ['Orin'],
-  memoryBytes: 32 * GIB,
-  driveSerial: 'S4X7NF0M',
+  cpu: { ids: ['0x41:0xd42'], models: ['Cortex-A78AE'] },
+  gpu: { ids: ['0x10de:0x2204'], models: ['GA102 [GeForce RTX 3090]'] },
+  memoryBytes: 31.4 * GIB,
+  driveSerials: ['S4X7NF0M'],
 };
+const STRING = formatHardwareString(FACTS);
 
-describe('the hardware string', () => {
-  it('has the form of the protocol', () =>
-    assert.equal(formatHardwareString(FACTS), 'CPU: Cortex-A78AE. GPU: Orin. Memory: 32 GiB. DriveSerial: S4X7NF0M'));
+/** What is kept on disk. */
+let keptFacts: HardwareFacts | undefined;
+let writes: number;
+let reads: number;
+let logLines: string[];
+/** What is read of the machine. */
+let read: () => Promise<HardwareReading>;
 
-  it('has its GPUs unique, sorted and joined by commas', () => {
-    const text = formatHardwareString({ ...FACTS, gpuModels: ['Zeta', ' Alpha', 'Zeta', '', 'Alpha ', 'Mid'] });
-    assert.equal(text, 'CPU: Cortex-A78AE. GPU: Alpha, Mid, Zeta. Memory: 32 GiB. DriveSerial: S4X7NF0M');
-  });
-
-  it('is the same in whatever order the GPUs are listed', () => {
-    const gpuModels = ['B', 'a', 'A', 'C'];
-    assert.equal(
-      formatHardwareString({ ...FACTS, gpuModels }),
-      formatHardwareString({ ...FACTS, gpuModels: gpuModels.toReversed() }),
-    );
-  });
-
-  it('says none for no GPU, or one without a name', () => {
-    assert.match(formatHardwareString({ ...FACTS, gpuModels: [] }), /GPU: none\./);
-    assert.match(formatHardwareString({ ...FACTS, gpuModels: ['  '] }), /GPU: none\./);
-  });
-
-  it('says none for no drive serial', () => {
-    assert.match(formatHardwareString({ ...FACTS, driveSerial: undefined }), /DriveSerial: none$/);
-  });
-
-  for (const [bytes, gib] of [
-    [31.4 * GIB, 31],
-    [31.5 * GIB, 32],
-    [32 * GIB + 1, 32],
-    [32 * GIB - 1, 32],
-    [0.4 * GIB, 0],
-  ] as const) {
-    it(`rounds ${bytes} bytes of memory to ${gib} GiB`, () => {
-      assert.match(formatHardwareString({ ...FACTS, memoryBytes: bytes }), new RegExp(`Memory: ${gib} GiB\\.`));
-    });
-  }
+beforeEach(() => {
+  keptFacts = undefined;
+  writes = 0;
+  reads = 0;
+  read = () => Promise.resolve(readingOf(FACTS));
 });
 
-describe('HardwareFingerprint', () => {
-  it('reads the hardware once and keeps the string', async () => {
-    let reads = 0;
-    const fingerprint = new HardwareFingerprint(undefined, () => {
+function readingOf(facts: HardwareFacts, untold: ReadonlyMap<Fact, string> = new Map()): HardwareReading {
+  return { facts, untold, remarks: [] };
+}
+
+/** A fingerprint as after a start. */
+function start(hardwareId?: string): HardwareFingerprint {
+  const log = makeLogger();
+  logLines = log.logLines;
+  return new HardwareFingerprint({
+    hardwareId,
+    kept: {
+      read: () => Promise.resolve(keptFacts),
+      write: (facts) => {
+        writes++;
+        keptFacts = facts;
+        return Promise.resolve();
+      },
+    },
+    logger: log.logger,
+    read: () => {
       reads++;
-      return Promise.resolve(FACTS);
-    });
+      return read();
+    },
+  });
+}
+
+describe('the hardware string', () => {
+  it('is read for each login until the server has accepted it, and never again', async () => {
+    const fingerprint = start();
     assert.equal(reads, 0);
-    assert.equal(await fingerprint.hardwareString(), formatHardwareString(FACTS));
-    assert.equal(await fingerprint.hardwareString(), formatHardwareString(FACTS));
-    assert.equal(reads, 1);
+    assert.equal(await fingerprint.hardwareString(), STRING);
+    read = () => Promise.resolve(readingOf({ ...FACTS, driveSerials: ['late'] }));
+    const late = await fingerprint.hardwareString();
+    assert.match(late, /DriveSerial: late$/);
+    await fingerprint.accept(late);
+    read = () => Promise.reject(new Error('it was read'));
+    assert.equal(await fingerprint.hardwareString(), late);
+    assert.equal(reads, 2);
   });
 
-  it('shares one read among concurrent callers', async () => {
-    let reads = 0;
-    const { promise, resolve } = Promise.withResolvers<HardwareFacts>();
-    const fingerprint = new HardwareFingerprint(undefined, () => {
-      reads++;
-      return promise;
-    });
+  it('is read once for concurrent callers', async () => {
+    const { promise, resolve } = Promise.withResolvers<HardwareReading>();
+    read = () => promise;
+    const fingerprint = start();
     const callers = Promise.all(Array.from({ length: 20 }, () => fingerprint.hardwareString()));
-    resolve(FACTS);
+    resolve(readingOf(FACTS));
     assert.equal(new Set(await callers).size, 1);
     assert.equal(reads, 1);
   });
 
-  it('reads again after a failure, of which all who waited are told', async () => {
-    let reads = 0;
-    const cause = new Error('no sysfs');
-    const fingerprint = new HardwareFingerprint(undefined, () => {
-      reads++;
-      return reads === 1 ? Promise.reject(cause) : Promise.resolve(FACTS);
-    });
+  it('is read again after a failure, of which all who waited are told', async () => {
+    const fault = new Error('no sysfs');
+    read = () => Promise.reject(fault);
+    const fingerprint = start();
     const results = await Promise.allSettled([fingerprint.hardwareString(), fingerprint.hardwareString()]);
-    for (const result of results) {
-      assert.equal(result.status, 'rejected');
-      const error: unknown = result.reason;
-      assert.ok(error instanceof Error && 'code' in error && error.code === 'hardware_unreadable');
-      assert.equal(error.cause, cause);
-    }
+    for (const result of results) assert.ok(result.status === 'rejected' && result.reason === fault);
     assert.equal(reads, 1);
-    assert.equal(await fingerprint.hardwareString(), formatHardwareString(FACTS));
-    assert.equal(reads, 2);
+    read = () => Promise.resolve(readingOf(FACTS));
+    assert.equal(await fingerprint.hardwareString(), STRING);
   });
 
-  it('is replaced as a whole by HARDWARE_ID, and reads nothing then', async () => {
-    const fingerprint = new HardwareFingerprint('device 7', () => Promise.reject(new Error('it was read')));
+  it('is replaced as a whole by HARDWARE_ID, and nothing is read or kept then', async () => {
+    const fingerprint = start('device 7');
     assert.equal(await fingerprint.hardwareString(), 'device 7');
+    await fingerprint.accept('device 7');
+    assert.deepEqual([reads, writes], [0, 0]);
+  });
+
+  it('is not made when a name is missing, and the error says which', async () => {
+    read = () => Promise.resolve(readingOf({ ...FACTS, gpu: { ...FACTS.gpu, models: [] } }, new Map([['GPU', 'why']])));
+    await assert.rejects(start().hardwareString(), { code: 'hardware_unreadable', message: / GPU: why\. Or set / });
+  });
+
+  it('comes with what a person should know', async () => {
+    read = () => Promise.resolve({ ...readingOf(FACTS), remarks: ['The name is another.'] });
+    await start().hardwareString();
+    assert.match(logLines.join(), /"level":40,.*"msg":"The name is another\."/);
+  });
+});
+
+describe('the string that the server accepted', () => {
+  it('is kept once, and only when it was accepted', async () => {
+    const fingerprint = start();
+    const hardware = await fingerprint.hardwareString();
+    assert.equal(writes, 0);
+    await fingerprint.accept('another string');
+    assert.equal(writes, 0);
+    await start().hardwareString();
+    assert.equal(keptFacts, undefined);
+    const later = start();
+    await later.hardwareString();
+    await Promise.all([later.accept(hardware), later.accept(hardware)]);
+    assert.deepEqual([keptFacts, writes], [FACTS, 1]);
+  });
+
+  it('is used on when only what may change by itself has changed, stays kept, and the log says what changed', async () => {
+    keptFacts = FACTS;
+    const changed = { ...FACTS, memoryBytes: 31.6 * GIB, driveSerials: ['new', 'S4X7NF0M'] };
+    read = () => Promise.resolve(readingOf(changed));
+    const fingerprint = start();
+    assert.equal(await fingerprint.hardwareString(), STRING);
+    assert.match(logLines.join(), /"level":40.*"changed":\["Memory","DriveSerial"\].*accepted last is used/);
+    await fingerprint.accept(STRING);
+    assert.deepEqual([keptFacts, writes], [FACTS, 0]);
+  });
+
+  it('is used on when a program that names the same devices is missing, and the log says which', async () => {
+    keptFacts = FACTS;
+    const untold = new Map([['GPU', 'lspci is not installed'] as const]);
+    read = () => Promise.resolve(readingOf({ ...FACTS, gpu: { ...FACTS.gpu, models: [] } }, untold));
+    assert.equal(await start().hardwareString(), STRING);
+    assert.match(logLines.join(), /"changed":\["GPU"\],"reasons":\["lspci is not installed"\]/);
+  });
+
+  it('gives way to the new one when the hardware has changed, which is told without its serials', async () => {
+    keptFacts = FACTS;
+    const changed = { ...FACTS, memoryBytes: 31.6 * GIB, driveSerials: ['OTHER-DISK'] };
+    read = () => Promise.resolve(readingOf(changed));
+    const fingerprint = start();
+    const hardware = await fingerprint.hardwareString();
+    assert.equal(hardware, formatHardwareString(changed));
+    assert.match(logLines.join(), /"level":40.*"changed":\["DriveSerial"\].*The hardware has changed/);
+    assert.doesNotMatch(logLines.join(), /OTHER-DISK|S4X7NF0M/);
+    assert.deepEqual(keptFacts, FACTS);
+    await fingerprint.accept(hardware);
+    assert.deepEqual(keptFacts, changed);
+  });
+
+  it('is the same, with the facts of now, when nothing of it has changed', async () => {
+    keptFacts = FACTS;
+    const now = { ...FACTS, memoryBytes: 31.2 * GIB, driveSerials: ['S4X7NF0M', 'second'] };
+    read = () => Promise.resolve(readingOf(now));
+    const fingerprint = start();
+    assert.equal(await fingerprint.hardwareString(), STRING);
+    await fingerprint.accept(STRING);
+    assert.deepEqual([keptFacts, logLines], [now, []]);
+    const next = start();
+    await next.accept(await next.hardwareString());
+    assert.equal(writes, 1);
   });
 });

@@ -22,12 +22,15 @@ uploader_access_secret: up-secret
 let api: ScriptedApi;
 /** What cdn.yaml holds beside the access keys. */
 let extraLine: string;
+/** The hardware strings that the API has accepted. */
+let accepted: string[];
 /** Called before each answer of the API. */
 let beforeAnswer: (body: string) => Promise<void>;
 
 beforeEach(async () => {
   api = await ScriptedApi.start();
   extraLine = '';
+  accepted = [];
   beforeAnswer = () => Promise.resolve();
   api.answer = async ({ path, body }) => {
     await beforeAnswer(body);
@@ -55,7 +58,13 @@ function keys(resourceSecret?: string): SecurityKeys {
 function upstreamWith(resourceSecret?: string, secrets = new KnownSecrets()): Upstream {
   return new Upstream({
     api: api.client(),
-    fingerprint: { hardwareString: () => Promise.resolve(HARDWARE) },
+    fingerprint: {
+      hardwareString: () => Promise.resolve(HARDWARE),
+      accept: (hardware) => {
+        accepted.push(hardware);
+        return Promise.resolve();
+      },
+    },
     keys: keys(resourceSecret),
     tokenKeys: { publicKeyPem: undefined, secret: undefined },
     openCdn: (config) => Promise.resolve(new S3CdnManager(config, { stallTimeoutMs: 1_000 })),
@@ -101,6 +110,19 @@ describe('the user that is logged in', () => {
     gate.resolve(undefined);
     assert.equal((await first).user.email, 'first@example.com');
     assert.equal(upstream.currentSession().user.email, 'second@example.com');
+    upstream.close();
+  });
+});
+
+describe('the hardware string of a login', () => {
+  it('counts as accepted when cdn.yaml could be decrypted and makes sense, not before', async () => {
+    const upstream = upstreamWith();
+    extraLine = 'host: [';
+    await assert.rejects(login(upstream, 'first'), { code: 'cdn_config_invalid' });
+    assert.deepEqual(accepted, []);
+    extraLine = '';
+    await login(upstream, 'first');
+    assert.deepEqual(accepted, [HARDWARE]);
     upstream.close();
   });
 });
