@@ -62,7 +62,8 @@ export const VARIABLES = {
   modelCacheDir: text('MODEL_CACHE_DIR', { fallback: 'models', about: 'folder of the cache of big parts' }),
   stateDir: text('STATE_DIR', {
     fallback: 'state',
-    about: 'folder of what must survive a restart: tasks, schedules, unfinished uploads, the receipt of the unlock, the accepted hardware string',
+    about:
+      'folder of what must survive a restart: tasks, schedules, unfinished uploads, the receipt of the unlock, the accepted hardware string',
   }),
   imagesPath: text('IMAGES_PATH', {
     fallback: '/opt/azaion/images.enc',
