@@ -110,9 +110,10 @@ export class Flow {
       if (room < least) return;
       const length = Math.min(this.#waitingLength, MAX_PIECE, Math.floor(room));
       const buffers = this.#take(length);
-      this.#inFlight += length;
+      this.#setInFlight(this.#inFlight + length);
       // A queue holds what the link carries in one round trip.
-      if (bottleneck.queueMs(nowMs) > roundTripMs(shape())) this.#window.congest(nowMs);
+      const isFull = bottleneck.queueMs(nowMs) > roundTripMs(shape());
+      if (isFull && this.#inFlight >= bottleneck.fairShare) this.#window.congest(nowMs);
       const arrivalMs = bottleneck.send(length, nowMs) + shape().delayMs + this.#repair(length, nowMs);
       this.#lastArrivalMs = Math.max(this.#lastArrivalMs, arrivalMs);
       this.#arriveAt(this.#lastArrivalMs, (dueMs) => this.#arrive(buffers, length, dueMs));
@@ -130,6 +131,11 @@ export class Flow {
       if (shape().outage === 'silent') this.#stuck.push(work);
       else work(nowMs);
     });
+  }
+
+  #setInFlight(length: number): void {
+    this.#options.bottleneck.count(length, this.#inFlight);
+    this.#inFlight = length;
   }
 
   #take(length: number): Buffer[] {
@@ -171,7 +177,7 @@ export class Flow {
     const { agenda, shape, onRoom } = this.#options;
     agenda.add(nowMs + shape().delayMs, (dueMs) => {
       this.#window.acknowledge(length, this.#inFlight, dueMs);
-      this.#inFlight -= length;
+      this.#setInFlight(this.#inFlight - length);
       if (this.#inFlight === 0) this.#idleSinceMs = dueMs;
       this.#send(dueMs);
       if (this.#waitingLength < MAX_WAITING) onRoom();

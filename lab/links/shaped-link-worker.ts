@@ -125,6 +125,7 @@ function carry(
     if (hadError || !from.readableEnded) flow.reset(performance.now());
   });
   to.on('drain', () => flow.drain(performance.now()));
+  to.once('close', () => flow.drain(performance.now())); // What it did not take is under way no more.
   return flow;
 }
 

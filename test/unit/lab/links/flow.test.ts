@@ -150,6 +150,17 @@ describe('a flow over a link', () => {
     assert.ok(flows.every(({ bytes }) => bytes === 10 * MB));
   });
 
+  it('shares it alike: flows that begin together end together', () => {
+    const link = new VirtualLink(FAR_LINK);
+    const flows = Array.from({ length: 8 }, () => link.connect());
+    for (const flow of flows) flow.send(40 * MB);
+    link.run();
+    const ends = flows.map((flow) => flow.hadAtMs(40 * MB));
+    // Without it, the last one goes on alone for a third of the time, with a small window.
+    assert.ok(Math.min(...ends) > 0.8 * Math.max(...ends), ends.join());
+    assert.ok((320 * MB * 1000) / Math.max(...ends) > 0.93 * FAR_LINK.bytesPerSecond);
+  });
+
   it('does not let the queue before the link grow without end', () => {
     const link = new VirtualLink(SLOW_LINK);
     const old = link.connect();
