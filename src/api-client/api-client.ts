@@ -1,10 +1,10 @@
 import { Agent } from 'undici';
 import { ActiveWork } from '../async/active-work.ts';
-import { ByteBudget } from '../async/byte-budget.ts';
 import { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { UnlockWorker, type UnlockJob } from '../binary-split/unlock-worker.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import type { DockerEngine } from '../docker/docker-engine.ts';
+import { WorkMemory } from '../files/work-memory.ts';
 import { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import { KeptHardware } from '../hardware/kept-hardware.ts';
 import type { KnownSecrets } from '../log/known-secrets.ts';
@@ -96,7 +96,7 @@ export class ApiClient {
       logger,
     });
     this.#journal = new UploadJournal(options.stateDir, logger);
-    const memory = new ByteBudget(options.memoryBudget);
+    const memory = new WorkMemory(options.memoryBudget);
     const shared = { upstream: this.upstream, cache, memory, publicationLocks: new KeyedReadWriteLock(), logger };
     this.downloads = new DownloadService({
       ...shared,

@@ -23,6 +23,11 @@ export class ByteBudget {
     return this.#total - this.#free;
   }
 
+  /** Whether some callers wait for a share. */
+  get isWanted(): boolean {
+    return this.#waiting.size > 0;
+  }
+
   /**
    * `using _share = await budget.acquire(bytes, signal)`. A caller who asks for more than the total gets the whole.
    *

@@ -1,4 +1,3 @@
-import { subtle } from 'node:crypto';
 import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
@@ -74,11 +73,14 @@ export class S3Upload {
     return this.#parts.toSorted((a, b) => a.number - b.number);
   }
 
-  /** Sends part `partNumber`, from 1. The body must not change meanwhile: it is sent again after a failure. */
-  async sendPart(partNumber: number, body: Buffer<ArrayBuffer>): Promise<void> {
+  /**
+   * Sends part `partNumber`, from 1, whose SHA-256 the caller knows, in hex. The body must not change meanwhile: it is sent
+   * again after a failure.
+   */
+  async sendPart(partNumber: number, body: Buffer<ArrayBuffer>, sha256: string): Promise<void> {
     try {
       const command = new UploadPartCommand({ ...this.#input, PartNumber: partNumber, Body: body });
-      await signPayload(command, body);
+      signPayload(command, sha256);
       const answer = await this.#client.send(command, { abortSignal: this.#signal });
       this.#parts.push({ number: partNumber, etag: assertToken(answer.ETag, 'the ETag of a part') });
     } catch (error) {
@@ -128,15 +130,14 @@ export class S3Upload {
 }
 
 /**
- * Gives the signer the digest of the body, by which the server checks what it received. The SDK would compute it on the
- * main thread, and all other requests would wait meanwhile.
+ * Gives the signer the digest of the body, by which the server checks what it received. The SDK would compute it in one go,
+ * and all other requests would wait meanwhile; node:crypto would copy the whole body for a thread of its own.
  */
-async function signPayload(command: UploadPartCommand, body: Buffer<ArrayBuffer>): Promise<void> {
-  const digest = Buffer.from(await subtle.digest('SHA-256', body));
+function signPayload(command: UploadPartCommand, sha256: string): void {
   command.middlewareStack.add(
     (next) => async (args) => {
       const { request } = args as { request: { headers: Record<string, string> } };
-      request.headers['x-amz-content-sha256'] = digest.toString('hex');
+      request.headers['x-amz-content-sha256'] = sha256;
       return await next(args);
     },
     { step: 'build', name: 'payloadDigest' },

@@ -1,4 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
+import { releaseChunk } from './release-chunk.ts';
 
 /** A file ended before the position up to which it was to be read. Each room translates it into an error of its own. */
 export class EndOfFileError extends Error {
@@ -10,7 +11,7 @@ export class EndOfFileError extends Error {
 }
 
 /** A good length for reading a file that is decrypted and sent on: larger chunks are not faster, and take more memory. */
-export const FILE_CHUNK_LENGTH = 256 * 1024;
+export const FILE_CHUNK_LENGTH = 128 * 1024;
 
 /** A file that is still being written. */
 export interface Growth {
@@ -22,7 +23,7 @@ export interface Growth {
  * Yields the bytes from `start` to `end` (exclusive) of an open file in chunks of `chunkLength`.
  *
  * The next chunk is read while the consumer works on the present one. Two buffers take turns: a chunk is valid until
- * the next one is asked for. Where the file is still being written, `growth` says so. It is ours since a read stream of
+ * the next one is asked for, and the memory of both is given back at the end. Where the file is still being written, `growth` says so. It is ours since a read stream of
  * Node allocates each chunk anew, and ends early without an error.
  *
  * @throws EndOfFileError when the file ends before `end`; the system's error, or that of `growth`
@@ -43,21 +44,23 @@ export async function* readFileChunks(
     return await readFully(file, buffer, from, to);
   };
   let reading = read(present, start);
-  for (let position = start; position < end; position += chunkLength) {
-    const chunk = await reading;
-    const nextStart = position + chunkLength;
-    if (nextStart < end) {
-      reading = read(next, nextStart);
-      // A consumer that leaves before it asks for that chunk never gets this failure.
-      reading.catch(ignore);
-    }
-    try {
+  try {
+    for (let position = start; position < end; position += chunkLength) {
+      const chunk = await reading;
+      const nextStart = position + chunkLength;
+      if (nextStart < end) {
+        reading = read(next, nextStart);
+        // A consumer that leaves before it asks for that chunk never gets this failure.
+        reading.catch(ignore);
+      }
       yield chunk;
-    } finally {
-      // The caller may close the file after this generator has ended; no read may then be under way.
-      await reading.catch(ignore);
+      [present, next] = [next, present];
     }
-    [present, next] = [next, present];
+  } finally {
+    // The caller may close the file after this generator has ended; no read may then be under way.
+    await reading.catch(ignore);
+    releaseChunk(present);
+    releaseChunk(next);
   }
 }
 

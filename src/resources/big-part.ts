@@ -1,9 +1,9 @@
-import type { ByteBudget } from '../async/byte-budget.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCutFileError } from '../cache/cache-error.ts';
 import type { OpenCopy } from '../cache/open-copy.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks, readFully } from '../files/file-chunks.ts';
+import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { PREFLIGHT_LENGTH } from '../security/envelope.ts';
@@ -110,7 +110,7 @@ export interface RemoteBigPartOptions {
   readonly session: Pick<Session, 'api' | 'cdn'>;
   readonly transfers: SharedTransfers;
   /** Of what is read without the cache, together with all transfers. */
-  readonly memory: ByteBudget;
+  readonly memory: WorkMemory;
   readonly signal: AbortSignal;
 }
 
@@ -121,7 +121,7 @@ export interface RemoteBigPartOptions {
 export class RemoteBigPart implements BigPart {
   readonly source: TransferSource;
   readonly #transfers: SharedTransfers;
-  readonly #memory: ByteBudget;
+  readonly #memory: WorkMemory;
   readonly #signal: AbortSignal;
   #follower: Follower | undefined;
 

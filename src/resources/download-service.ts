@@ -1,8 +1,8 @@
-import type { ByteBudget } from '../async/byte-budget.ts';
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { RetryCounter } from '../async/retry.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { hasErrorCode } from '../errors.ts';
+import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
 import { assertStorable, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
 import type { Session } from '../upstream/upstream.ts';
@@ -18,7 +18,7 @@ export interface DownloadServiceOptions {
   readonly proofs: CopyProofs;
   readonly transfers: SharedTransfers;
   /** Of what is read without the cache; the transfers have their shares of it. */
-  readonly memory: ByteBudget;
+  readonly memory: WorkMemory;
   readonly publicationLocks: KeyedReadWriteLock;
   readonly logger: Logger;
 }

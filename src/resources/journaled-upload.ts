@@ -119,9 +119,9 @@ export class JournaledUpload implements AsyncDisposable {
     return true;
   }
 
-  /** Sends part `number`, from 1. @throws as `S3Upload.sendPart` does */
-  async sendPart(number: number, bytes: Buffer<ArrayBuffer>): Promise<void> {
-    await this.#upload.sendPart(number, bytes);
+  /** As `S3Upload.sendPart`. */
+  async sendPart(number: number, bytes: Buffer<ArrayBuffer>, sha256: string): Promise<void> {
+    await this.#upload.sendPart(number, bytes, sha256);
   }
 
   /**

@@ -1,22 +1,15 @@
-import type { ByteBudget, Share } from '../async/byte-budget.ts';
 import { Changes } from '../async/changes.ts';
 import type { S3Upload } from '../cdn/s3-upload.ts';
 import { systemErrorCode, toError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
-import { releaseChunk } from '../files/release-chunk.ts';
 import type { Logger } from '../log/logger.ts';
+import { FillingPart, type FillingPartOptions } from './filling-part.ts';
 
-/** Bytes of a part. S3 takes at most 10,000 parts, each but the last of at least 5 MiB: an upload has at most 78 GiB. */
-export const PART_LENGTH = 8 * 1024 * 1024;
 /** Parts that are sent at a time. Another one is being filled: an upload holds at most 40 MiB of them. */
 const PARTS_IN_FLIGHT = 4;
 
-export interface S3PartUploaderOptions {
+export interface S3PartUploaderOptions extends FillingPartOptions {
   readonly logger: Logger;
-  /** Of the bytes that all uploads and transfers hold together. */
-  readonly memory: ByteBudget;
-  /** Ends the wait for memory. */
-  readonly signal: AbortSignal;
 }
 
 /**
@@ -31,9 +24,8 @@ export class S3PartUploader implements AsyncDisposable {
   readonly #upload: Pick<S3Upload, 'sendPart'>;
   readonly #options: S3PartUploaderOptions;
   readonly #changes = new Changes();
-  #file: Pick<DraftFile, 'write'> | undefined;
-  #filling: PartBuffer | undefined;
-  #filled = 0;
+  #file: Pick<DraftFile, 'handle' | 'write'> | undefined;
+  #filling: FillingPart | undefined;
   #partNumber = 0;
   #inFlight = 0;
   #length = 0;
@@ -41,7 +33,7 @@ export class S3PartUploader implements AsyncDisposable {
 
   constructor(
     upload: Pick<S3Upload, 'sendPart'>,
-    file: Pick<DraftFile, 'write'> | undefined,
+    file: Pick<DraftFile, 'handle' | 'write'> | undefined,
     options: S3PartUploaderOptions,
   ) {
     this.#upload = upload;
@@ -59,17 +51,16 @@ export class S3PartUploader implements AsyncDisposable {
     return this.#file !== undefined;
   }
 
-  /** Takes a copy of the chunk. @throws the failure of an earlier part; the reason of the signal */
+  /** Takes a copy of the chunk. @throws the failure of an earlier part; as `FillingPart.push` */
   async push(chunk: Buffer): Promise<void> {
     let rest = chunk;
     while (rest.length > 0) {
       if (this.#failure !== undefined) throw this.#failure;
-      this.#filling ??= await PartBuffer.create(this.#options);
-      const copied = rest.copy(this.#filling.bytes, this.#filled);
-      this.#filled += copied;
-      this.#length += copied;
-      rest = rest.subarray(copied);
-      if (this.#filled < PART_LENGTH) continue;
+      this.#filling ??= new FillingPart({ file: this.#file, position: this.#length }, this.#options);
+      const taken = await this.#filling.push(rest);
+      this.#length += taken;
+      rest = rest.subarray(taken);
+      if (!this.#filling.isFull) continue;
       this.#send(this.#filling);
       await this.#fewerThan(PARTS_IN_FLIGHT);
     }
@@ -83,30 +74,32 @@ export class S3PartUploader implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#filling?.[Symbol.dispose]();
+    await this.#filling?.[Symbol.asyncDispose]();
     this.#filling = undefined;
     await this.#fewerThan(1);
   }
 
-  #send(buffer: PartBuffer): void {
-    const part = { number: ++this.#partNumber, position: this.#length - this.#filled, length: this.#filled };
+  #send(part: FillingPart): void {
     this.#filling = undefined;
-    this.#filled = 0;
-    void this.#sendPart(buffer, part);
+    this.#inFlight++;
+    void this.#sendPart(part, ++this.#partNumber);
   }
 
   /** Never fails: the next `push` and `end` throw its failure. */
-  async #sendPart(
-    buffer: PartBuffer,
-    { number, position, length }: { number: number; position: number; length: number },
-  ): Promise<void> {
-    using _buffer = buffer;
-    const bytes = buffer.bytes.subarray(0, length);
-    this.#inFlight++;
-    // Both have settled before the part counts as done: the file may be closed after that.
-    const [sent] = await Promise.allSettled([this.#upload.sendPart(number, bytes), this.#writeToFile(bytes, position)]);
+  async #sendPart(part: FillingPart, number: number): Promise<void> {
+    try {
+      await using _part = part;
+      const { bytes, sha256 } = await part.end();
+      // Both have settled before the part counts as done: the file may be closed after that.
+      const [sent] = await Promise.allSettled([
+        this.#upload.sendPart(number, bytes, sha256),
+        this.#writeToFile(bytes, part.position),
+      ]);
+      if (sent.status === 'rejected') throw toError(sent.reason);
+    } catch (error) {
+      this.#failure ??= toError(error);
+    }
     this.#inFlight--;
-    if (sent.status === 'rejected') this.#failure ??= toError(sent.reason);
     this.#changes.announce();
   }
 
@@ -123,24 +116,5 @@ export class S3PartUploader implements AsyncDisposable {
       this.#file = undefined;
       this.#options.logger.warn({ err: error, code: systemErrorCode(error) }, 'An upload goes on without the cache');
     }
-  }
-}
-
-/** The memory of one part, within its share of the budget. Its disposal frees both at once. */
-class PartBuffer implements Disposable {
-  readonly bytes = Buffer.allocUnsafeSlow(PART_LENGTH);
-  readonly #share: Share;
-
-  private constructor(share: Share) {
-    this.#share = share;
-  }
-
-  static async create({ memory, signal }: S3PartUploaderOptions): Promise<PartBuffer> {
-    return new PartBuffer(await memory.acquire(PART_LENGTH, signal));
-  }
-
-  [Symbol.dispose](): void {
-    releaseChunk(this.bytes);
-    this.#share[Symbol.dispose]();
   }
 }

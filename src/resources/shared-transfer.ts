@@ -1,5 +1,4 @@
 import { unlessAborted } from '../async/abort.ts';
-import type { ByteBudget } from '../async/byte-budget.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCacheError, toCutFileError } from '../cache/cache-error.ts';
 import type { CopyRecord } from '../cache/copy-record.ts';
@@ -8,6 +7,7 @@ import { hasErrorCode, LoaderError, toError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks, type Growth } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
+import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
 import type { PartPair } from './part-pair.ts';
@@ -58,7 +58,7 @@ export interface SharedTransferOptions {
   readonly source: TransferSource;
   readonly cache: Pick<BigPartCache, 'createDraft' | 'publish'>;
   /** Of the bytes that all uploads and transfers hold together: a transfer waits for its share before its first range. */
-  readonly memory: ByteBudget;
+  readonly memory: WorkMemory;
   readonly logger: Logger;
 }
 
@@ -145,11 +145,15 @@ export class SharedTransfer {
   }
 
   async #fetchRange({ index, start, end }: Range, draft: DraftFile): Promise<void> {
-    const { cdn, object } = this.#options.source;
-    const block = Buffer.allocUnsafeSlow(Math.min(WRITE_LENGTH, end - start));
+    const { memory, source } = this.#options;
+    const { cdn, object } = source;
+    using owned = new DisposableStack();
+    // Taken when there is a connection: more ranges than that may wait for one.
+    let block: Buffer | undefined;
     let filled = 0;
     let position = start;
     for await (const chunk of cdn.readRange(object, start, end, this.#abort.signal)) {
+      block ??= owned.use(memory.take(WRITE_LENGTH)).bytes;
       for (let used = 0; used < chunk.length;) {
         const copied = chunk.copy(block, filled, used);
         used += copied;
@@ -162,7 +166,6 @@ export class SharedTransfer {
       }
       releaseChunk(chunk);
     }
-    releaseChunk(block);
   }
 
   /** Never fails: a failure costs the copy only. */

@@ -1,7 +1,7 @@
-import type { ByteBudget } from '../async/byte-budget.ts';
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toError } from '../errors.ts';
+import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
 import { assertStorable, DEFAULT_FOLDER, resourceKey } from '../resource-name.ts';
 import { smallPartSha256 } from './envelope-parts.ts';
@@ -15,7 +15,7 @@ export interface UploadServiceOptions {
   readonly journal: UploadJournal;
   readonly publicationLocks: KeyedReadWriteLock;
   /** Of the parts of all uploads, together with what else has a share of it. */
-  readonly memory: ByteBudget;
+  readonly memory: WorkMemory;
   readonly logger: Logger;
 }
 

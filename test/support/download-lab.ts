@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { sha256 } from '../../lab/sha256.ts';
-import { ByteBudget } from '../../src/async/byte-budget.ts';
+import { WorkMemory } from '../../src/files/work-memory.ts';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
 import { NEVER } from '../../src/async/abort.ts';
 import { S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
@@ -133,7 +133,7 @@ export class DownloadLab implements AsyncDisposable {
   readonly server: OneObjectServer;
   readonly cdn: S3CdnManager;
   readonly api = new OneSmallPart();
-  readonly memory = new ByteBudget(16 * MIB);
+  readonly memory = new WorkMemory(16 * MIB);
   readonly downloads: DownloadService;
   key = KEY;
 

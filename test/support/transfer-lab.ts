@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { digestChunks, sha256, type ChunksDigest } from '../../lab/sha256.ts';
 import { unlessAborted } from '../../src/async/abort.ts';
-import { ByteBudget } from '../../src/async/byte-budget.ts';
+import { WorkMemory } from '../../src/files/work-memory.ts';
 import type { BigPartCache } from '../../src/cache/big-part-cache.ts';
 import type { CdnObject, S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
 import { DraftFile } from '../../src/files/draft-file.ts';
@@ -127,7 +127,7 @@ export class FakeCache implements Pick<BigPartCache, 'createDraft' | 'publish'> 
 export class TransferLab {
   readonly cdn = new FakeCdn();
   readonly cache: FakeCache;
-  readonly memory = new ByteBudget(16 * MIB);
+  readonly memory = new WorkMemory(16 * MIB);
   readonly logger = createLogger({ level: 'silent' });
 
   private constructor(cache: FakeCache) {

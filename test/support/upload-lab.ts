@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import path from 'node:path';
-import { ByteBudget } from '../../src/async/byte-budget.ts';
+import { WorkMemory } from '../../src/files/work-memory.ts';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
 import type { ObjectVersion } from '../../src/cdn/s3-cdn-manager.ts';
 import type { S3Upload, SentPart, UploadTarget } from '../../src/cdn/s3-upload.ts';
@@ -140,7 +140,7 @@ export class UploadLab implements AsyncDisposable {
   readonly api = new FakeFiles();
   readonly session = { api: this.api, cdn: this.cdn, resourceAesKey: () => KEY };
   readonly journal: UploadJournal;
-  readonly memory = new ByteBudget(64 * 1024 * 1024);
+  readonly memory = new WorkMemory(64 * 1024 * 1024);
   readonly uploads: UploadService;
 
   private constructor(folder: CacheFolder) {

@@ -24,7 +24,7 @@ export function registerUploadRoutes(app: HttpApp, { apiClient, clientStallTimeo
         consumes: ['multipart/form-data'],
         params: RESOURCE_PARAMS,
         body: UPLOAD_FORM,
-        response: { ...failures(), ...INVALID_INPUT, 200: OK },
+        response: { ...failures(413), ...INVALID_INPUT, 200: OK },
       },
       // The form is checked while it streams.
       validatorCompiler: () => () => true,

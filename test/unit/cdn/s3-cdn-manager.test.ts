@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer, type OutgoingHttpHeaders, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, it } from 'node:test';
+import { sha256 } from '../../../lab/sha256.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import { S3CdnManager } from '../../../src/cdn/s3-cdn-manager.ts';
 
@@ -211,6 +212,8 @@ describe('what the CDN says of an upload', () => {
       response.end(request.method === 'PUT' ? '' : XML);
     });
     const upload = await cdn.startUpload('models', 'm.big', 'small', NEVER);
-    await assert.rejects(upload.sendPart(1, Buffer.from('part')), { code: 'cdn_invalid_response' });
+    await assert.rejects(upload.sendPart(1, Buffer.from('part'), sha256(Buffer.from('part'))), {
+      code: 'cdn_invalid_response',
+    });
   });
 });

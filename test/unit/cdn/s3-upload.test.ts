@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { S3Client } from '@aws-sdk/client-s3';
+import { sha256 } from '../../../lab/sha256.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import { UndiciHttpHandler } from '../../../src/cdn/undici-http-handler.ts';
 import { S3Upload } from '../../../src/cdn/s3-upload.ts';
@@ -76,14 +77,20 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
   answers[kind](response, request);
 }
 
+/** The body and the digest of a part. */
+function part(text: string): [Buffer<ArrayBuffer>, string] {
+  const body = Buffer.from(text);
+  return [body, sha256(body)];
+}
+
 const kinds = () => seen.map(({ kind }) => kind);
 const start = async (signal = NEVER) => await S3Upload.start(client, LOCATION, { 'small-sha256': 'abc' }, signal);
 
 describe('an upload to the CDN', () => {
   it('makes its parts one object, in their order', async () => {
     const upload = await start();
-    await upload.sendPart(2, Buffer.from('second'));
-    await upload.sendPart(1, Buffer.from('first'));
+    await upload.sendPart(2, ...part('second'));
+    await upload.sendPart(1, ...part('first'));
     await upload.complete();
     assert.deepEqual(kinds(), ['create', 'part', 'part', 'complete']);
     assert.equal(seen[0]?.headers['x-amz-meta-small-sha256'], 'abc');
@@ -101,16 +108,16 @@ describe('an upload to the CDN', () => {
   it('may be completed with an empty ETag, as Ceph does', async () => {
     answers.complete = xml(200, '<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>');
     const upload = await start();
-    await upload.sendPart(1, Buffer.from('part'));
+    await upload.sendPart(1, ...part('part'));
     await upload.complete();
   });
 
   it('signs the digest of each part', async () => {
     const body = randomBytes(100_000);
-    await (await start()).sendPart(1, body);
+    await (await start()).sendPart(1, body, sha256(body));
     const part = seen[1];
     assert.ok(part?.body.equals(body) === true);
-    assert.equal(part.headers['x-amz-content-sha256'], createHash('sha256').update(body).digest('hex'));
+    assert.equal(part.headers['x-amz-content-sha256'], sha256(body));
   });
 
   it('is refused without an ID', async () => {
@@ -121,7 +128,7 @@ describe('an upload to the CDN', () => {
   it('is refused when a part has no ETag', async () => {
     answers.part = (response) => response.writeHead(200).end();
     const upload = await start();
-    await assert.rejects(upload.sendPart(1, Buffer.from('first')), { code: 'cdn_invalid_response' });
+    await assert.rejects(upload.sendPart(1, ...part('first')), { code: 'cdn_invalid_response' });
   });
 
   it('says that the bucket is missing, and not a resource', async () => {
@@ -130,7 +137,7 @@ describe('an upload to the CDN', () => {
     answers.create = CREATED;
     answers.part = failure(404, 'NoSuchUpload');
     const upload = await start();
-    await assert.rejects(upload.sendPart(1, Buffer.from('first')), { code: 'cdn_error' });
+    await assert.rejects(upload.sendPart(1, ...part('first')), { code: 'cdn_error' });
   });
 });
 
@@ -152,7 +159,7 @@ describe('an aborted upload', () => {
     const reason = new Error('no longer wanted');
     const upload = await start(abort.signal);
     answers.part = () => abort.abort(reason);
-    await assert.rejects(upload.sendPart(1, Buffer.from('first')), reason);
+    await assert.rejects(upload.sendPart(1, ...part('first')), reason);
     await upload.abort();
     assert.deepEqual(kinds(), ['create', 'part', 'abort']);
   });
@@ -172,7 +179,7 @@ describe('a completion', () => {
   it('fails when its answer is lost: only the object tells then what stands', async () => {
     answers.complete = cut;
     const upload = await start();
-    await upload.sendPart(1, Buffer.from('first'));
+    await upload.sendPart(1, ...part('first'));
     await assert.rejects(upload.complete(), { name: 'LoaderError', code: 'cdn_unreachable' });
     assert.deepEqual(kinds(), ['create', 'part', 'complete']);
   });
@@ -180,7 +187,7 @@ describe('a completion', () => {
   it('that is answered by something else than a result is none', async () => {
     answers.complete = xml(200, '<html>Welcome</html>');
     const upload = await start();
-    await upload.sendPart(1, Buffer.from('first'));
+    await upload.sendPart(1, ...part('first'));
     await assert.rejects(upload.complete(), { name: 'LoaderError' });
   });
 

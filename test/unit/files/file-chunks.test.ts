@@ -71,6 +71,15 @@ describe('readFileChunks', () => {
     assert.equal(buffers.size, 2);
   });
 
+  it('gives the memory of both back at the end, not by the garbage collector', async () => {
+    const file = await openFile(randomBytes(10 * CHUNK));
+    for (const count of [1, 10]) {
+      const chunks: Buffer[] = [];
+      for await (const chunk of readFileChunks(file, 0, 10 * CHUNK, CHUNK)) if (chunks.push(chunk) === count) break;
+      assert.deepEqual(new Set(chunks.map(({ buffer }) => buffer.byteLength)), new Set([0]));
+    }
+  });
+
   for (const there of [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK - 1]) {
     it(`fails with EndOfFileError when the file ends after ${there} of ${3 * CHUNK} bytes`, async () => {
       const content = randomBytes(there);

@@ -3,19 +3,19 @@ import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from '../../../lab/waiting.ts';
 import { NEVER } from '../../../src/async/abort.ts';
-import { ByteBudget } from '../../../src/async/byte-budget.ts';
+import { WorkMemory } from '../../../src/files/work-memory.ts';
 import { readDirectly } from '../../../src/resources/direct-read.ts';
 import { CONTENT, FakeCdn, MIB, OBJECT } from '../../support/transfer-lab.ts';
 
 const PATIENCE_MS = 30;
 
-function read(cdn: FakeCdn, memory: ByteBudget, signal = NEVER) {
+function read(cdn: FakeCdn, memory: WorkMemory, signal = NEVER) {
   return readDirectly({ cdn, object: OBJECT }, 0, { memory, signal, patienceMs: PATIENCE_MS });
 }
 
 describe('a read without the cache', () => {
   it('holds its share of the memory, and gives it back at its end', async () => {
-    const memory = new ByteBudget(2 * MIB);
+    const memory = new WorkMemory(2 * MIB);
     const chunks: Buffer[] = [];
     for await (const chunk of read(new FakeCdn(), memory)) {
       assert.equal(memory.held, MIB);
@@ -26,7 +26,7 @@ describe('a read without the cache', () => {
   });
 
   it('begins when there is memory for it, and no longer than its signal allows', async () => {
-    const memory = new ByteBudget(MIB);
+    const memory = new WorkMemory(MIB);
     using _other = await memory.acquire(1, NEVER);
     const cdn = new FakeCdn();
     const abort = new AbortController();
@@ -38,7 +38,7 @@ describe('a read without the cache', () => {
   });
 
   it('gives its memory back while its reader stalls, and goes on at the same byte', async () => {
-    const memory = new ByteBudget(MIB);
+    const memory = new WorkMemory(MIB);
     const cdn = new FakeCdn();
     const reading = read(cdn, memory);
     const first = (await reading.next()).value ?? Buffer.alloc(0);
@@ -57,8 +57,25 @@ describe('a read without the cache', () => {
     assert.equal(memory.held, 0);
   });
 
+  it('takes turns with others who wait when its reader is slow, and goes on at the same byte', async () => {
+    const memory = new WorkMemory(MIB);
+    const cdn = new FakeCdn();
+    const reading = readDirectly({ cdn, object: OBJECT }, 0, { memory, signal: NEVER, turnMs: 0 });
+    const first = (await reading.next()).value ?? Buffer.alloc(0);
+    const waiting = memory.acquire(MIB, NEVER);
+    const second = reading.next();
+    const other = await waiting;
+    other[Symbol.dispose]();
+    const rest = [(await second).value ?? Buffer.alloc(0), ...(await Array.fromAsync(reading))];
+    assert.ok(Buffer.concat([first, ...rest]).equals(CONTENT));
+    assert.deepEqual(cdn.ranges, [
+      [0, CONTENT.length],
+      [first.length, CONTENT.length],
+    ]);
+  });
+
   it('gives its memory back when its reader leaves', async () => {
-    const memory = new ByteBudget(MIB);
+    const memory = new WorkMemory(MIB);
     const reading = read(new FakeCdn(), memory);
     await reading.next();
     await reading.return();

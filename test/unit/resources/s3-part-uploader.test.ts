@@ -1,41 +1,74 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { beforeEach, describe, it } from 'node:test';
-import { setImmediate as turn } from 'node:timers/promises';
+import { mkdtemp, rm, type FileHandle } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { NEVER } from '../../../src/async/abort.ts';
-import { ByteBudget } from '../../../src/async/byte-budget.ts';
+import { DraftFile } from '../../../src/files/draft-file.ts';
+import { WorkMemory } from '../../../src/files/work-memory.ts';
 import { createLogger } from '../../../src/log/logger.ts';
-import { PART_LENGTH, S3PartUploader } from '../../../src/resources/s3-part-uploader.ts';
+import { PART_LENGTH } from '../../../src/resources/filling-part.ts';
+import { S3PartUploader } from '../../../src/resources/s3-part-uploader.ts';
 import { FakeUpload, FakeUploadCdn } from '../../support/upload-lab.ts';
 
 /** Six parts and a bit. */
 const CONTENT = randomBytes(6 * PART_LENGTH + 1_000);
 
-/** A file in memory. */
-class MemoryFile {
-  readonly bytes = Buffer.alloc(CONTENT.length);
+/** A file whose writes can be held up. */
+class HeldUpFile implements Pick<DraftFile, 'handle' | 'write'> {
+  readonly draft: DraftFile;
   beforeWrite: (position: number) => Promise<void> = () => Promise.resolve();
+
+  constructor(draft: DraftFile) {
+    this.draft = draft;
+  }
+
+  get handle(): FileHandle {
+    return this.draft.handle;
+  }
 
   async write(bytes: Buffer, position: number): Promise<void> {
     await this.beforeWrite(position);
-    bytes.copy(this.bytes, position);
+    await this.draft.write(bytes, position);
+  }
+
+  async hasAll(): Promise<boolean> {
+    const bytes = Buffer.alloc(CONTENT.length);
+    await this.handle.read(bytes, 0, bytes.length, 0);
+    return bytes.equals(CONTENT);
   }
 }
 
 let upload: FakeUpload;
-let file: MemoryFile;
+let folder: string;
+let file: HeldUpFile;
 let parts: S3PartUploader;
 
-let memory: ByteBudget;
+let memory: WorkMemory;
+
+/** Of a turn, in ms. */
+const TURN_MS = 10;
 
 function uploaderOf(sender: Pick<FakeUpload, 'sendPart'>, signal = NEVER): S3PartUploader {
-  return new S3PartUploader(sender, file, { logger: createLogger({ level: 'silent' }), memory, signal });
+  const logger = createLogger({ level: 'silent' });
+  return new S3PartUploader(sender, file, { logger, memory, signal, turnMs: TURN_MS });
 }
 
-beforeEach(() => {
+before(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'loader-parts-'));
+});
+after(async () => {
+  await rm(folder, { recursive: true });
+});
+afterEach(async () => {
+  await file.draft[Symbol.asyncDispose]();
+});
+beforeEach(async () => {
   upload = new FakeUpload('models/m.big', 'ab'.repeat(32), new FakeUploadCdn());
-  file = new MemoryFile();
-  memory = new ByteBudget(8 * PART_LENGTH);
+  file = new HeldUpFile(await DraftFile.create(path.join(folder, 'draft')));
+  memory = new WorkMemory(8 * PART_LENGTH);
   parts = uploaderOf(upload);
 });
 
@@ -55,7 +88,7 @@ describe('the parts of an upload', () => {
       [1, 2, 3, 4, 5, 6, 7].map((number) => [number, number === 7 ? 1_000 : PART_LENGTH]),
     );
     assert.ok(upload.content.equals(CONTENT));
-    assert.ok(parts.isFileComplete && file.bytes.equals(CONTENT));
+    assert.ok(parts.isFileComplete && (await file.hasAll()));
   });
 
   it('are sent four at a time: a fifth is filled, and waits', async () => {
@@ -117,7 +150,7 @@ describe('the parts of an upload', () => {
 
 describe('the memory of parts', () => {
   it('is within the budget, in which several uploads take turns, and all comes back', async () => {
-    memory = new ByteBudget(2 * PART_LENGTH);
+    memory = new WorkMemory(2 * PART_LENGTH);
     let most = 0;
     const uploads = Array.from({ length: 4 }, () => {
       const sender = new FakeUpload('models/m.big', 'ab'.repeat(32), new FakeUploadCdn());
@@ -142,7 +175,7 @@ describe('the memory of parts', () => {
   });
 
   it('is waited for before a byte is taken, no longer than the signal allows', async () => {
-    memory = new ByteBudget(PART_LENGTH);
+    memory = new WorkMemory(PART_LENGTH);
     using _other = await memory.acquire(1, NEVER);
     const abort = new AbortController();
     await using uploader = uploaderOf(upload, abort.signal);
@@ -170,5 +203,46 @@ describe('the memory of parts', () => {
     for (let part = 0; part < 8; part++) await uploader.push(CONTENT.subarray(0, PART_LENGTH));
     await uploader.end();
     assert.ok(process.memoryUsage().arrayBuffers - before < PART_LENGTH);
+  });
+
+  it('of a slow client goes to another who waits, and none of its bytes is lost', async () => {
+    memory = new WorkMemory(PART_LENGTH);
+    await using slow = uploaderOf(upload);
+    for (let start = 0; start < CONTENT.length; start += 3_000_000) {
+      await slow.push(CONTENT.subarray(start, start + 3_000_000));
+      // It comes although the client sends nothing more, and goes back before the client may go on.
+      using _other = await memory.acquire(PART_LENGTH, NEVER);
+    }
+    await slow.end();
+    assert.ok(upload.content.equals(CONTENT));
+    assert.ok(slow.isFileComplete && (await file.hasAll()));
+    assert.equal(memory.held, 0);
+  });
+
+  it('of a slow client stays while no other waits for it', async () => {
+    await parts.push(CONTENT.subarray(0, 10));
+    let writes = 0;
+    file.beforeWrite = () => Promise.resolve(void writes++);
+    await sleep(5 * TURN_MS);
+    assert.deepEqual([writes, memory.held], [0, PART_LENGTH]);
+    await parts[Symbol.asyncDispose]();
+    assert.equal(memory.held, 0);
+  });
+
+  it('of a slow client stays where the disk is full, and the upload goes on', async () => {
+    memory = new WorkMemory(PART_LENGTH);
+    await using slow = uploaderOf(upload);
+    await slow.push(CONTENT.subarray(0, 10));
+    const tried = Promise.withResolvers<undefined>();
+    file.beforeWrite = () => {
+      tried.resolve(undefined);
+      return Promise.reject(new Error('the disk is full'));
+    };
+    const other = memory.acquire(PART_LENGTH, NEVER);
+    await tried.promise;
+    await slow.push(CONTENT.subarray(10, 20));
+    await slow.end();
+    using _other = await other;
+    assert.ok(upload.content.equals(CONTENT.subarray(0, 20)));
   });
 });
