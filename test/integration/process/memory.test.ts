@@ -105,47 +105,51 @@ describe('all uploads and cold loads together', { timeout: TIMEOUT_MS }, () => {
     return await promise;
   }
 
-  it('stay within the budget, succeed, hold up no look at the health, and give the memory back', async (t) => {
-    let peak = 0;
-    let slowestMs = 0;
-    const end = new AbortController();
-    const watching = (async () => {
-      while (!end.signal.aborted) {
-        const startedAt = performance.now();
-        await loader.get('/health');
-        slowestMs = Math.max(slowestMs, performance.now() - startedAt);
-        peak = Math.max(peak, readMemory(loader.pid).present);
-        await sleep(50);
-      }
-    })();
-    cdn.bytesPerSecond = PLAN.bytesPerSecond;
-    cdn.keepsParts = !IS_LARGE;
-    const uploading = Array.from({ length: PLAN.uploads }, async (_, index) => await upload(`up-${index}`));
-    const loads = await Promise.all(
-      Array.from({ length: PLAN.loads }, async (_, index) => await stalledLoad(`cold-${index}`)),
-    );
-    assert.deepEqual(new Set(await Promise.all(uploading)), new Set([200]));
-    for (const load of loads) assert.equal(load.statusCode, 200);
-    const copies = async () =>
-      (await loader.get('/health')).status === 200 &&
-      loader.openFilesUnder(path.join(folder, 'models', '.parts')).length === 0;
-    await eventually(copies, { timeoutMs: TIMEOUT_MS, what: 'the end of all transfers' });
-    end.abort();
-    await watching;
-    if (!IS_LARGE) await expectWhole(loads);
-    for (const load of loads) load.destroy();
-    const endedAt = performance.now();
-    const left = () => readMemory(loader.pid).present - idle;
-    const isBack = eventually(() => left() < MAX_LEFT, { timeoutMs: 30_000, pollMs: 200, what: 'all of the memory' });
-    await isBack.catch((error: unknown) => t.diagnostic(String(error)));
-    t.diagnostic(
-      `idle ${mib(idle)}, at most ${mib(peak - idle)} above, ${mib(left())} above after ` +
-        `${Math.round((performance.now() - endedAt) / 1000)} s; slowest /health ${Math.round(slowestMs)} ms`,
-    );
-    assert.ok(peak - idle <= PLAN.maxGrowth, `${mib(peak - idle)} above idle`);
-    assert.ok(left() < MAX_LEFT, `${mib(left())} above idle at the end`);
-    assert.ok(slowestMs < 1_000, `/health took ${slowestMs} ms`);
-  });
+  it(
+    'stay within the budget, succeed, hold up no look at the health, and give the memory back',
+    { timeout: TIMEOUT_MS },
+    async (t) => {
+      let peak = 0;
+      let slowestMs = 0;
+      const end = new AbortController();
+      const watching = (async () => {
+        while (!end.signal.aborted) {
+          const startedAt = performance.now();
+          await loader.get('/health');
+          slowestMs = Math.max(slowestMs, performance.now() - startedAt);
+          peak = Math.max(peak, readMemory(loader.pid).present);
+          await sleep(50);
+        }
+      })();
+      cdn.bytesPerSecond = PLAN.bytesPerSecond;
+      cdn.keepsParts = !IS_LARGE;
+      const uploading = Array.from({ length: PLAN.uploads }, async (_, index) => await upload(`up-${index}`));
+      const loads = await Promise.all(
+        Array.from({ length: PLAN.loads }, async (_, index) => await stalledLoad(`cold-${index}`)),
+      );
+      assert.deepEqual(new Set(await Promise.all(uploading)), new Set([200]));
+      for (const load of loads) assert.equal(load.statusCode, 200);
+      const copies = async () =>
+        (await loader.get('/health')).status === 200 &&
+        loader.openFilesUnder(path.join(folder, 'models', '.parts')).length === 0;
+      await eventually(copies, { timeoutMs: TIMEOUT_MS, what: 'the end of all transfers' });
+      end.abort();
+      await watching;
+      if (!IS_LARGE) await expectWhole(loads);
+      for (const load of loads) load.destroy();
+      const endedAt = performance.now();
+      const left = () => readMemory(loader.pid).present - idle;
+      const isBack = eventually(() => left() < MAX_LEFT, { timeoutMs: 30_000, pollMs: 200, what: 'all of the memory' });
+      await isBack.catch((error: unknown) => t.diagnostic(String(error)));
+      t.diagnostic(
+        `idle ${mib(idle)}, at most ${mib(peak - idle)} above, ${mib(left())} above after ` +
+          `${Math.round((performance.now() - endedAt) / 1000)} s; slowest /health ${Math.round(slowestMs)} ms`,
+      );
+      assert.ok(peak - idle <= PLAN.maxGrowth, `${mib(peak - idle)} above idle`);
+      assert.ok(left() < MAX_LEFT, `${mib(left())} above idle at the end`);
+      assert.ok(slowestMs < 1_000, `/health took ${slowestMs} ms`);
+    },
+  );
 
   async function expectWhole(loads: readonly IncomingMessage[]): Promise<void> {
     cdn.bytesPerSecond = Infinity;
