@@ -22,7 +22,7 @@ RUN npm ci --omit=dev
 
 # 3. The image.
 FROM ${BASE}
-# lspci names the graphics cards: without it, the hardware string would be another one than outside of the container.
+# lspci names the graphics cards: without it, a device with such a card can not log in.
 # npm and its kin are not needed any more.
 RUN apt-get update \
   && apt-get install -y --no-install-recommends pciutils \
