@@ -1,5 +1,5 @@
 import type { FastifyReply } from 'fastify';
-import { LoaderError } from '../../errors.ts';
+import { asLoaderError, hasErrorCode, LoaderError } from '../../errors.ts';
 import { releaseChunk } from '../../files/release-chunk.ts';
 import { waitForReader, type ReaderOptions } from './wait-for-reader.ts';
 
@@ -16,9 +16,9 @@ const MAX_QUEUED_LENGTH = 128 * 1024;
 /**
  * Sends a binary body with its exact Content-Length.
  *
- * The error handler responds to a failure before the first byte. A later failure destroys the socket, so that a client
- * never sees the clean end of a body that is short or wrong. It aborts `options.abort` too, so that the sources of the body
- * end.
+ * The error handler responds to a failure before the first byte, which is thrown. A later failure destroys the socket, so
+ * that a client never sees the clean end of a body that is short or wrong, and is told in the log. It aborts
+ * `options.abort` too, so that the sources of the body end.
  */
 export async function sendBody(reply: FastifyReply, body: Body, options: ReaderOptions): Promise<void> {
   const chunks = body.chunks[Symbol.asyncIterator]();
@@ -43,6 +43,14 @@ export async function sendBody(reply: FastifyReply, body: Body, options: ReaderO
     options.abort.abort(error);
     response.destroy();
     await chunks.return?.();
-    throw error;
+    logBreak(reply, asLoaderError(error));
   }
+}
+
+/** A client may leave when it likes, and may read as slowly as it likes: neither is a fault. */
+function logBreak({ log }: FastifyReply, error: LoaderError): void {
+  const { code, message } = error;
+  if (hasErrorCode(error, 'client_closed', 'client_stalled'))
+    log.info({ code, reason: message }, 'The response was cut');
+  else log.error({ err: error, code }, 'The response was broken off');
 }

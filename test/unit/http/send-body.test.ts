@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type AddressInfo } from 'node:net';
+import { Writable } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fastify, type FastifyInstance } from 'fastify';
+import { pino } from 'pino';
 import { eventually } from '../../../lab/waiting.ts';
-import { asLoaderError } from '../../../src/errors.ts';
+import { LoaderError } from '../../../src/errors.ts';
 import { abortWhenClientLeaves } from '../../../src/http/bodies/client-abort.ts';
 import { sendBody } from '../../../src/http/bodies/send-body.ts';
 
@@ -15,16 +17,21 @@ const STALL_TIMEOUT_MS = 300;
 
 describe('a body', () => {
   let app: FastifyInstance;
+  /** Level and code of each line of the log that has a code. */
   let failures: string[] = [];
+  let chunks: AsyncIterable<Buffer>;
   before(async () => {
-    app = fastify();
+    const stream = new Writable({
+      write: (chunk: Buffer, _encoding, done) => {
+        const { level, code } = JSON.parse(String(chunk)) as { level: number; code?: string };
+        if (code !== undefined) failures.push(`${pino.levels.labels[level]} ${code}`);
+        done();
+      },
+    });
+    app = fastify({ logger: { stream } });
     app.get('/', async (_request, reply) => {
       const abort = abortWhenClientLeaves(reply);
-      try {
-        await sendBody(reply, { length: LENGTH, chunks: oneChunk() }, { stallTimeoutMs: STALL_TIMEOUT_MS, abort });
-      } catch (error) {
-        failures.push(asLoaderError(error).code);
-      }
+      await sendBody(reply, { length: LENGTH, chunks }, { stallTimeoutMs: STALL_TIMEOUT_MS, abort });
     });
     await app.listen({ host: '127.0.0.1', port: 0 });
   });
@@ -37,7 +44,7 @@ describe('a body', () => {
   }
 
   it('arrives whole at a client that reads slowly, as long as it reads', async () => {
-    failures = [];
+    [failures, chunks] = [[], oneChunk()];
     const socket = ask();
     const startedAt = performance.now();
     let received = 0;
@@ -52,16 +59,34 @@ describe('a body', () => {
   });
 
   it('is broken off, at a client that reads nothing, after one to two timeouts', async () => {
-    failures = [];
+    [failures, chunks] = [[], oneChunk()];
     const socket = ask();
     socket.pause();
     const startedAt = performance.now();
     await eventually(() => Promise.resolve(failures.length > 0));
     const elapsedMs = performance.now() - startedAt;
-    assert.deepEqual(failures, ['client_stalled']);
+    assert.deepEqual(failures, ['info client_stalled']);
     assert.ok(elapsedMs >= STALL_TIMEOUT_MS - 50 && elapsedMs < 3 * STALL_TIMEOUT_MS, String(elapsedMs));
     socket.on('error', () => undefined).resume();
     await once(socket, 'close');
+  });
+
+  it('is broken off without an error in the log when its client leaves, and with one when it fails itself', async () => {
+    [failures, chunks] = [[], oneChunk()];
+    const socket = ask();
+    await once(socket, 'data');
+    socket.destroy();
+    await eventually(() => Promise.resolve(failures.length > 0));
+    assert.deepEqual(failures, ['info client_closed']);
+    async function* failing(): AsyncGenerator<Buffer> {
+      yield* oneChunk();
+      throw new LoaderError('cdn_unreachable', 'The CDN is gone.');
+    }
+    [failures, chunks] = [[], failing()];
+    const second = ask().resume();
+    await once(second, 'close');
+    await eventually(() => Promise.resolve(failures.length > 0));
+    assert.deepEqual(failures, ['error cdn_unreachable']);
   });
 });
 
