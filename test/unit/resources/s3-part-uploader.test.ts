@@ -222,7 +222,10 @@ describe('the memory of parts', () => {
   it('of a slow client stays while no other waits for it', async () => {
     await parts.push(CONTENT.subarray(0, 10));
     let writes = 0;
-    file.beforeWrite = () => Promise.resolve(writes++);
+    file.beforeWrite = () => {
+      writes++;
+      return Promise.resolve();
+    };
     await sleep(5 * TURN_MS);
     assert.deepEqual([writes, memory.held], [0, PART_LENGTH]);
     await parts[Symbol.asyncDispose]();
