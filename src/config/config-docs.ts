@@ -38,8 +38,9 @@ export function helpText(): string {
   return `The Loader takes no arguments. It is configured by environment variables:\n\n${blocks.join('\n')}\n`;
 }
 
-function meaningOf({ name, about, hasFileForm }: Variable): string {
-  return hasFileForm ? `${about}; or ${fileVariableOf(name)}` : about;
+function meaningOf({ name, about, hasFileForm, hasLowerCaseForm = false }: Variable): string {
+  if (hasFileForm) return `${about}; or ${fileVariableOf(name)}`;
+  return hasLowerCaseForm ? `${about}; or ${name.toLowerCase()}` : about;
 }
 
 function wrapped(text: string, indent: string): string {

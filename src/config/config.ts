@@ -30,8 +30,12 @@ export class ConfigError extends Error {
 }
 
 /** Every name that the Loader reads from the environment. */
-export const VARIABLE_NAMES: readonly string[] = group(VARIABLES).variables.flatMap(({ name, hasFileForm }) =>
-  hasFileForm ? [name, fileVariableOf(name)] : [name],
+export const VARIABLE_NAMES: readonly string[] = group(VARIABLES).variables.flatMap(
+  ({ name, hasFileForm, hasLowerCaseForm = false }) => [
+    name,
+    ...(hasFileForm ? [fileVariableOf(name)] : []),
+    ...(hasLowerCaseForm ? [name.toLowerCase()] : []),
+  ],
 );
 
 /** Reads the configuration. An empty value counts as unset. @throws ConfigError */

@@ -20,6 +20,11 @@ export class Environment {
     return text === '' ? undefined : text;
   }
 
+  /** The text of a variable whose name may be in lower case, which counts if both are set, as for curl. */
+  textOfEitherCase(name: string): string | undefined {
+    return this.text(name.toLowerCase()) ?? this.text(name);
+  }
+
   /** The text of a variable, or of the file that `NAME_FILE` names. */
   textOrFile(name: string): string | undefined {
     const fileVariable = fileVariableOf(name);

@@ -12,6 +12,8 @@ export interface Variable {
   readonly about: string;
   /** Whether its value may stand in the file that `NAME_FILE` names. */
   readonly hasFileForm: boolean;
+  /** Whether its name may also be written in lower case, as that of other programs' variables for proxies. */
+  readonly hasLowerCaseForm?: boolean;
 }
 
 /** One row of the table of the configuration: the variables that it takes, and what it makes of them. */
@@ -26,7 +28,7 @@ export type ValuesOf<Table extends Readonly<Record<string, Row<unknown>>>> = {
   readonly [Key in keyof Table]: Table[Key] extends Row<infer T> ? T : never;
 };
 
-interface About {
+export interface About {
   readonly about: string;
 }
 

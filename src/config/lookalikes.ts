@@ -11,10 +11,13 @@ const OWN_PREFIX = /^(?:LOADER|AZAION)_+(?=.)/;
 /** What Kubernetes and Docker links set for a service that is called `loader`. */
 const SERVICE_LINK = /_SERVICE_HOST$|_SERVICE_PORT(?:_\w+)?$|_PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?$/;
 
+/** Proxies of other protocols, which are often set together with those that the Loader reads. */
+const OTHER_PROXY = /^(?:all|ftp|rsync|socks)_proxy$/i;
+
 /** Finds the set variables that the Loader does not read, but that were probably meant for it. */
 export function findLookalikes(variables: EnvironmentVariables, knownNames: readonly string[]): Lookalike[] {
   return Object.keys(variables)
-    .filter((name) => (variables[name] ?? '') !== '' && !knownNames.includes(name))
+    .filter((name) => (variables[name] ?? '') !== '' && !knownNames.includes(name) && !OTHER_PROXY.test(name))
     .flatMap((name) => {
       const meant = mostSimilar(name, knownNames);
       if (meant === undefined && !isOwn(name)) return [];

@@ -1,4 +1,5 @@
 import { LOG_LEVELS } from '../log/logger.ts';
+import { certificateFile } from './certificate-file.ts';
 import {
   atMostOne,
   baseUrl,
@@ -19,6 +20,7 @@ import {
   template,
   text,
 } from './kinds.ts';
+import { proxyExceptions, proxyServer } from './proxy-server.ts';
 
 /** The templates of the keys, unless the environment names others (docs/protocol.md section 1). */
 export const DEFAULT_KEY_TEMPLATES = {
@@ -58,6 +60,18 @@ export const VARIABLES = {
   resourceApiUrl: baseUrl('RESOURCE_API_URL', {
     fallback: 'https://api.azaion.com',
     about: 'base URL of the Resource API',
+  }),
+  proxies: group({
+    http: proxyServer('HTTP_PROXY', {
+      about: 'the proxy for http:// of Resource API and CDN: http://user:password@host:port',
+    }),
+    https: proxyServer('HTTPS_PROXY', { about: 'the same for https://' }),
+    exceptions: proxyExceptions('NO_PROXY', {
+      about: 'comma-separated names, addresses and ranges that are reached without a proxy, as for curl',
+    }),
+  }),
+  caCertificates: certificateFile('UPSTREAM_CA_FILE', {
+    about: 'PEM file of CAs that are trusted for Resource API and CDN, beside the public ones',
   }),
   modelCacheDir: text('MODEL_CACHE_DIR', { fallback: 'models', about: 'folder of the cache of big parts' }),
   stateDir: text('STATE_DIR', {

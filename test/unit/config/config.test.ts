@@ -4,6 +4,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, it } from 'node:test';
+import { CertificateAuthority } from '../../../lab/links/certificate-authority.ts';
 import { ConfigError, loadConfig, loadEngineConfig, takeConfig } from '../../../src/config/config.ts';
 import { VARIABLE_DOCS } from '../../../src/config/config-docs.ts';
 import { LOG_LEVELS } from '../../../src/log/logger.ts';
@@ -20,6 +21,9 @@ mkdirSync(certificates);
 for (const name of ['ca.pem', 'cert.pem', 'key.pem']) {
   writeFileSync(path.join(certificates, name), `text of ${name}`);
 }
+const CA = new CertificateAuthority().certificate.trim();
+const caFile = path.join(folder, 'ca-of-upstream.pem');
+writeFileSync(caFile, CA);
 after(() => {
   rmSync(folder, { recursive: true, force: true });
 });
@@ -30,6 +34,8 @@ describe('the configuration', () => {
       host: '127.0.0.1',
       port: 8080,
       resourceApiUrl: 'https://api.azaion.com',
+      proxies: { http: undefined, https: undefined, exceptions: [] },
+      caCertificates: [],
       modelCacheDir: 'models',
       stateDir: 'state',
       imagesPath: '/opt/azaion/images.enc',
@@ -71,6 +77,10 @@ describe('the configuration', () => {
       HOST: '0.0.0.0',
       PORT: '0',
       RESOURCE_API_URL: 'http://127.0.0.1:9/base/',
+      HTTP_PROXY: 'http://proxy:3128',
+      HTTPS_PROXY: 'https://me:pass@proxy',
+      NO_PROXY: 'internal.example.com',
+      UPSTREAM_CA_FILE: caFile,
       MODEL_CACHE_DIR: '/var/models',
       STATE_DIR: '/var/state',
       IMAGES_PATH: '/srv/images.enc',
@@ -104,6 +114,12 @@ describe('the configuration', () => {
       host: '0.0.0.0',
       port: 0,
       resourceApiUrl: 'http://127.0.0.1:9/base',
+      proxies: {
+        http: { isTls: false, hostname: 'proxy', port: 3128, authorization: undefined },
+        https: { isTls: true, hostname: 'proxy', port: 443, authorization: 'Basic bWU6cGFzcw==' },
+        exceptions: ['internal.example.com'],
+      },
+      caCertificates: [CA],
       modelCacheDir: '/var/models',
       stateDir: '/var/state',
       imagesPath: '/srv/images.enc',
@@ -232,6 +248,8 @@ describe('a wrong value', () => {
     TASK_HISTORY_COUNT: ['0', '1000001', '1.5', 'all'],
     TASK_HISTORY_DAYS: ['0', '3651', '1.5', 'always'],
     API_VERSION: ['.1', '-1', 'a b', 'a/b', 'a'.repeat(129)],
+    HTTP_PROXY: ['socks5://proxy:1080', 'http://', 'http://proxy/path', 'proxy:0x1'],
+    HTTPS_PROXY: ['socks5://proxy:1080', 'http://proxy:99999'],
     ALLOWED_HOSTS: ['loader:8080', 'http://loader', '*', '*.example.com', 'a..b', 'a b', '[::1]', 'loader/'],
     SERVICE_IMAGES: ['azaion/api:1', 'Azaion/api', 'azaion//api/', 'a b'],
     DOCKER_HOST: [
@@ -395,6 +413,81 @@ describe('a value that is present and wrong', () => {
 it('the configuration is frozen in depth', () => {
   const config = loadConfig({ API_KEY: 'a' });
   assert.ok([config, config.apiKeys, config.keyTemplates, config.tokenKeys].every((part) => Object.isFrozen(part)));
+});
+
+describe('the proxies', () => {
+  const proxy = { isTls: false, hostname: 'proxy', port: 3128, authorization: undefined };
+
+  it('may be named in lower case, which counts if both are set and it is not empty', () => {
+    const { proxies } = loadConfig({
+      HTTP_PROXY: 'http://proxy:3128',
+      http_proxy: '',
+      HTTPS_PROXY: 'http://other:1',
+      https_proxy: 'proxy:3128',
+      no_proxy: 'a.example.com, .b.example.com\t10.0.0.0/8',
+    });
+    assert.deepEqual(proxies.http, proxy);
+    assert.deepEqual(proxies.https, proxy);
+    assert.deepEqual(proxies.exceptions, ['a.example.com', '.b.example.com', '10.0.0.0/8']);
+  });
+
+  it('have no exceptions where NO_PROXY is empty', () => {
+    assert.deepEqual(loadConfig({ HTTPS_PROXY: 'proxy:3128', NO_PROXY: '', no_proxy: ' , ' }).proxies, {
+      http: undefined,
+      https: proxy,
+      exceptions: [],
+    });
+  });
+
+  it('have a password that is a secret in every form, also where the URL is wrong', () => {
+    const { secrets } = takeConfig({ HTTPS_PROXY: 'http://me:p%40ss-hush@proxy:3128' });
+    for (const form of ['p%40ss-hush', 'p@ss-hush', Buffer.from('me:p@ss-hush').toString('base64')]) {
+      assert.ok(secrets.includes(form), form);
+    }
+    assert.throws(
+      () => loadConfig({ HTTPS_PROXY: 'socks5://me:p%40ss-hush@proxy', http_proxy: 'http://me:p%40ss-hush@pro xy' }),
+      (error) => error instanceof ConfigError && error.problems.length === 2 && !error.message.includes('hush'),
+    );
+  });
+
+  it('leave the environment in both cases', () => {
+    const variables = { HTTP_PROXY: 'proxy:1', http_proxy: 'proxy:1', no_proxy: 'x', ftp_proxy: 'http://me:pw@x' };
+    assert.deepEqual(takeConfig(variables).warnings, []);
+    assert.deepEqual(variables, { ftp_proxy: 'http://me:pw@x' });
+  });
+});
+
+describe('a file of CAs', () => {
+  const write = (name: string, content: string) => {
+    const file = path.join(folder, name);
+    writeFileSync(file, content);
+    return { UPSTREAM_CA_FILE: file };
+  };
+
+  it('may hold several, with text between them', () => {
+    const [one, two] = [new CertificateAuthority('one').certificate, new CertificateAuthority('two').certificate];
+    const { caCertificates } = loadConfig(write('two.pem', `# one\n${one}\n# two\r\n${two}`));
+    assert.deepEqual(caCertificates, [one.trim(), two.trim()]);
+  });
+
+  for (const [what, variables, problem] of [
+    [
+      'is not there',
+      { UPSTREAM_CA_FILE: '/no/ca.pem' },
+      /UPSTREAM_CA_FILE: the file \/no\/ca\.pem can't be read \(ENOENT\)/,
+    ],
+    ['holds none', write('none.pem', PEM), /UPSTREAM_CA_FILE: the file \S+none\.pem must hold certificates in PEM/],
+    ['is empty', write('empty.pem', ''), /must hold certificates in PEM/],
+    [
+      'holds one that is broken',
+      write('broken.pem', '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----'),
+      /must hold certificates in PEM/,
+    ],
+  ] as const) {
+    it(`stops the start when it ${what}`, () => {
+      assert.throws(() => loadConfig(variables), problem);
+    });
+  }
 });
 
 describe('taking the configuration out of an environment', () => {
