@@ -3,7 +3,6 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { CopyObjectCommand, S3Client } from '@aws-sdk/client-s3';
-import { Agent } from 'undici';
 import { DEMO_BUCKET, DEMO_USER, Origin } from '../lab/upstream/origin.ts';
 import { Upstream } from '../src/upstream/upstream.ts';
 import { ResourceApi } from '../src/upstream/resource-api.ts';
@@ -12,6 +11,8 @@ import { S3CdnManager } from '../src/cdn/s3-cdn-manager.ts';
 import { SecurityKeys } from '../src/security/security-keys.ts';
 import { KnownSecrets } from '../src/log/known-secrets.ts';
 import { createLogger } from '../src/log/logger.ts';
+import { Dispatchers } from '../src/net/dispatchers.ts';
+import { ServerClock } from '../src/net/server-clock.ts';
 import { SERVICES_FOLDER, startRgw, stopRgw, type S3Service } from '../lab/services/services.ts';
 import type { LinkShape } from '../lab/links/link-shape.ts';
 import { LinkStage } from './link-stage.ts';
@@ -85,16 +86,19 @@ export class Stage {
     const s3 = await startRgw(RGW_NAME);
     signal.throwIfAborted();
     const origin = await Origin.start({ folder: path.join(folder, 'origin'), s3 });
-    const dispatcher = new Agent();
+    const dispatchers = new Dispatchers();
+    const createLink = () => dispatchers.create({ connectTimeoutMs: 30_000, connections: 32 });
+    const links = { downloads: createLink(), uploads: createLink() };
+    const clock = new ServerClock({ onCorrection: () => undefined });
     const upstream = new Upstream({
-      api: new ResourceApi({ baseUrl: origin.api.url, dispatcher, timeoutMs: 30_000 }),
+      api: new ResourceApi({ baseUrl: origin.api.url, dispatcher: createLink(), timeoutMs: 30_000, clock }),
       fingerprint: { hardwareString: () => Promise.resolve(HARDWARE), accept: () => Promise.resolve() },
       keys: new SecurityKeys({
         templates: DEFAULT_KEY_TEMPLATES,
         resourceSecret: undefined,
       }),
       tokenKeys: { publicKeyPem: undefined, secret: undefined },
-      openCdn: (config) => Promise.resolve(new S3CdnManager(config, { stallTimeoutMs: 30_000 })),
+      openCdn: (config) => Promise.resolve(new S3CdnManager(config, { stallTimeoutMs: 30_000, links, clock })),
       secrets: new KnownSecrets(),
       logger: createLogger({ level: 'error' }),
     });
@@ -106,9 +110,8 @@ export class Stage {
       forcePathStyle: true,
     });
     const closeClients = async () => {
-      upstream.close();
       s3Client.destroy();
-      await dispatcher.destroy();
+      await dispatchers.destroy();
     };
     return new Stage({ s3, signal, origin, s3Client, session: upstream.currentSession(), closeClients });
   }

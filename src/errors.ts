@@ -42,6 +42,7 @@ export const ERRORS = {
     status: 'route',
     meaning: 'the Resource API sent a response that its contract does not allow',
   },
+  api_redirected: { status: 'route', meaning: 'the Resource API redirects to another address' },
   // The CDN.
   cdn_unreachable: { status: 'route', meaning: 'no connection to the CDN' },
   cdn_timeout: { status: 'route', meaning: 'the CDN stopped sending or taking bytes for STALL_TIMEOUT_MS' },
@@ -49,6 +50,20 @@ export const ERRORS = {
   cdn_error: { status: 'route', meaning: 'the CDN answered with an error' },
   cdn_invalid_response: { status: 'route', meaning: 'the CDN did not send the range that it was asked for' },
   cdn_object_changed: { status: 'route', meaning: 'the big part was replaced while it was read: load again' },
+  // The way to both.
+  tls_date_wrong: {
+    status: 'route',
+    meaning: 'a certificate has expired or is not valid yet, or the clock of the device is wrong',
+  },
+  tls_ca_unknown: { status: 'route', meaning: 'a certificate comes from a CA that is not trusted' },
+  tls_other_host: { status: 'route', meaning: 'a certificate is for other hosts than the one that was asked' },
+  tls_failed: { status: 'route', meaning: 'a server does not speak TLS, or refused the handshake' },
+  proxy_unreachable: { status: 'route', meaning: 'no connection to the proxy' },
+  proxy_refused: { status: 'route', meaning: 'the proxy refused the connection, or asks for a password' },
+  clock_wrong: {
+    status: 'route',
+    meaning: 'the CDN refused the time of a request, even after it was set by the clock of the CDN',
+  },
   // Resources.
   upload_superseded: {
     status: 'route',

@@ -6,6 +6,9 @@ import type { AppServices } from './http/app.ts';
 import { LoaderFolders } from './loader-folders.ts';
 import type { KnownSecrets } from './log/known-secrets.ts';
 import type { Logger } from './log/logger.ts';
+import { Dispatchers } from './net/dispatchers.ts';
+import { ProxyRules } from './net/proxy-rules.ts';
+import { ServerClock } from './net/server-clock.ts';
 import { createProviders } from './providers/providers.ts';
 import { Tasks } from './tasks/tasks.ts';
 import { Presence } from './unlock/presence.ts';
@@ -21,6 +24,10 @@ export interface Services extends AppServices {
 
 /** What a Loader takes longer than SHUTDOWN_TIMEOUT_MS to stop, at the most, in ms. */
 const LAST_STEPS_MS = 2_000;
+/** Connections to the CDN of all downloads, and as many of all uploads. */
+const CDN_CONNECTIONS = 32;
+/** Calls of the Resource API are small. */
+const API_CONNECTIONS = 16;
 
 /**
  * Makes every object of the Loader, once, and gives each what it needs and no more: the configuration holds secrets, so
@@ -35,6 +42,16 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
   });
   const cache = new BigPartCache(config.modelCacheDir, logger);
   const engine = new DockerEngine({ host: config.dockerHost, timeoutMs: config.engineTimeoutMs });
+  const dispatchers = new Dispatchers({
+    proxies: new ProxyRules(config.proxies),
+    caCertificates: config.caCertificates,
+  });
+  const cdnOptions = { connectTimeoutMs: config.stallTimeoutMs, connections: CDN_CONNECTIONS };
+  const links = {
+    api: dispatchers.create({ connectTimeoutMs: config.upstreamTimeoutMs, connections: API_CONNECTIONS }),
+    downloads: dispatchers.create(cdnOptions),
+    uploads: dispatchers.create(cdnOptions),
+  };
   const receipt = new Receipt(config.stateDir);
   const presence = new Presence({
     engine,
@@ -45,6 +62,8 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
   });
   const apiClient = new ApiClient({
     resourceApiUrl: config.resourceApiUrl,
+    links,
+    clock: new ServerClock({ onCorrection: (offsetMs) => warnOfClock(logger, offsetMs) }),
     upstreamTimeoutMs: config.upstreamTimeoutMs,
     stallTimeoutMs: config.stallTimeoutMs,
     memoryBudget: config.memoryBudget,
@@ -82,9 +101,17 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     tasks,
     close: async () => {
       await apiClient.close();
+      await dispatchers.destroy();
       tasks.close();
       await engine.close();
       folders.close();
     },
   };
+}
+
+function warnOfClock(logger: Logger, offsetMs: number): void {
+  const seconds = Math.round(Math.abs(offsetMs) / 1000);
+  const side = offsetMs > 0 ? 'behind' : 'ahead of';
+  const message = `The clock of this device is ${seconds} s ${side} that of the CDN, which refused a signature: set it`;
+  logger.warn({ clockOffsetMs: offsetMs }, `${message}. Signatures take the time of the CDN now`);
 }

@@ -1,14 +1,16 @@
-import { Agent } from 'undici';
+import type { Dispatcher } from 'undici';
 import { ActiveWork } from '../async/active-work.ts';
 import { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { UnlockWorker, type UnlockJob } from '../binary-split/unlock-worker.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
+import type { CdnLinks } from '../cdn/s3-cdn-manager.ts';
 import type { DockerEngine } from '../docker/docker-engine.ts';
 import { WorkMemory } from '../files/work-memory.ts';
 import { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import { KeptHardware } from '../hardware/kept-hardware.ts';
 import type { KnownSecrets } from '../log/known-secrets.ts';
 import type { Logger } from '../log/logger.ts';
+import type { ServerClock } from '../net/server-clock.ts';
 import type { ResourceName } from '../resource-name.ts';
 import { CopyProofs } from '../resources/copy-proofs.ts';
 import { DownloadService, type OpenResource } from '../resources/download-service.ts';
@@ -28,6 +30,9 @@ import { Upstream } from '../upstream/upstream.ts';
 
 export interface ApiClientOptions {
   readonly resourceApiUrl: string;
+  /** The connections to the Resource API and to the CDN. They outlive every login. */
+  readonly links: CdnLinks & { readonly api: Dispatcher };
+  readonly clock: ServerClock;
   readonly upstreamTimeoutMs: number;
   readonly stallTimeoutMs: number;
   /** Bytes that all uploads and transfers may hold together. */
@@ -52,6 +57,8 @@ export interface ApiClientOptions {
 
 export interface ApiClientStatus {
   readonly isAuthenticated: boolean;
+  /** The time of the servers minus that of this device, in ms; null before the first answer. */
+  readonly clockOffsetMs: number | null;
 }
 
 /**
@@ -69,16 +76,18 @@ export class ApiClient {
   readonly #releaseWatch: ReleaseWatch;
   readonly #inFlight = new ActiveWork();
   readonly #closing = new AbortController();
-  readonly #dispatcher = new Agent();
+  readonly #clock: ServerClock;
   #working: Promise<unknown> = Promise.resolve();
 
   constructor(options: ApiClientOptions) {
-    const { cache, logger, presence, receipt, stallTimeoutMs, unlockJob } = options;
+    const { cache, links, clock, logger, presence, receipt, stallTimeoutMs, unlockJob } = options;
+    this.#clock = clock;
     this.upstream = new Upstream({
       api: new ResourceApi({
         baseUrl: options.resourceApiUrl,
-        dispatcher: this.#dispatcher,
+        dispatcher: links.api,
         timeoutMs: options.upstreamTimeoutMs,
+        clock,
       }),
       fingerprint: new HardwareFingerprint({
         hardwareId: options.hardwareId,
@@ -90,7 +99,7 @@ export class ApiClient {
       openCdn: async (config) => {
         // Read from disk here, since the AWS SDK is large and nothing needs it before the first login.
         const { S3CdnManager } = await import('../cdn/s3-cdn-manager.ts');
-        return new S3CdnManager(config, { stallTimeoutMs });
+        return new S3CdnManager(config, { stallTimeoutMs, links, clock });
       },
       secrets: options.secrets,
       logger,
@@ -118,7 +127,7 @@ export class ApiClient {
   }
 
   get status(): ApiClientStatus {
-    return { isAuthenticated: this.upstream.isAuthenticated };
+    return { isAuthenticated: this.upstream.isAuthenticated, clockOffsetMs: this.#clock.offsetMs };
   }
 
   /**
@@ -180,12 +189,10 @@ export class ApiClient {
     await this.unlocks.stop(deadline);
   }
 
-  /** Waits for what is in flight, then closes the connections upstream. For the end of the process. */
+  /** Waits for what is in flight. For the end of the process. */
   async close(): Promise<void> {
     await this.#inFlight.settled();
     this.#closing.abort();
     await this.#working;
-    this.upstream.close();
-    await this.#dispatcher.destroy();
   }
 }

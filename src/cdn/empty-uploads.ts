@@ -1,6 +1,6 @@
-import { ListMultipartUploadsCommand, ListPartsCommand, type MultipartUpload, type S3Client } from '@aws-sdk/client-s3';
+import { ListMultipartUploadsCommand, ListPartsCommand, type MultipartUpload } from '@aws-sdk/client-s3';
 import { NEVER } from '../async/abort.ts';
-import { toCdnError } from './cdn-errors.ts';
+import type { CdnClient } from './cdn-client.ts';
 import type { ObjectLocation } from './object-reader.ts';
 import { S3Upload } from './s3-upload.ts';
 
@@ -17,7 +17,7 @@ const CLOCK_TOLERANCE_MS = 15 * 60_000;
  * @throws LoaderError whose code begins with `cdn_`
  */
 export async function removeEmptyUploads(
-  client: S3Client,
+  client: CdnClient,
   { bucket, key }: ObjectLocation,
   startedAtMs: number,
 ): Promise<void> {
@@ -25,23 +25,23 @@ export async function removeEmptyUploads(
     for await (const { Key, UploadId, Initiated } of listUploads(client, { bucket, key })) {
       if (Key !== key || UploadId === undefined || Initiated === undefined) continue;
       if (Math.abs(Initiated.getTime() - startedAtMs) > CLOCK_TOLERANCE_MS) continue;
-      const parts = await client.send(new ListPartsCommand({ Bucket: bucket, Key, UploadId, MaxParts: 1 }));
+      const parts = await client.s3.send(new ListPartsCommand({ Bucket: bucket, Key, UploadId, MaxParts: 1 }));
       if ((parts.Parts ?? []).length > 0) continue;
       await new S3Upload(client, { bucket, key, uploadId: UploadId }, [], NEVER).abort();
     }
   } catch (error) {
-    throw toCdnError(error, NEVER);
+    throw client.errors.of(error, NEVER);
   }
 }
 
 async function* listUploads(
-  client: S3Client,
+  client: CdnClient,
   { bucket, key }: ObjectLocation,
 ): AsyncGenerator<MultipartUpload, void, undefined> {
   const input = { Bucket: bucket, Prefix: key, MaxUploads: PAGE_LENGTH };
   let marker: { KeyMarker?: string; UploadIdMarker?: string } = {};
   for (let page = 0; page < MAX_PAGES; page++) {
-    const answer = await client.send(new ListMultipartUploadsCommand({ ...input, ...marker }));
+    const answer = await client.s3.send(new ListMultipartUploadsCommand({ ...input, ...marker }));
     yield* answer.Uploads ?? [];
     if (answer.IsTruncated !== true || answer.NextKeyMarker === undefined) return;
     marker = {

@@ -1,10 +1,11 @@
 import { Readable } from 'node:stream';
-import { GetObjectCommand, HeadObjectCommand, type GetObjectCommandOutput, type S3Client } from '@aws-sdk/client-s3';
+import { GetObjectCommand, HeadObjectCommand, type GetObjectCommandOutput } from '@aws-sdk/client-s3';
 import { RetryCounter } from '../async/retry.ts';
 import { watchForStalls } from '../async/stall-watchdog.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import { assertObjectLength, assertToken } from './answer-limits.ts';
-import { isTransientCdnError, objectChanged, toCdnError } from './cdn-errors.ts';
+import type { CdnClient } from './cdn-client.ts';
+import { isTransientCdnError, objectChanged } from './cdn-errors.ts';
 
 /** Where an object lies. */
 export interface ObjectLocation {
@@ -45,10 +46,10 @@ const RETRY_POLICY = { attempts: 5, baseDelayMs: 100, isRetryable: isTransientCd
 
 /** Reads objects in ranges, each of which resumes at the byte where a connection failed or went silent. */
 export class ObjectReader {
-  readonly #client: S3Client;
+  readonly #client: CdnClient;
   readonly #stallTimeoutMs: number;
 
-  constructor(client: S3Client, stallTimeoutMs: number) {
+  constructor(client: CdnClient, stallTimeoutMs: number) {
     this.#client = client;
     this.#stallTimeoutMs = stallTimeoutMs;
   }
@@ -77,7 +78,7 @@ export class ObjectReader {
       const version = versionOf(answer, range.total);
       return { bucket, key, ...version, tail: await this.#readTail(body, range.total - range.start, signal) };
     } catch (error) {
-      throw toCdnError(error, signal);
+      throw this.#client.errors.of(error, signal);
     } finally {
       body.destroy();
     }
@@ -99,10 +100,10 @@ export class ObjectReader {
 
   async #head(command: HeadObjectCommand, signal: AbortSignal): Promise<ObjectVersion> {
     try {
-      const answer = await this.#client.send(command, { abortSignal: signal });
+      const answer = await this.#client.s3.send(command, { abortSignal: signal });
       return versionOf(answer, answer.ContentLength);
     } catch (error) {
-      throw toCdnError(error, signal);
+      throw this.#client.errors.of(error, signal);
     }
   }
 
@@ -125,7 +126,7 @@ export class ObjectReader {
         }
         if (position < end) throw endedEarly();
       } catch (error) {
-        await attempts.pauseOrThrow(toCdnError(error, signal), signal);
+        await attempts.pauseOrThrow(this.#client.errors.of(error, signal), signal);
       }
     }
   }
@@ -154,9 +155,9 @@ export class ObjectReader {
     signal: AbortSignal,
   ): Promise<GetObjectCommandOutput> {
     try {
-      return await this.#client.send(new GetObjectCommand(input), { abortSignal: signal });
+      return await this.#client.s3.send(new GetObjectCommand(input), { abortSignal: signal });
     } catch (error) {
-      throw toCdnError(error, signal);
+      throw this.#client.errors.of(error, signal);
     }
   }
 

@@ -1,6 +1,8 @@
-import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
+import type { Dispatcher } from 'undici';
 import { NEVER } from '../async/abort.ts';
-import type { AccessKeyPair, CdnConfig } from './cdn-config.ts';
+import type { ServerClock } from '../net/server-clock.ts';
+import { createCdnClient, type CdnClient } from './cdn-client.ts';
+import type { CdnConfig } from './cdn-config.ts';
 import { removeEmptyUploads } from './empty-uploads.ts';
 import {
   ObjectReader,
@@ -10,19 +12,25 @@ import {
   type ObjectVersion,
 } from './object-reader.ts';
 import { S3Upload, type SentPart, type UploadTarget } from './s3-upload.ts';
-import { UndiciHttpHandler } from './undici-http-handler.ts';
 
 export type { CdnObject, ObjectVersion };
 
 export interface S3CdnManagerOptions {
   /** How long the CDN may be silent, before the headers and within a body, in ms. */
   readonly stallTimeoutMs: number;
+  /** Whose connections downloads take, and whose uploads. They outlive the manager. */
+  readonly links: CdnLinks;
+  /** The time that the CDN has, for signatures. */
+  readonly clock: ServerClock;
+}
+
+export interface CdnLinks {
+  readonly downloads: Dispatcher;
+  readonly uploads: Dispatcher;
 }
 
 /** For a request of an upload: the SDK sends parts again by itself. */
 const UPLOAD_ATTEMPTS = 3;
-/** Connections to the CDN of all downloads, and as many of all uploads; further requests wait for a free one. */
-const MAX_SOCKETS = 32;
 
 /**
  * The big parts on an S3-compatible CDN: downloads use the downloader's keys, uploads the uploader's.
@@ -31,22 +39,28 @@ const MAX_SOCKETS = 32;
  */
 export class S3CdnManager {
   readonly #bucket: string | undefined;
-  readonly #downloader: S3Client;
-  readonly #uploader: S3Client;
+  readonly #uploader: CdnClient;
+  readonly #clock: ServerClock;
   readonly #reader: ObjectReader;
 
-  constructor(config: CdnConfig, { stallTimeoutMs }: S3CdnManagerOptions) {
+  constructor(config: CdnConfig, { stallTimeoutMs, links, clock }: S3CdnManagerOptions) {
     this.#bucket = config.bucket;
+    this.#clock = clock;
+    const shared = { host: config.host, region: config.region, timeoutMs: stallTimeoutMs, clock };
     // Each client gets the keys that it needs and no others.
-    this.#downloader = createClient(config, config.downloader, {
-      requestHandler: new UndiciHttpHandler({ timeoutMs: stallTimeoutMs, connections: MAX_SOCKETS }),
+    const downloader = createCdnClient({
+      ...shared,
+      keys: config.downloader,
+      dispatcher: links.downloads,
       maxAttempts: 1,
     });
-    this.#uploader = createClient(config, config.uploader, {
-      requestHandler: new UndiciHttpHandler({ timeoutMs: stallTimeoutMs, connections: MAX_SOCKETS }),
+    this.#uploader = createCdnClient({
+      ...shared,
+      keys: config.uploader,
+      dispatcher: links.uploads,
       maxAttempts: UPLOAD_ATTEMPTS,
     });
-    this.#reader = new ObjectReader(this.#downloader, stallTimeoutMs);
+    this.#reader = new ObjectReader(downloader, stallTimeoutMs);
   }
 
   /**
@@ -99,13 +113,8 @@ export class S3CdnManager {
 
   /** Removes the uploads of an object that have no part. @throws as `removeEmptyUploads` in empty-uploads.ts does */
   async removeEmptyUploads(folder: string, name: string, startedAtMs: number): Promise<void> {
-    await removeEmptyUploads(this.#uploader, this.#locate(folder, name), startedAtMs);
-  }
-
-  /** Closes all connections, for the end of the process: transfers that still run fail. */
-  close(): void {
-    this.#downloader.destroy();
-    this.#uploader.destroy();
+    const startedAtCdnMs = startedAtMs + (this.#clock.offsetMs ?? 0);
+    await removeEmptyUploads(this.#uploader, this.#locate(folder, name), startedAtCdnMs);
   }
 
   /** Without a bucket in cdn.yaml, the folder's first segment is the bucket (docs/protocol.md section 6). */
@@ -114,23 +123,4 @@ export class S3CdnManager {
     const [bucket = '', ...rest] = folder.split('/');
     return { bucket, key: [...rest, name].join('/') };
   }
-}
-
-function createClient(
-  { host, region }: Pick<CdnConfig, 'host' | 'region'>,
-  credentials: AccessKeyPair,
-  options: Required<Pick<S3ClientConfig, 'requestHandler' | 'maxAttempts'>>,
-): S3Client {
-  return new S3Client({
-    endpoint: host,
-    region,
-    credentials,
-    forcePathStyle: true,
-    // S3-compatible servers reject the streamed trailers that the SDK sends by default.
-    requestChecksumCalculation: 'WHEN_REQUIRED',
-    responseChecksumValidation: 'WHEN_REQUIRED',
-    // Some servers and proxies never answer `Expect: 100-continue`, and undici does not send it.
-    expectContinueHeader: false,
-    ...options,
-  });
 }

@@ -3,12 +3,11 @@ import {
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
   UploadPartCommand,
-  type S3Client,
 } from '@aws-sdk/client-s3';
 import { LoaderError } from '../errors.ts';
 import { NEVER } from '../async/abort.ts';
 import { assertToken } from './answer-limits.ts';
-import { toCdnError } from './cdn-errors.ts';
+import type { CdnClient } from './cdn-client.ts';
 import type { ObjectLocation } from './object-reader.ts';
 
 /** Which upload it is, for a process that goes on with it or removes it. */
@@ -34,12 +33,12 @@ const ABORT_TIMEOUT_MS = 10_000;
  */
 export class S3Upload {
   readonly target: UploadTarget;
-  readonly #client: S3Client;
+  readonly #client: CdnClient;
   readonly #signal: AbortSignal;
   readonly #parts: SentPart[];
 
   /** Goes on with an upload that is under way: `parts` are those that the CDN has. */
-  constructor(client: S3Client, target: UploadTarget, parts: readonly SentPart[], signal: AbortSignal) {
+  constructor(client: CdnClient, target: UploadTarget, parts: readonly SentPart[], signal: AbortSignal) {
     this.target = target;
     this.#client = client;
     this.#parts = [...parts];
@@ -48,14 +47,14 @@ export class S3Upload {
 
   /** Begins an upload whose object will carry `metadata`. */
   static async start(
-    client: S3Client,
+    client: CdnClient,
     { bucket, key }: ObjectLocation,
     metadata: Record<string, string>,
     signal: AbortSignal,
   ): Promise<S3Upload> {
     try {
       // Without the signal: an upload whose ID we never got could not be removed.
-      const answer = await client.send(
+      const answer = await client.s3.send(
         new CreateMultipartUploadCommand({ Bucket: bucket, Key: key, Metadata: metadata }),
       );
       const uploadId = assertToken(answer.UploadId, 'the ID of an upload');
@@ -64,7 +63,7 @@ export class S3Upload {
       signal.throwIfAborted();
       return upload;
     } catch (error) {
-      throw uploadError(error, signal);
+      throw uploadError(client, error, signal);
     }
   }
 
@@ -81,10 +80,10 @@ export class S3Upload {
     try {
       const command = new UploadPartCommand({ ...this.#input, PartNumber: partNumber, Body: body });
       signPayload(command, sha256);
-      const answer = await this.#client.send(command, { abortSignal: this.#signal });
+      const answer = await this.#client.s3.send(command, { abortSignal: this.#signal });
       this.#parts.push({ number: partNumber, etag: assertToken(answer.ETag, 'the ETag of a part') });
     } catch (error) {
-      throw uploadError(error, this.#signal);
+      throw uploadError(this.#client, error, this.#signal);
     }
   }
 
@@ -95,7 +94,7 @@ export class S3Upload {
   async complete(): Promise<void> {
     const parts = this.parts.map(({ number, etag }) => ({ PartNumber: number, ETag: etag }));
     try {
-      const answer = await this.#client.send(
+      const answer = await this.#client.s3.send(
         new CompleteMultipartUploadCommand({ ...this.#input, MultipartUpload: { Parts: parts } }),
       );
       // Ceph names an empty one.
@@ -103,7 +102,7 @@ export class S3Upload {
         throw new LoaderError('cdn_invalid_response', 'The CDN completed an upload without naming its ETag.');
       }
     } catch (error) {
-      throw uploadError(error, NEVER);
+      throw uploadError(this.#client, error, NEVER);
     }
   }
 
@@ -115,11 +114,11 @@ export class S3Upload {
   async abort(): Promise<'aborted' | 'gone'> {
     const signal = AbortSignal.timeout(ABORT_TIMEOUT_MS);
     try {
-      await this.#client.send(new AbortMultipartUploadCommand(this.#input), { abortSignal: signal });
+      await this.#client.s3.send(new AbortMultipartUploadCommand(this.#input), { abortSignal: signal });
       return 'aborted';
     } catch (error) {
       if (isNoSuchUpload(error)) return 'gone';
-      throw uploadError(error, signal);
+      throw uploadError(this.#client, error, signal);
     }
   }
 
@@ -149,8 +148,8 @@ function isNoSuchUpload(error: unknown): boolean {
   return error instanceof Error && (error.name === 'NoSuchUpload' || error.name === 'NoSuchKey');
 }
 
-function uploadError(error: unknown, signal: AbortSignal): Error {
-  const cdnError = toCdnError(error, signal);
+function uploadError({ errors }: CdnClient, error: unknown, signal: AbortSignal): Error {
+  const cdnError = errors.of(error, signal);
   // For an upload, a 404 is a missing bucket, not a missing resource.
   return cdnError instanceof LoaderError && cdnError.code === 'resource_not_in_cdn'
     ? new LoaderError('cdn_error', 'The CDN has no such bucket or lost the upload.', { cause: cdnError.cause })

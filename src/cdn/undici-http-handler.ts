@@ -1,15 +1,18 @@
 import { Readable } from 'node:stream';
-import { Agent, type Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
 import { NEVER } from '../async/abort.ts';
 import { StallTimer } from '../async/stall-timer.ts';
 import { systemErrorCode } from '../errors.ts';
 import { AnswerTooLongError, readBounded } from '../net/bounded-call.ts';
+import type { ServerClock } from '../net/server-clock.ts';
 
 export interface UndiciHttpHandlerOptions {
-  /** For a connection, between two slices of a body that is sent, for the headers and between two chunks of an answer, in ms. */
+  /** Whose connections are used. They outlive this handler. */
+  readonly dispatcher: Dispatcher;
+  /** Between two slices of a body that is sent, for the headers and between two chunks of an answer, in ms. */
   readonly timeoutMs: number;
-  /** Connections to one host; further requests wait for a free one. */
-  readonly connections: number;
+  /** Learns the time of the server. */
+  readonly clock: Pick<ServerClock, 'note'>;
 }
 
 /** A signed request of the AWS SDK. Its bodies are XML, or a part of an upload. */
@@ -48,19 +51,10 @@ const SLICE_LENGTH = 256 * 1024;
  */
 export class UndiciHttpHandler {
   readonly metadata = { handlerProtocol: 'http/1.1' };
-  readonly #agent: Agent;
-  readonly #timeoutMs: number;
+  readonly #options: UndiciHttpHandlerOptions;
 
-  constructor({ timeoutMs, connections }: UndiciHttpHandlerOptions) {
-    this.#timeoutMs = timeoutMs;
-    this.#agent = new Agent({
-      connections,
-      connect: { timeout: timeoutMs },
-      headersTimeout: timeoutMs,
-      // For bodies that are read here. This clock stands still while a reader is busy.
-      bodyTimeout: timeoutMs,
-      pipelining: 1,
-    });
+  constructor(options: UndiciHttpHandlerOptions) {
+    this.#options = options;
   }
 
   async handle(
@@ -72,6 +66,7 @@ export class UndiciHttpHandler {
         request,
         options.abortSignal instanceof AbortSignal ? options.abortSignal : NEVER,
       );
+      this.#options.clock.note(answer.headers);
       const headers = Object.entries(answer.headers).map(([name, value]) => [name, String(value)]);
       return {
         response: {
@@ -96,13 +91,16 @@ export class UndiciHttpHandler {
     };
     const bytes = bytesOf(request.body);
     const stall = new AbortController();
-    using body = bytes && new WatchedBody(bytes, this.#timeoutMs, () => stall.abort(noAnswer()));
-    const answer = await this.#agent.request({
+    const { dispatcher, timeoutMs } = this.#options;
+    using body = bytes && new WatchedBody(bytes, timeoutMs, () => stall.abort(noAnswer()));
+    const answer = await dispatcher.request({
       ...target,
       // undici takes any iterable, as its documentation says and its types do not.
       body: (body?.slices() ?? null) as (Readable & Iterable<Buffer>) | null,
       signal: AbortSignal.any([signal, stall.signal]),
-      ...(body && { headersTimeout: 0 }),
+      headersTimeout: body === undefined ? timeoutMs : 0,
+      // For bodies that are read here. This clock stands still while a reader is busy.
+      bodyTimeout: timeoutMs,
     });
     // A body that is destroyed before its end, because its headers were enough, emits an error that has no reader.
     answer.body.on('error', () => undefined);
@@ -113,7 +111,7 @@ export class UndiciHttpHandler {
   async #read({ statusCode, body }: Dispatcher.ResponseData): Promise<Buffer> {
     const chunks = body as AsyncIterable<Buffer>;
     if (statusCode < 300) return await readBounded(chunks, MAX_XML_LENGTH);
-    const late = setTimeout(() => body.destroy(noAnswer()), this.#timeoutMs);
+    const late = setTimeout(() => body.destroy(noAnswer()), this.#options.timeoutMs);
     try {
       return await readBounded(chunks, MAX_ERROR_LENGTH);
     } catch (error) {
@@ -133,7 +131,7 @@ export class UndiciHttpHandler {
   }
 
   destroy(): void {
-    void this.#agent.destroy();
+    // The connections are the dispatcher's.
   }
 }
 
@@ -196,9 +194,7 @@ function toSdkError(error: unknown): unknown {
   if (code === 'UND_ERR_SOCKET') {
     return Object.assign(new Error('socket hang up', { cause: error }), { name: 'TimeoutError', code: 'ECONNRESET' });
   }
-  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_CONNECT_TIMEOUT') {
-    return noAnswer(error);
-  }
+  if (code === 'UND_ERR_HEADERS_TIMEOUT') return noAnswer(error);
   return error;
 }
 

@@ -1,14 +1,20 @@
 import { FormData, type Dispatcher } from 'undici';
 import { RetryCounter, type RetryPolicy } from '../async/retry.ts';
-import { hasErrorCode, LoaderError, systemErrorCode } from '../errors.ts';
+import { hasErrorCode, LoaderError } from '../errors.ts';
 import { asRecord } from '../json.ts';
+import { toLinkError, type Link } from '../link-errors.ts';
 import { AnswerTooLongError, boundedCall, DeadlineError, jsonOf, type BoundedAnswer } from '../net/bounded-call.ts';
+import { toNetworkFault } from '../net/network-fault.ts';
+import { hostAndPort, targetOf } from '../net/proxy-rules.ts';
+import type { ServerClock } from '../net/server-clock.ts';
 
 export interface ResourceApiOptions {
   readonly baseUrl: string;
   readonly dispatcher: Dispatcher;
   /** For each attempt of a call, from the connection to the last byte of the answer, in ms. */
   readonly timeoutMs: number;
+  /** Learns the time of the API. */
+  readonly clock: Pick<ServerClock, 'note'>;
 }
 
 export interface ResourceQuery {
@@ -132,9 +138,9 @@ export class ResourceApi {
   }
 
   async #call(call: Call, token: string | undefined, signal: AbortSignal): Promise<BoundedAnswer> {
-    const { baseUrl, dispatcher, timeoutMs } = this.#options;
+    const { baseUrl, dispatcher, timeoutMs, clock } = this.#options;
     try {
-      return await boundedCall({
+      const answer = await boundedCall({
         dispatcher,
         method: call.method,
         url: new URL(call.path, `${baseUrl}/`),
@@ -147,6 +153,9 @@ export class ResourceApi {
         maxLength: MAX_ANSWER_LENGTH,
         signal,
       });
+      clock.note(answer.headers);
+      assertNoRedirect(answer, baseUrl);
+      return answer;
     } catch (error) {
       signal.throwIfAborted();
       throw toApiError(error, this.#options);
@@ -154,25 +163,42 @@ export class ResourceApi {
   }
 }
 
+const LINK: Link = {
+  who: 'The Resource API',
+  setting: 'RESOURCE_API_URL',
+  unreachable: 'api_unreachable',
+  timeout: 'api_timeout',
+  invalid: 'api_invalid_response',
+};
+
 function toApiError(error: unknown, { baseUrl, timeoutMs }: ResourceApiOptions): LoaderError {
-  const { host } = new URL(baseUrl);
+  if (error instanceof LoaderError) return error;
+  const host = hostOf(baseUrl);
   const options = { cause: error };
   if (error instanceof DeadlineError) {
-    return new LoaderError(
-      'api_timeout',
-      `The Resource API at ${host} did not answer within ${timeoutMs} ms.`,
-      options,
-    );
+    const message = `The Resource API at ${host} did not answer within ${timeoutMs} ms.`;
+    return new LoaderError('api_timeout', message, options);
   }
   if (error instanceof AnswerTooLongError) {
-    return new LoaderError(
-      'api_invalid_response',
-      'The Resource API sent more than 4 MiB; check RESOURCE_API_URL.',
-      options,
-    );
+    const message = `The Resource API at ${host} sent more than 4 MiB; check RESOURCE_API_URL.`;
+    return new LoaderError('api_invalid_response', message, options);
   }
-  const code = systemErrorCode(error) ?? 'unknown';
-  return new LoaderError('api_unreachable', `The connection to the Resource API at ${host} failed (${code}).`, options);
+  return toLinkError(toNetworkFault(error, host), LINK);
+}
+
+function hostOf(url: string): string {
+  return hostAndPort(targetOf(new URL(url)));
+}
+
+/** A redirect is never followed, since the token would go with it. Of its address, the host alone is shown. */
+function assertNoRedirect({ status, headers }: BoundedAnswer, baseUrl: string): void {
+  if (![301, 302, 303, 307, 308].includes(status)) return;
+  const location = String(headers['location']);
+  const target = URL.canParse(location, baseUrl) ? new URL(location, baseUrl).origin : 'an address that is none';
+  throw new LoaderError(
+    'api_redirected',
+    `The Resource API at ${hostOf(baseUrl)} redirects to ${target} (${status}), which is not followed: if that is the API, set RESOURCE_API_URL to it; if it is a login page of the network, log in there.`,
+  );
 }
 
 /** 502, 503 and 504: the API, or a proxy in front of it, is down for a moment. */
@@ -181,7 +207,8 @@ class UnavailableError extends LoaderError {}
 const READ_RETRY: RetryPolicy = {
   attempts: 3,
   baseDelayMs: 200,
-  isRetryable: (error) => error instanceof UnavailableError || hasErrorCode(error, 'api_unreachable'),
+  isRetryable: (error) =>
+    error instanceof UnavailableError || hasErrorCode(error, 'api_unreachable', 'proxy_unreachable'),
 };
 
 function isTokenRefused({ status }: BoundedAnswer): boolean {

@@ -101,11 +101,6 @@ export class Upstream {
     return session;
   }
 
-  /** Closes the connections to the CDN. Call it at the end of the process. */
-  close(): void {
-    this.#session?.cdn.close();
-  }
-
   async #createSession(email: string, password: string, signal: AbortSignal): Promise<Session> {
     const { fingerprint, keys, tokenKeys, openCdn, secrets } = this.#options;
     secrets.add(password);

@@ -53,7 +53,7 @@ const OPERATIONS = Object.entries(DOCUMENT.paths).flatMap(([route, methods]) =>
 
 /** An ApiClient whose calls all succeed at once. */
 const API_CLIENT: AppServices['apiClient'] = {
-  status: { isAuthenticated: true },
+  status: { isAuthenticated: true, clockOffsetMs: -120 },
   login: () => Promise.resolve(),
   load: () =>
     Promise.resolve({ length: MODEL.length, chunks: chunks(), [Symbol.asyncDispose]: () => Promise.resolve() }),

@@ -13,6 +13,7 @@ import { smallPartLength } from '../../src/resources/envelope-parts.ts';
 import { SharedTransfers } from '../../src/resources/shared-transfers.ts';
 import { encryptBuffer } from '../../src/security/envelope-cipher.ts';
 import { CacheFolder } from './cache-folder.ts';
+import { TestLinks } from './test-links.ts';
 
 const MIB = 1024 * 1024;
 export const RESOURCE = { folder: 'models', name: 'm' };
@@ -135,6 +136,7 @@ export class DownloadLab implements AsyncDisposable {
   readonly api = new OneSmallPart();
   readonly memory = new WorkMemory(16 * MIB);
   readonly downloads: DownloadService;
+  readonly #links = new TestLinks();
   key = KEY;
 
   private constructor(folder: CacheFolder, server: OneObjectServer, host: string) {
@@ -143,7 +145,7 @@ export class DownloadLab implements AsyncDisposable {
     const keys = { accessKeyId: 'none', secretAccessKey: 'none' };
     this.cdn = new S3CdnManager(
       { host, region: 'none', bucket: 'b', downloader: keys, uploader: keys, resourceKey: undefined },
-      { stallTimeoutMs: 2000 },
+      this.#links.cdn(2000),
     );
     const { cache, logger } = folder;
     this.downloads = new DownloadService({
@@ -174,7 +176,7 @@ export class DownloadLab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.cdn.close();
+    await this.#links[Symbol.asyncDispose]();
     await this.server.stop();
     await this.folder.remove();
   }

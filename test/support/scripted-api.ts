@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { Agent } from 'undici';
 import { ResourceApi } from '../../src/upstream/resource-api.ts';
+import { TestLinks } from './test-links.ts';
 
 export interface SeenCall {
   readonly path: string;
@@ -13,6 +13,7 @@ export interface SeenCall {
 export interface ScriptedAnswer {
   readonly status?: number;
   readonly type?: string;
+  readonly location?: string;
   readonly body?: string | Buffer;
 }
 
@@ -21,7 +22,7 @@ export class ScriptedApi implements AsyncDisposable {
   readonly calls: SeenCall[] = [];
   answer: (call: SeenCall) => Promise<ScriptedAnswer> | ScriptedAnswer = () => ({});
   readonly #server: Server;
-  readonly #dispatcher = new Agent();
+  readonly links = new TestLinks();
 
   private constructor() {
     this.#server = createServer((request, response) => {
@@ -31,6 +32,7 @@ export class ScriptedApi implements AsyncDisposable {
         const call = { path: request.url ?? '', token, body };
         this.calls.push(call);
         const answer = await this.answer(call);
+        if (answer.location !== undefined) response.setHeader('location', answer.location);
         response.writeHead(answer.status ?? 200, { 'content-type': answer.type ?? 'application/json' });
         response.end(answer.body);
       })();
@@ -48,13 +50,14 @@ export class ScriptedApi implements AsyncDisposable {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** A client of this server. */
-  client(timeoutMs = 5_000): ResourceApi {
-    return new ResourceApi({ baseUrl: this.url, dispatcher: this.#dispatcher, timeoutMs });
+  /** A client of this server, unless another is named. */
+  client(timeoutMs = 5_000, baseUrl = this.url): ResourceApi {
+    const { api: dispatcher, clock } = this.links;
+    return new ResourceApi({ baseUrl, dispatcher, timeoutMs, clock });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#dispatcher.destroy();
+    await this.links[Symbol.asyncDispose]();
     this.#server.closeAllConnections();
     this.#server.close();
     await once(this.#server, 'close');

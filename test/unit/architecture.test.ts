@@ -24,7 +24,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['binary-split', 'upstream'],
   ['archive'],
   ['tasks', 'docker', 'cdn', 'hardware', 'security', 'cache', 'loader-folders'],
-  ['log'],
+  ['log', 'link-errors'],
   // The ground floor knows nothing of the product.
   ['net', 'files'],
   ['async'],

@@ -30,7 +30,12 @@ describe('POST /login', { skip: S3_SKIP }, () => {
     const upload = await device.loader.upload('model', content);
     assert.deepEqual([upload.status, upload.body.code], [500, 'not_authenticated']);
     const status = await (await fetch(`${device.loader.url}/status`)).json();
-    assert.deepEqual(status, { status: 'healthy', authenticated: false, modelCacheDir: device.cacheFolder });
+    assert.deepEqual(status, {
+      status: 'healthy',
+      authenticated: false,
+      modelCacheDir: device.cacheFolder,
+      clock_offset_ms: null,
+    });
   });
 
   it('refuses a wrong password, and an unknown user', async () => {
@@ -57,7 +62,7 @@ describe('POST /login', { skip: S3_SKIP }, () => {
         device.apiProxy.fault = () => ({ kind: 'refuse' });
       },
       code: 'api_unreachable',
-      detail: /connection to the Resource API at 127\.0\.0\.1:\d+ failed/,
+      detail: /Resource API at 127\.0\.0\.1:\d+ gave no answer: the connection broke/,
     },
     {
       title: 'the API never answers',

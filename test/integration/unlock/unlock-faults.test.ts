@@ -54,9 +54,9 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
 
   it('tells a Resource API that is down, at the login and between login and key', async () => {
     device.apiProxy.fault = () => ({ kind: 'refuse' });
-    assertFailed(await device.unlock(), 'api_unreachable', /connection to the Resource API/);
+    assertFailed(await device.unlock(), 'api_unreachable', /Resource API at 127\.0\.0\.1:\d+ gave no answer/);
     device.apiProxy.fault = ({ url }) => (url.endsWith('key-fragment') ? { kind: 'refuse' } : { kind: 'pass' });
-    assertFailed(await device.unlock(), 'api_unreachable', /connection to the Resource API/);
+    assertFailed(await device.unlock(), 'api_unreachable', /Resource API at 127\.0\.0\.1:\d+ gave no answer/);
     device.apiProxy.fault = ({ url }) => (url.endsWith('key-fragment') ? { kind: 'never-answer' } : { kind: 'pass' });
     assertFailed(await device.unlock(), 'api_timeout', /did not answer within/);
     await assertGoodOneFollows();

@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, it } from 'node:test';
 import { S3CdnManager } from '../../../src/cdn/s3-cdn-manager.ts';
+import { TestLinks } from '../../support/test-links.ts';
 
 const KEY = 'models/m.big';
 const STARTED_AT_MS = Date.parse('2026-01-01T12:00:00Z');
@@ -22,6 +23,7 @@ class PendingUploads {
   readonly aborted: string[] = [];
   lists = 0;
   status = 200;
+  readonly #links = new TestLinks();
   readonly #server = createServer((request, response) => this.#answer(request, response));
 
   async start(): Promise<S3CdnManager> {
@@ -30,11 +32,12 @@ class PendingUploads {
     const host = `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
     return new S3CdnManager(
       { host, region: 'none', bucket: 'b', downloader: keys, uploader: keys, resourceKey: undefined },
-      { stallTimeoutMs: 2_000 },
+      this.#links.cdn(2_000),
     );
   }
 
   async stop(): Promise<void> {
+    await this.#links[Symbol.asyncDispose]();
     this.#server.closeAllConnections();
     this.#server.close();
     await once(this.#server, 'close');
@@ -84,10 +87,7 @@ describe('the removal of the empty uploads of an object', () => {
       server.uploads.push({ key: KEY, id: `upload-${index}`, initiatedAtMs: STARTED_AT_MS, parts: 0, ...upload });
     }
     const cdn = await server.start();
-    closing.push(
-      () => server.stop(),
-      () => cdn.close(),
-    );
+    closing.push(() => server.stop());
     return { server, remove: async () => await cdn.removeEmptyUploads('models', 'm.big', STARTED_AT_MS) };
   }
 

@@ -6,6 +6,7 @@ import { afterEach, describe, it } from 'node:test';
 import { sha256 } from '../../../lab/sha256.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import { S3CdnManager } from '../../../src/cdn/s3-cdn-manager.ts';
+import { TestLinks } from '../../support/test-links.ts';
 
 const CONTENT = Buffer.from('0123456789');
 const ETAG = '"one"';
@@ -24,6 +25,8 @@ async function startCdn(listener: RequestListener, bucket?: string): Promise<S3C
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
   });
+  const links = new TestLinks();
+  closing.push(() => links[Symbol.asyncDispose]());
   const cdn = new S3CdnManager(
     {
       host: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
@@ -33,9 +36,8 @@ async function startCdn(listener: RequestListener, bucket?: string): Promise<S3C
       uploader: { accessKeyId: 'UP', secretAccessKey: 'up secret' },
       resourceKey: 'resource key',
     },
-    { stallTimeoutMs: 300 },
+    links.cdn(300),
   );
-  closing.push(() => cdn.close());
   return cdn;
 }
 

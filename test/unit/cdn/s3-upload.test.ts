@@ -5,11 +5,11 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { S3Client } from '@aws-sdk/client-s3';
 import { sha256 } from '../../../lab/sha256.ts';
 import { NEVER } from '../../../src/async/abort.ts';
-import { UndiciHttpHandler } from '../../../src/cdn/undici-http-handler.ts';
+import { createCdnClient, type CdnClient } from '../../../src/cdn/cdn-client.ts';
 import { S3Upload } from '../../../src/cdn/s3-upload.ts';
+import { TestLinks } from '../../support/test-links.ts';
 
 const LOCATION = { bucket: 'models', key: 'm.big' };
 
@@ -33,7 +33,7 @@ const ABORTED: Answer = (response) => response.writeHead(204).end();
 let answers: { create: Answer; part: Answer; complete: Answer; abort: Answer };
 /** What it was asked for, in order, with the bodies of parts and completions. */
 let seen: { kind: keyof typeof answers; url: string; headers: IncomingMessage['headers']; body: Buffer }[];
-let client: S3Client;
+let client: CdnClient;
 let close: () => Promise<void>;
 
 beforeEach(async () => {
@@ -47,18 +47,18 @@ beforeEach(async () => {
   };
   const server = createServer((request, response) => void answer(request, response));
   await once(server.listen(0, '127.0.0.1'), 'listening');
-  client = new S3Client({
-    endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+  const links = new TestLinks();
+  client = createCdnClient({
+    host: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     region: 'eu-1',
-    forcePathStyle: true,
+    keys: { accessKeyId: 'UP', secretAccessKey: 'secret' },
+    dispatcher: links.uploads,
+    timeoutMs: 5000,
     maxAttempts: 1,
-    requestHandler: new UndiciHttpHandler({ timeoutMs: 5000, connections: 4 }),
-    expectContinueHeader: false,
-    credentials: { accessKeyId: 'UP', secretAccessKey: 'secret' },
-    requestChecksumCalculation: 'WHEN_REQUIRED',
+    clock: links.clock,
   });
   close = async () => {
-    client.destroy();
+    await links[Symbol.asyncDispose]();
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
   };

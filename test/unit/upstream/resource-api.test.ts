@@ -47,6 +47,33 @@ describe('a read', () => {
     });
   }
 
+  it('does not follow a redirect, and tells where it leads without path and query', async () => {
+    await using other = await ScriptedApi.start();
+    for (const status of [301, 302, 303, 307, 308]) {
+      const location = `${other.url}/login?from=secret`;
+      api.answer = () => ({ status, location });
+      await assert.rejects(api.client().getResource(QUERY, TOKEN, NEVER), (error) => {
+        assert.ok(error instanceof LoaderError && error.code === 'api_redirected');
+        assert.match(
+          error.message,
+          new RegExp(`^The Resource API at ${new URL(api.url).host} redirects to ${other.url} `),
+        );
+        assert.doesNotMatch(error.message, /secret/);
+        return true;
+      });
+    }
+    assert.deepEqual([api.calls.length, other.calls.length], [5, 0]);
+    api.answer = () => ({ status: 302, location: 'http://[' });
+    await assert.rejects(api.client().login('a@example.com', 'secret', NEVER), { code: 'api_redirected' });
+  });
+
+  it('names the host and the code of the system when there is no connection', async () => {
+    await assert.rejects(api.client(5000, 'http://127.0.0.1:1').getResource(QUERY, TOKEN, NEVER), {
+      code: 'api_unreachable',
+      message: /^The Resource API at 127\.0\.0\.1:1 gave no answer: .*ECONNREFUSED.*RESOURCE_API_URL/,
+    });
+  });
+
   it('fails with api_timeout when the answer is late, and is not repeated', async () => {
     api.answer = () => new Promise(() => undefined);
     await assert.rejects(api.client(50).getResource(QUERY, TOKEN, NEVER), { code: 'api_timeout' });
@@ -103,6 +130,12 @@ describe('the key fragment', () => {
 });
 
 describe('a login', () => {
+  it('learns the time of the API', async () => {
+    api.answer = () => ({ body: '{"token":"abc"}' });
+    await api.client().login('a@example.com', 'secret', NEVER);
+    assert.ok(Math.abs(api.links.clock.offsetMs ?? Infinity) < 5000);
+  });
+
   it('returns the token', async () => {
     api.answer = () => ({ body: '{"token":"abc"}' });
     assert.equal(await api.client().login('a@example.com', 'secret', NEVER), 'abc');

@@ -67,15 +67,11 @@ async function login(board: Board): Promise<void> {
     }),
     keys: KEYS,
     tokenKeys: { publicKeyPem: undefined, secret: undefined },
-    openCdn: (config) => Promise.resolve(new S3CdnManager(config, { stallTimeoutMs: 1_000 })),
+    openCdn: (config) => Promise.resolve(new S3CdnManager(config, api.links.cdn(1_000))),
     secrets: new KnownSecrets(),
     logger: log.logger,
   });
-  try {
-    await upstream.login(USER.email, USER.password, NEVER);
-  } finally {
-    upstream.close();
-  }
+  await upstream.login(USER.email, USER.password, NEVER);
 }
 
 const warnings = () => logLines.filter((line) => line.includes('"level":40'));

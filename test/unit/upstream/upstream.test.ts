@@ -67,7 +67,7 @@ function upstreamWith(resourceSecret?: string, secrets = new KnownSecrets()): Up
     },
     keys: keys(resourceSecret),
     tokenKeys: { publicKeyPem: undefined, secret: undefined },
-    openCdn: (config) => Promise.resolve(new S3CdnManager(config, { stallTimeoutMs: 1_000 })),
+    openCdn: (config) => Promise.resolve(new S3CdnManager(config, api.links.cdn(1_000))),
     secrets,
     logger: createLogger({ level: 'silent' }),
   });
@@ -87,7 +87,6 @@ describe('the user that is logged in', () => {
     await waiting;
     assert.ok(upstream.isAuthenticated);
     assert.equal(upstream.currentSession().user.email, 'first@example.com');
-    upstream.close();
   });
 
   it('stays when a later login fails', async () => {
@@ -96,7 +95,6 @@ describe('the user that is logged in', () => {
     extraLine = 'host: [';
     await assert.rejects(login(upstream, 'second'), { code: 'cdn_config_invalid' });
     assert.equal(upstream.currentSession().user.email, 'first@example.com');
-    upstream.close();
   });
 
   it('is that of the later one of two logins, whichever is ready first', async () => {
@@ -110,7 +108,6 @@ describe('the user that is logged in', () => {
     gate.resolve(undefined);
     assert.equal((await first).user.email, 'first@example.com');
     assert.equal(upstream.currentSession().user.email, 'second@example.com');
-    upstream.close();
   });
 });
 
@@ -123,7 +120,6 @@ describe('the hardware string of a login', () => {
     extraLine = '';
     await login(upstream, 'first');
     assert.deepEqual(accepted, [HARDWARE]);
-    upstream.close();
   });
 });
 
@@ -134,14 +130,12 @@ describe('the resource key of a session', () => {
     assert.deepEqual(configured, keys().resourceAesKey('of-the-configuration'));
     extraLine = 'resource_key: of-cdn-yaml';
     assert.deepEqual((await login(upstream, 'first')).resourceAesKey(), keys().resourceAesKey('of-cdn-yaml'));
-    upstream.close();
   });
 
   it('is missed by loads and uploads only: the login succeeds without it', async () => {
     const upstream = upstreamWith();
     const session = await login(upstream, 'first');
     assert.throws(() => session.resourceAesKey(), { code: 'resource_key_missing', message: /set RESOURCE_KEY/ });
-    upstream.close();
   });
 });
 
@@ -153,7 +147,6 @@ describe('the secrets of a login', () => {
     await login(upstream, 'first-password');
     const text = `first-password ${tokenOf('first-password@example.com')} of-cdn-yaml down-secret up-secret`;
     assert.equal(secrets.redact(text), '[redacted] [redacted] [redacted] [redacted] [redacted]');
-    upstream.close();
   });
 
   it('include a password that was refused', async () => {
