@@ -122,6 +122,13 @@ describe('a CDN whose clock is an hour ahead', () => {
     assert.equal(links.corrections.length, 2);
   });
 
+  it('may be 56 years ahead, of a device that begins in 1970', async () => {
+    serverOffsetMs = 56 * 365 * 24 * HOUR_MS;
+    await open(login());
+    assert.equal(refused(), 1);
+    assert.equal(links.corrections.length, 1);
+  });
+
   it('is the reason that is told when it refuses its own time', async () => {
     refuses = true;
     await assert.rejects(open(login()), { code: 'clock_wrong', message: /this device's clock says 20/ });
