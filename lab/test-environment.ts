@@ -34,6 +34,15 @@ export const DOCKER_SKIP: string | false =
   DOCKER_HOST === undefined ? (env['LOADER_TEST_DOCKER_SKIP'] ?? 'no Docker engine: run this through npm test') : false;
 
 /**
+ * For the `skip` option of tests that start an engine of their own with `{ version: '26.1' }`: false, or why they can't
+ * run.
+ */
+export const DOCKER_26_SKIP: string | false =
+  env['LOADER_TEST_DOCKER_26'] === undefined
+    ? (env['LOADER_TEST_DOCKER_26_SKIP'] ?? 'no Docker 26.1: run this through npm test')
+    : false;
+
+/**
  * The engine of this run that can run containers, as in DOCKER_HOST, and an image on it that stands in for the
  * Dockerfile's BASE; undefined with the reason in `CONTAINER_SKIP`.
  */

@@ -43,6 +43,7 @@ if (files.length === 0) {
 }
 const needsS3 = files.some((file) => names(file, 'S3_SKIP'));
 const needsDocker = files.some((file) => names(file, 'DOCKER_SKIP'));
+const needsDocker26 = files.some((file) => names(file, 'DOCKER_26_SKIP'));
 const needsContainers = files.some((file) => names(file, 'CONTAINER_SKIP'));
 const runsLoaders = files.some((file) => !file.startsWith('test/unit/'));
 
@@ -82,7 +83,7 @@ async function endRun(signal: keyof typeof EXIT_CODES): Promise<void> {
 
 /** Starts what the chosen files need, and builds what ships. */
 async function prepare(): Promise<void> {
-  const needs = [...(needsS3 ? ['Ceph'] : []), ...(needsDocker || needsContainers ? ['Docker'] : [])];
+  const needs = [...(needsS3 ? ['Ceph'] : []), ...(needsDocker || needsDocker26 || needsContainers ? ['Docker'] : [])];
   if (needs.length > 0) console.log(`Starting ${needs.join(' and ')} ...`);
   const s3Start = needsS3 ? startS3() : Promise.resolve();
   // Where both must be installed, one after the other: two runs of apt at once get in each other's way.
@@ -137,17 +138,32 @@ async function startS3(): Promise<void> {
 }
 
 async function startEngines(): Promise<void> {
+  // A run that was killed may have left engines, and images on them.
+  if (needsDocker || needsDocker26) await stopAllDockerds();
+  const docker26 = needsDocker26 ? prepareDocker26() : undefined;
   if (needsDocker) await startDocker();
   if (needsContainers) await startContainerEngine();
+  await docker26;
 }
 
 /** Never the engine of the machine: the tests kill theirs, and remove its images. */
 async function startDocker(): Promise<void> {
-  await stopAllDockerds(); // A run that was killed may have left images behind.
   try {
     process.env['LOADER_TEST_DOCKER_HOST'] = (await startDockerd()).host;
   } catch (error) {
     process.env['LOADER_TEST_DOCKER_SKIP'] = announce(`the Docker engine could not be started: ${lastLine(error)}`);
+  }
+}
+
+/** Fetches Docker 26.1, and finds out whether it runs here. Test files start engines of their own. */
+async function prepareDocker26(): Promise<void> {
+  const name = 'dockerd-26';
+  try {
+    await startDockerd(name, { version: '26.1', imageStore: 'containerd' });
+    await stopDockerd(name);
+    process.env['LOADER_TEST_DOCKER_26'] = 'true';
+  } catch (error) {
+    process.env['LOADER_TEST_DOCKER_26_SKIP'] = announce(`Docker 26.1 could not be started: ${lastLine(error)}`);
   }
 }
 
@@ -174,7 +190,7 @@ async function stopAll(): Promise<void> {
   }
   const stops = [
     ...(needsS3 ? [stopRgw()] : []),
-    ...(needsDocker ? [stopAllDockerds()] : []),
+    ...(needsDocker || needsDocker26 ? [stopAllDockerds()] : []),
     ...(needsContainers ? [stopDockerd(CONTAINER_ENGINE, { keepsData: true })] : []),
   ];
   await Promise.allSettled(stops);

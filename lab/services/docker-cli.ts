@@ -37,6 +37,12 @@ export class DockerCli {
     return await this.#engine.insistOnLines('/images/load?quiet=1', tar);
   }
 
+  /** The tar of images, each by its ID or tag. An image that can't be read whole is an error, or missing from the tar. */
+  async save(refs: readonly string[]): Promise<Buffer> {
+    const query = new URLSearchParams(refs.map((ref) => ['names', ref]));
+    return await this.#engine.insist('GET', `/images/get?${query.toString()}`);
+  }
+
   /** The IDs of all images, also those without a tag. */
   async imageIds(): Promise<string[]> {
     const images = JSON.parse((await this.#engine.insist('GET', '/images/json?all=1')).toString()) as { Id: string }[];

@@ -1,7 +1,11 @@
 #!/bin/bash
 # dockerd-up.sh STATE_DIR  -- a private Docker engine that listens on STATE_DIR/docker.sock only (Linux, root)
 # env: DOCKERD_DATA_ROOT (default STATE_DIR/data; another one, such as a small tmpfs, must be empty at the first start)
+#      DOCKERD_DATA_TMPFS=1 (the data are in memory, and outlive the engine until dockerd-down.sh --purge)
+#      DOCKERD_USR (a folder of programs and libraries that lies over /usr for this engine alone, of debian-13.sh)
+#      DOCKERD_IMAGE_STORE=classic|containerd (default classic; Docker 20.10 has no other)
 #      DOCKERD_NO_APT=1 (never install)
+# The first start decides these; each later one keeps them.
 # The engine has its own PID and mount namespaces, and a /run of its own. So when dockerd ends, however it ends, the
 # kernel ends containerd, shims and containers with it, and its mounts are never seen from outside.
 # Prints DOCKER_HOST and DOCKERD_PID. A second call finds the engine that runs; after a crash, it starts on the same data.
@@ -23,7 +27,16 @@ answer() { local p _; read -r p _ <"$PIDF"; printf '%s\n' "DOCKER_HOST=unix://$S
 exec 9>"$D/.lock"; flock -w 300 9 || die "another dockerd-up holds $D"
 if alive && serves; then answer; exit; fi
 
-if ! command -v dockerd >/dev/null; then
+if [ ! -e "$D/usr" ]; then   # not the machine's /etc/docker/daemon.json
+  echo "${DOCKERD_USR:-}" >"$D/usr"
+  case ${DOCKERD_IMAGE_STORE:-classic} in
+    classic) echo '{}' ;;
+    containerd) echo '{"features":{"containerd-snapshotter":true}}' ;;
+    *) die "no such image store: $DOCKERD_IMAGE_STORE" ;;
+  esac >"$D/daemon.json"
+fi
+USR=$(<"$D/usr")
+if [ -z "$USR" ] && ! command -v dockerd >/dev/null; then
   [ -z "${DOCKERD_NO_APT:-}" ] || die "dockerd not installed"
   say "installing docker.io from Debian"
   export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1   # RUNLEVEL=1: maintainer scripts start no daemon
@@ -35,12 +48,13 @@ fi
 if alive; then read -r p _ <"$PIDF"; kill -KILL "$p"; while alive; do sleep 0.05; done; fi   # a half-started one
 [ -s "$D/data-root" ] || {
   DATA=${DOCKERD_DATA_ROOT:-$D/data}; mkdir -p "$DATA"; DATA=$(cd "$DATA" && pwd -P)
+  [ -z "${DOCKERD_DATA_TMPFS:-}" ] || mount -t tmpfs -o mode=711 tmpfs "$DATA"
   [ -z "$(ls -A "$DATA")" ] || [ "$(ls -A "$DATA")" = lost+found ] || die "$DATA is not empty"
   echo "$DATA" >"$D/data-root"
 }
 DATA=$(<"$D/data-root"); mkdir -p "$DATA"
 case $D/:$DATA/ in /run/* | *:/run/*) die "neither STATE_DIR nor the data may lie under /run" ;; esac
-rm -f "$PIDF" "$SOCK"; : >"$LOG"; echo '{}' >"$D/daemon.json"   # not the machine's /etc/docker/daemon.json
+rm -f "$PIDF" "$SOCK"; : >"$LOG"
 
 # The inner shell becomes dockerd. It notes its own pid while /proc is still the outer one, so that no dockerd runs unknown.
 setsid unshare --pid --fork --kill-child --mount bash -c '
@@ -48,8 +62,11 @@ setsid unshare --pid --fork --kill-child --mount bash -c '
   read -r stat </proc/self/stat; after_name=(${stat##*) })
   echo "${stat%% *} ${after_name[19]}" >"$1.new"; mv "$1.new" "$1"
   mount -t proc proc /proc; mount -t tmpfs -o mode=755 tmpfs /run
+  if [ -n "$5" ]; then
+    mkdir /run/usr; mount --bind "$5" /run/usr; mount -t overlay -o ro,lowerdir=/run/usr:/usr overlay /usr
+  fi
   exec dockerd --config-file "$2" --data-root "$3" --host "unix://$4" --bridge none --iptables=false --ip-forward=false' \
-  dockerd "$PIDF" "$D/daemon.json" "$DATA" "$SOCK" </dev/null >"$LOG" 2>&1 9>&- &
+  dockerd "$PIDF" "$D/daemon.json" "$DATA" "$SOCK" "$USR" </dev/null >"$LOG" 2>&1 9>&- &
 starter=$!; disown "$starter"
 for _ in $(seq 600); do
   serves && break

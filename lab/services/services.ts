@@ -27,6 +27,17 @@ export interface DockerService {
   readonly pid: number;
 }
 
+export interface DockerdOptions {
+  /** An empty folder on another file system than the services' one. It is emptied again when the engine is stopped. */
+  readonly dataRoot?: string;
+  /** Keeps the data in memory, where it need not wait for the disk. They outlive the engine until it is stopped. */
+  readonly isInMemory?: boolean;
+  /** Left out: Debian's engine of this machine, 20.10 with Debian 12. */
+  readonly version?: '26.1';
+  /** Docker 20.10 has the classic one only. */
+  readonly imageStore?: 'classic' | 'containerd';
+}
+
 /** Starts the Ceph RADOS Gateway on loopback, or finds the one that runs; installs it from Debian when it is absent. */
 export async function startRgw(name = 'rgw'): Promise<S3Service> {
   const values = await startService('rgw-up.sh', name);
@@ -44,13 +55,28 @@ export async function stopRgw(name = 'rgw'): Promise<void> {
 
 /**
  * Starts a private Docker engine, or finds the one that runs; starts it on its old data when it was killed; installs it
- * from Debian when it is absent. Needs root. Engines of different names have nothing in common. `dataRoot` is for one
- * on another file system than the services' folder: an empty folder, which is emptied again when the engine is stopped.
+ * from Debian when it is absent. Needs root. Engines of different names have nothing in common. The options are those
+ * of the first start: a later one of the same name needs none.
  */
-export async function startDockerd(name = 'dockerd', options: { dataRoot?: string } = {}): Promise<DockerService> {
-  const env = options.dataRoot === undefined ? {} : { DOCKERD_DATA_ROOT: options.dataRoot };
-  const values = await startService('dockerd-up.sh', name, env);
+export async function startDockerd(name = 'dockerd', options: DockerdOptions = {}): Promise<DockerService> {
+  const { dataRoot, isInMemory = false, version, imageStore } = options;
+  const values = await startService('dockerd-up.sh', name, {
+    ...(dataRoot === undefined ? {} : { DOCKERD_DATA_ROOT: dataRoot }),
+    ...(isInMemory ? { DOCKERD_DATA_TMPFS: '1' } : {}),
+    ...(version === undefined ? {} : { DOCKERD_USR: await unpackDocker26() }),
+    ...(imageStore === undefined ? {} : { DOCKERD_IMAGE_STORE: imageStore }),
+  });
   return { host: values.get('DOCKER_HOST') ?? '', pid: Number(values.get('DOCKERD_PID')) };
+}
+
+/**
+ * Unpacks Docker 26.1 of Debian 13 and its libraries, once, and leaves the machine as it is. Needs root. Returns the
+ * folder that must lie over /usr where they run.
+ */
+export async function unpackDocker26(): Promise<string> {
+  const folder = path.join(SERVICES_FOLDER, 'debian-13');
+  await run('bash', [path.join(SCRIPTS, 'debian-13.sh'), folder, 'docker.io']);
+  return path.join(folder, 'usr');
 }
 
 /** Stops it, and throws its data away unless it keeps them. */
