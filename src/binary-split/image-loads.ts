@@ -7,6 +7,7 @@ import { releaseChunk } from '../files/release-chunk.ts';
 import type { EnvelopeReader } from '../security/envelope-reader.ts';
 import { EngineFeed } from './engine-feed.ts';
 import { sentLength, withEveryLayer, type ImageLoad, type ImageLoadPlan } from './image-load-plan.ts';
+import { soughtImage } from './sought-image.ts';
 import type { ImageLoadProgress } from './unlock-progress.ts';
 import { ImageTar } from './image-tar.ts';
 
@@ -90,8 +91,7 @@ export class ImageLoads {
     const tar = new ImageTar(sent);
     const body = { length: tar.length, chunks: this.#body(load, sent, tar, feed, turn) };
     for await (const layer of feed.send(body)) progress.registered(load, layer);
-    const wanted = { id: sent.id, tags: sent.tags, diffIds: sent.layers.map(({ diffId }) => diffId) };
-    if ((await engine.findImage(wanted, traits, signal)) !== undefined) return;
+    if ((await engine.findImage(soughtImage(sent), traits, signal)) !== undefined) return;
     throw new LoaderError(
       'engine_image_missing',
       `The Docker engine reported no failure, but does not have the image ${sent.tags[0] ?? sent.id}; see its log.`,

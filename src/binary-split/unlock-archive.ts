@@ -1,11 +1,12 @@
 import { readArchiveIndex, type ArchiveImage } from '../archive/archive-index.ts';
-import { chainIds, toWantedImage, type WantedImage } from '../archive/archive-images.ts';
+import { chainIds } from '../archive/archive-images.ts';
 import { ArchiveStream } from '../archive/archive-stream.ts';
 import { openArchive, type ArchiveIdentity, type OpenArchive } from '../archive/open-archive.ts';
-import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
+import type { DockerEngine, EngineTraits, SoughtImage } from '../docker/docker-engine.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import { EngineFeed } from './engine-feed.ts';
 import { planImageLoads, SHARED_LAYERS_LABEL } from './image-load-plan.ts';
+import { soughtImage } from './sought-image.ts';
 import type { ImageLoadProgress } from './unlock-progress.ts';
 import { ImageLoads } from './image-loads.ts';
 
@@ -71,7 +72,7 @@ async function loadImages(archive: OpenArchive, options: UnlockArchiveOptions): 
     await new ImageLoads({ ...options, archive: archive.reader, traits }).run(loads);
   }
   await removeSharedLayers(engine, signal);
-  return await assertPresent(images.map(toWantedImage), traits, options);
+  return await assertPresent(images.map(toSoughtImage), traits, options);
 }
 
 async function findMissing(
@@ -79,13 +80,17 @@ async function findMissing(
   traits: EngineTraits,
   { engine, signal }: UnlockArchiveOptions,
 ): Promise<readonly ArchiveImage[]> {
-  // A manifest does not tell whether an image in the engine is of this release.
-  if (traits.identifiesByManifest) return images;
+  // Here an image counts by its ID alone: the same layers and a config that looks the same may be another release.
+  const byId = { ...traits, identifiesByManifest: false };
   const missing: ArchiveImage[] = [];
   for (const image of images) {
-    if ((await engine.findImage(toWantedImage(image), traits, signal)) === undefined) missing.push(image);
+    if ((await engine.findImage(toSoughtImage(image), byId, signal)) === undefined) missing.push(image);
   }
   return missing;
+}
+
+function toSoughtImage(image: ArchiveImage): SoughtImage {
+  return soughtImage({ ...image, id: image.config.id });
 }
 
 /** Removes the images that the Loader made to hold shared layers, including those of an unlock that was killed. */
@@ -101,7 +106,7 @@ async function removeSharedLayers(engine: UnlockEngine, signal: AbortSignal): Pr
 }
 
 /** Sends the tar of a compressed archive in one piece, and returns the images that it holds. */
-async function loadStream(archive: OpenArchive, options: UnlockArchiveOptions): Promise<readonly WantedImage[]> {
+async function loadStream(archive: OpenArchive, options: UnlockArchiveOptions): Promise<readonly SoughtImage[]> {
   const stream = new ArchiveStream(archive);
   options.progress.planStream(stream, archive.reader.plaintextLength);
   using feed = new EngineFeed(options);
@@ -117,7 +122,7 @@ async function* streamBody(stream: ArchiveStream, feed: EngineFeed): AsyncGenera
 }
 
 async function assertPresent(
-  images: readonly WantedImage[],
+  images: readonly SoughtImage[],
   traits: EngineTraits,
   { engine, signal }: UnlockArchiveOptions,
 ): Promise<UnlockedImage[]> {

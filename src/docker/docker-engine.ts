@@ -4,6 +4,7 @@ import { asRecord } from '../json.ts';
 import { EngineConnection, type DockerEngineOptions } from './engine-connection.ts';
 import { streamImageEvents, type ImageEvent } from './image-events.ts';
 import { streamImageExport, type ExportOptions } from './image-export.ts';
+import { isSameContainerConfig, type ContainerConfig } from './image-config.ts';
 import { sendImageLoad, type LoadBody } from './image-load.ts';
 import type { LayerProgress } from './load-reply.ts';
 
@@ -15,6 +16,8 @@ export interface EngineImage {
   readonly id: string;
   /** From the lowest layer to the highest. */
   readonly diffIds: readonly string[];
+  /** What containers get of its config. */
+  readonly config: ContainerConfig;
 }
 
 export interface EngineTraits {
@@ -25,8 +28,15 @@ export interface EngineTraits {
 }
 
 /** An image that an engine is asked for. */
-export interface SoughtImage extends EngineImage {
+export interface SoughtImage {
+  /** Digest of the config, or the engine's own ID. */
+  readonly id: string;
   readonly tags: readonly string[];
+  readonly diffIds: readonly string[];
+  /** IDs by which a containerd image store may know it; none where that can't be told. */
+  readonly manifestIds?: readonly string[];
+  /** Undefined where it is not known. */
+  readonly config?: ContainerConfig;
 }
 
 /** Inspections that wait for the engine's answer at the same time. */
@@ -83,10 +93,10 @@ export class DockerEngine {
     const answer = await this.#connection.call('GET', `/images/${encodePath(name)}/json`, signal);
     // 400 is for a name that no image can have.
     if (answer.status === 404 || answer.status === 400) return undefined;
-    const { Id: id, RootFS: rootFs } = asRecord(this.#connection.assertSuccess(answer).json) ?? {};
+    const { Config, Id: id, RootFS: rootFs } = asRecord(this.#connection.assertSuccess(answer).json) ?? {};
     const layers = asRecord(rootFs)?.['Layers'] ?? [];
     if (typeof id !== 'string' || !Array.isArray(layers)) throw this.#connection.errors.notAnEngine();
-    return { id, diffIds: layers.map(String) };
+    return { id, diffIds: layers.map(String), config: asRecord(Config) ?? {} };
   }
 
   /** Inspects all images. One that is removed meanwhile is not among them. */
@@ -104,16 +114,14 @@ export class DockerEngine {
   /**
    * Returns the ID under which the engine has an image, if it has it under each of its tags.
    *
-   * A containerd image store makes its own manifest of what `docker load` gives, and identifies the image by that.
-   * There, any image with the same layers counts, under the tag or, where there is no tag, under any name.
+   * A containerd image store identifies an image by a manifest, which it may have written itself. There, an image with
+   * another ID counts as well if layers and config are the same.
    */
   async findImage(sought: SoughtImage, traits: EngineTraits, signal: AbortSignal): Promise<string | undefined> {
-    if (sought.tags.length === 0 && traits.identifiesByManifest) {
-      return (await this.inspectImages(signal)).find((image) => isSought(image, sought, traits))?.id;
-    }
+    if (sought.tags.length === 0) return await this.#findNameless(sought, traits, signal);
     let id: string | undefined;
-    for (const name of sought.tags.length === 0 ? [sought.id] : sought.tags) {
-      const image = await this.inspectImage(name, signal);
+    for (const tag of sought.tags) {
+      const image = await this.inspectImage(tag, signal);
       if (image === undefined || !isSought(image, sought, traits)) return undefined;
       id = image.id;
     }
@@ -158,10 +166,21 @@ export class DockerEngine {
   async close(): Promise<void> {
     await this.#connection.close();
   }
+
+  async #findNameless(sought: SoughtImage, traits: EngineTraits, signal: AbortSignal): Promise<string | undefined> {
+    for (const id of [sought.id, ...(sought.manifestIds ?? [])]) {
+      const image = await this.inspectImage(id, signal);
+      if (image !== undefined && isSought(image, sought, traits)) return image.id;
+    }
+    if (!traits.identifiesByManifest) return undefined;
+    return (await this.inspectImages(signal)).find((image) => isSought(image, sought, traits))?.id;
+  }
 }
 
-function isSought({ id, diffIds }: EngineImage, sought: SoughtImage, { identifiesByManifest }: EngineTraits): boolean {
-  return id === sought.id || (identifiesByManifest && isDeepStrictEqual(diffIds, sought.diffIds));
+function isSought(image: EngineImage, sought: SoughtImage, { identifiesByManifest }: EngineTraits): boolean {
+  if (image.id === sought.id || sought.manifestIds?.includes(image.id) === true) return true;
+  if (!identifiesByManifest || !isDeepStrictEqual(image.diffIds, sought.diffIds)) return false;
+  return sought.config === undefined || isSameContainerConfig(image.config, sought.config);
 }
 
 /** A name may have slashes, and the colon of a tag belongs to it. */

@@ -8,7 +8,13 @@ import { makeImage, makeLayer, saveImages, seededBytes } from '../../../lab/imag
 import { NEVER } from '../../../src/async/abort.ts';
 import { unlockArchive, type UnlockedArchive, type UnlockEngine } from '../../../src/binary-split/unlock-archive.ts';
 import { ImageLoadProgress } from '../../../src/binary-split/unlock-progress.ts';
-import type { EngineImage, LayerProgress, LoadBody, SoughtImage } from '../../../src/docker/docker-engine.ts';
+import type {
+  EngineImage,
+  EngineTraits,
+  LayerProgress,
+  LoadBody,
+  SoughtImage,
+} from '../../../src/docker/docker-engine.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 
@@ -23,6 +29,8 @@ class Engine implements UnlockEngine {
   readonly calls: string[] = [];
   readonly ids = new Set<string>();
   identifiesByManifest = false;
+  /** It has images that are the same by all but their IDs. */
+  hasSameLayers = false;
   /** What the engine does with an image that it is to remove. */
   remove: (id: string) => void = () => undefined;
   takesImages = true;
@@ -37,7 +45,8 @@ class Engine implements UnlockEngine {
     return Promise.resolve({ needsEveryLayer: false, identifiesByManifest: this.identifiesByManifest });
   }
 
-  findImage({ id }: SoughtImage): Promise<string | undefined> {
+  findImage({ id }: SoughtImage, { identifiesByManifest }: EngineTraits): Promise<string | undefined> {
+    if (identifiesByManifest && this.hasSameLayers) return Promise.resolve('sha256:another');
     return Promise.resolve(this.ids.has(id) ? id : undefined);
   }
 
@@ -106,9 +115,9 @@ describe('an archive that is unlocked', () => {
     assert.deepEqual(engine.calls, ['connect']);
   });
 
-  it('is sent whatever the engine has when the engine identifies images by their manifests', async () => {
-    for (const { id } of [api, db]) engine.ids.add(id);
+  it('is sent when the engine has the same layers only, of an earlier release maybe', async () => {
     engine.identifiesByManifest = true;
+    engine.hasSameLayers = true;
     await unlock(tar);
     assert.ok(engine.calls.includes('load'));
   });

@@ -247,7 +247,11 @@ describe('the images of an engine', () => {
         seen = request.url;
         answerJson(response, { Id: 'sha256:abc', RootFS: { Type: 'layers', Layers: ['sha256:1', 'sha256:2'] } });
       });
-      assert.deepEqual(await engine.inspectImage(name, NEVER), { id: 'sha256:abc', diffIds: ['sha256:1', 'sha256:2'] });
+      assert.deepEqual(await engine.inspectImage(name, NEVER), {
+        id: 'sha256:abc',
+        diffIds: ['sha256:1', 'sha256:2'],
+        config: {},
+      });
       assert.equal(seen, `/v1.41/images/${url}/json`);
     });
   }
@@ -257,7 +261,7 @@ describe('the images of an engine', () => {
       const engine = await startEngine((_, response) => {
         answerJson(response, { Id: 'x', RootFS });
       });
-      assert.deepEqual(await engine.inspectImage('x', NEVER), { id: 'x', diffIds: [] });
+      assert.deepEqual(await engine.inspectImage('x', NEVER), { id: 'x', diffIds: [], config: {} });
       for (const close of closing.splice(0)) await close();
     }
   });
@@ -362,7 +366,9 @@ describe('an image that is looked for', () => {
   const SOUGHT = { id: 'sha256:a', tags: ['x:1', 'x:2'], diffIds: ['sha256:1', 'sha256:2'] };
 
   /** An engine with images of these IDs and layers under these names. */
-  async function startWith(images: Readonly<Record<string, { id: string; layers: readonly string[] }>>) {
+  async function startWith(
+    images: Readonly<Record<string, { id: string; layers: readonly string[]; config?: unknown }>>,
+  ) {
     return await startEngine((request, response) => {
       const name = /^\/v1\.41\/images\/(.*)\/json$/.exec(request.url ?? '')?.[1];
       if (name === undefined) {
@@ -374,7 +380,7 @@ describe('an image that is looked for', () => {
       }
       const image = images[name] ?? Object.values(images).find(({ id }) => id === name);
       if (image === undefined) answerJson(response, { message: 'no such image' }, 404);
-      else answerJson(response, { Id: image.id, RootFS: { Layers: image.layers } });
+      else answerJson(response, { Id: image.id, RootFS: { Layers: image.layers }, Config: image.config });
     });
   }
 
@@ -404,6 +410,31 @@ describe('an image that is looked for', () => {
     assert.equal(await engine.findImage(SOUGHT, BY_CONFIG, NEVER), undefined);
     assert.equal(await engine.findImage(SOUGHT, BY_MANIFEST, NEVER), 'sha256:m');
     assert.equal(await engine.findImage({ ...SOUGHT, tags: ['x:3'] }, BY_MANIFEST, NEVER), undefined);
+  });
+
+  it('does not count there by its layers when containers get another config', async () => {
+    const told = { Hostname: '', Cmd: ['api'], Env: null, Labels: {}, User: '', OnBuild: null };
+    const engine = await startWith({
+      'x:1': { ...SAME_LAYERS, config: told },
+      'x:2': { ...SAME_LAYERS, config: told },
+    });
+    const find = async (config: object) =>
+      await engine.findImage({ ...SOUGHT, config: { ...config } }, BY_MANIFEST, NEVER);
+    assert.equal(await find({ Cmd: ['api'] }), 'sha256:m');
+    assert.equal(await find({ Cmd: ['api'], Env: [], Labels: null }), 'sha256:m');
+    for (const other of [{}, { Cmd: ['ui'] }, { Cmd: ['api'], Env: ['A=1'] }, { Cmd: ['api'], User: 'nobody' }]) {
+      assert.equal(await find(other), undefined, JSON.stringify(other));
+    }
+  });
+
+  it('is there under each ID that it may have, and needs no layers to be told then', async () => {
+    const engine = await startWith({ 'x:1': { ...OTHER, id: 'sha256:m2' }, 'x:2': { ...OTHER, id: 'sha256:m2' } });
+    const sought = { ...SOUGHT, manifestIds: ['sha256:m1', 'sha256:m2'] };
+    for (const traits of [BY_CONFIG, BY_MANIFEST]) {
+      assert.equal(await engine.findImage(sought, traits, NEVER), 'sha256:m2');
+      assert.equal(await engine.findImage({ ...sought, tags: [] }, traits, NEVER), 'sha256:m2');
+      assert.equal(await engine.findImage({ ...sought, manifestIds: ['sha256:m1'] }, traits, NEVER), undefined);
+    }
   });
 
   it('without a tag is there, for such an engine, when any image has its layers', async () => {

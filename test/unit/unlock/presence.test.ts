@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { readArchiveIdentity } from '../../../src/archive/open-archive.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import type { UnlockedArchive } from '../../../src/binary-split/unlock-archive.ts';
-import type { SoughtImage } from '../../../src/docker/docker-engine.ts';
+import type { EngineImage, SoughtImage } from '../../../src/docker/docker-engine.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { Presence } from '../../../src/unlock/presence.ts';
 
@@ -25,10 +25,10 @@ class Engine {
     return tags.every((tag) => this.tags.get(tag) === id) ? id : undefined;
   }
 
-  async inspectImage(name: string): Promise<{ id: string; diffIds: string[] } | undefined> {
+  async inspectImage(name: string): Promise<EngineImage | undefined> {
     await this.#answer();
     const id = this.tags.get(name);
-    return id === undefined ? undefined : { id, diffIds: [] };
+    return id === undefined ? undefined : { id, diffIds: [], config: {} };
   }
 
   #answer(): Promise<void> {
