@@ -12,6 +12,7 @@ import { EngineProxy } from '../../lab/faults/engine-proxy.ts';
 import { FaultProxy } from '../../lab/faults/fault-proxy.ts';
 import type { Image } from '../../lab/images/image-maker.ts';
 import { noteSecrets } from '../../lab/test-environment.ts';
+import { readSavedImages, type SavedImage } from './saved-images.ts';
 import { TestLoader } from './test-loader.ts';
 import { bodyOf, type JsonAnswer } from '../../lab/json-answer.ts';
 import { eventually } from '../../lab/waiting.ts';
@@ -167,15 +168,40 @@ export class UnlockDevice {
     return status;
   }
 
-  /** The images are there, each under its ID and all of its tags, and nothing else is. */
+  /** The engine has these images, whole, each under all of its tags, and no other images. */
   async assertLoaded(images: readonly Image[]): Promise<void> {
-    for (const image of images) {
-      for (const name of [image.id, ...image.tags]) {
-        assert.equal((await this.docker.inspect(name))?.Id, image.id, `${name} is not what was packed`);
+    const ids = await this.docker.imageIds();
+    const saved = await Promise.all(ids.map((id) => this.#saved(id)));
+    // Where the engine's IDs are its own, the digest of the config is what tells the images apart.
+    const idOf = new Map(saved.map(({ configDigest }, index) => [configDigest, ids[index]]));
+    assert.deepEqual([...idOf.keys()].sort(), [...new Set(images.map(({ id }) => id))].sort());
+    for (const { id, tags, diffIds } of images) {
+      const layers = saved.find(({ configDigest }) => configDigest === id)?.layerDigests;
+      assert.deepEqual(layers, diffIds, `the layers of ${id} are not what was packed`);
+      for (const name of [idOf.get(id) ?? id, ...tags]) {
+        const seen = await this.docker.inspect(name);
+        assert.deepEqual([seen?.Id, seen?.RootFS.Layers], [idOf.get(id), diffIds], `${name} is not what was packed`);
       }
     }
-    const ids = [...new Set(images.map(({ id }) => id))].sort();
-    assert.deepEqual(await this.docker.imageIds(), ids);
+  }
+
+  /** Every image that the engine lists can be read back from it, config and layers. */
+  async assertWhole(): Promise<void> {
+    for (const id of await this.docker.imageIds()) {
+      const { layerDigests } = await this.#saved(id);
+      assert.deepEqual((await this.docker.inspect(id))?.RootFS.Layers, layerDigests, `${id} is damaged`);
+    }
+  }
+
+  /** `sha256:` and the digest of an image's config, whatever the engine's own ID of it is. */
+  async configDigestOf(ref: string): Promise<string> {
+    return (await this.#saved(ref)).configDigest;
+  }
+
+  /** The IDs in the receipt. */
+  async receiptIds(): Promise<string[]> {
+    const { images } = JSON.parse(await readFile(this.receiptPath, 'utf8')) as { images: { id: string }[] };
+    return images.map(({ id }) => id);
   }
 
   /** Nothing was left beside the archive, and nothing in the state folder but the receipt, the tasks' database and the lock. */
@@ -213,6 +239,12 @@ export class UnlockDevice {
     if (!this.#isPlain) await this.restartLoader();
     // A load that the last run broke off may have arrived meanwhile.
     this.engineProxy.reset();
+  }
+
+  async #saved(ref: string): Promise<SavedImage> {
+    const [image, ...others] = await readSavedImages(await this.docker.save([ref]));
+    assert.ok(image !== undefined && others.length === 0, `${ref} was not saved as one image`);
+    return image;
   }
 
   async stop(): Promise<void> {

@@ -1,0 +1,49 @@
+import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { gunzipSync, zstdDecompressSync } from 'node:zlib';
+import { sha256 } from '../../lab/sha256.ts';
+
+const run = promisify(execFile);
+
+/** An image as it came out of an engine. */
+export interface SavedImage {
+  /** `sha256:` and the digest of its config, whatever the engine calls it. */
+  readonly configDigest: string;
+  /** `sha256:` and the digest of each layer's content, the lowest first. */
+  readonly layerDigests: readonly string[];
+}
+
+interface ManifestItem {
+  readonly Config: string;
+  readonly Layers: readonly string[] | null;
+}
+
+/**
+ * Reads what `docker save` wrote, by the bytes of its files, with the `tar` of the machine.
+ * @throws Error for a tar in which a config or a layer is missing
+ */
+export async function readSavedImages(tar: Buffer): Promise<SavedImage[]> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'saved-images-'));
+  try {
+    await writeFile(path.join(folder, 'images.tar'), tar);
+    await run('tar', ['-x', '-f', 'images.tar'], { cwd: folder });
+    const digest = async (name: string) => `sha256:${sha256(decompress(await readFile(path.join(folder, name))))}`;
+    const manifest = JSON.parse(await readFile(path.join(folder, 'manifest.json'), 'utf8')) as ManifestItem[];
+    return await Promise.all(
+      manifest.map(async ({ Config, Layers }) => ({
+        configDigest: await digest(Config),
+        layerDigests: await Promise.all((Layers ?? []).map(digest)),
+      })),
+    );
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+function decompress(file: Buffer): Buffer {
+  if (file.subarray(0, 2).toString('hex') === '1f8b') return gunzipSync(file);
+  return file.subarray(0, 4).toString('hex') === '28b52ffd' ? zstdDecompressSync(file) : file;
+}
