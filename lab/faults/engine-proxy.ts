@@ -16,6 +16,9 @@ export type LoadFault =
   /** The proxy reads the body, throws it away, and replies this. */
   | { readonly kind: 'reply'; readonly body: string; readonly end: 'clean' | 'cut' | 'never' };
 
+/** How soon a held connection finds out that its client has left, in ms. */
+const PROBE_MS = 50;
+
 /** Stands before an engine, on a Unix socket of its own; counts its loads, and hurts those that `fault` chooses. */
 export class EngineProxy {
   /** Called for each load, with its number in order of arrival, from 0. */
@@ -132,8 +135,12 @@ export class EngineProxy {
       if (fault.kind === 'hold' && passed > fault.afterBytes && hold === 'before') {
         hold = 'during';
         incoming.pause();
+        // A connection that is not read from shows only by a write that its client has left, as the engine must learn.
+        const probe = setInterval(() => outgoing.writeProcessing(), PROBE_MS);
+        outgoing.on('close', () => clearInterval(probe));
         void fault.until.then(() => {
           hold = 'after';
+          clearInterval(probe);
           incoming.resume();
         });
       }

@@ -1,5 +1,5 @@
 import { DOCKER_SKIP } from '../../../../lab/test-environment.ts';
-import { describeUnlockJourneys } from '../../../support/unlock-journeys.ts';
+import { describeUnlockJourneys, HAS_ALL_JOURNEYS } from '../../../support/unlock-journeys.ts';
 
 describeUnlockJourneys('an unlock into Docker 20.10', {
   name: 'dockerd-journeys-20',
@@ -7,4 +7,5 @@ describeUnlockJourneys('an unlock into Docker 20.10', {
   skip: DOCKER_SKIP,
   furtherLayouts: [],
   needsEveryLayer: false,
+  isBrief: !HAS_ALL_JOURNEYS,
 });

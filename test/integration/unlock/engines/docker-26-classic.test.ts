@@ -1,5 +1,5 @@
 import { DOCKER_26_SKIP } from '../../../../lab/test-environment.ts';
-import { describeUnlockJourneys } from '../../../support/unlock-journeys.ts';
+import { describeUnlockJourneys, HAS_ALL_JOURNEYS } from '../../../support/unlock-journeys.ts';
 
 describeUnlockJourneys('an unlock into Docker 26.1 with the classic image store', {
   name: 'dockerd-journeys-26-classic',
@@ -7,4 +7,5 @@ describeUnlockJourneys('an unlock into Docker 26.1 with the classic image store'
   skip: DOCKER_26_SKIP,
   furtherLayouts: [['the OCI layout with layers of zstd', { layout: 'oci', compression: 'zstd' }]],
   needsEveryLayer: false,
+  isBrief: !HAS_ALL_JOURNEYS,
 });

@@ -7,4 +7,5 @@ describeUnlockJourneys('an unlock into Docker 26.1 with the containerd image sto
   skip: DOCKER_26_SKIP,
   furtherLayouts: [['the OCI layout with layers of zstd', { layout: 'oci', compression: 'zstd' }]],
   needsEveryLayer: true,
+  isBrief: false,
 });
