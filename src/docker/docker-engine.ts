@@ -4,7 +4,7 @@ import { asRecord } from '../json.ts';
 import { EngineConnection, type DockerEngineOptions } from './engine-connection.ts';
 import { streamImageEvents, type ImageEvent } from './image-events.ts';
 import { streamImageExport, type ExportOptions } from './image-export.ts';
-import { isSameContainerConfig, type ContainerConfig } from './image-config.ts';
+import { isSameContainerConfig, type ContainerConfig } from './container-config.ts';
 import { sendImageLoad, type LoadBody } from './image-load.ts';
 import type { LayerProgress } from './load-reply.ts';
 
