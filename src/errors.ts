@@ -47,8 +47,19 @@ export const ERRORS = {
   cdn_unreachable: { status: 'route', meaning: 'no connection to the CDN' },
   cdn_timeout: { status: 'route', meaning: 'the CDN stopped sending or taking bytes for STALL_TIMEOUT_MS' },
   cdn_access_denied: { status: 'route', meaning: 'the CDN refused the access key of cdn.yaml' },
+  cdn_signature_refused: {
+    status: 'route',
+    meaning: 'the CDN refused a signature: the secret of cdn.yaml is wrong, or a proxy changes requests',
+  },
+  cdn_bucket_missing: { status: 'route', meaning: 'the CDN has no bucket of the name in cdn.yaml' },
+  cdn_foreign_answer: { status: 'route', meaning: 'a page that no S3 server sends came in the place of an answer' },
+  cdn_upload_lost: { status: 'route', meaning: 'the CDN has lost an upload that had not ended: upload again' },
   cdn_error: { status: 'route', meaning: 'the CDN answered with an error' },
   cdn_invalid_response: { status: 'route', meaning: 'the CDN did not send the range that it was asked for' },
+  cdn_version_unknown: {
+    status: 'route',
+    meaning: 'nothing in the answers of the CDN tells one version of the big part from another',
+  },
   cdn_object_changed: { status: 'route', meaning: 'the big part was replaced while it was read: load again' },
   // The way to both.
   tls_date_wrong: {
@@ -122,6 +133,35 @@ export class LoaderError extends Error {
   constructor(code: ErrorCode, message: string, options?: { cause: unknown }) {
     super(message, options);
     this.code = code;
+  }
+}
+
+export interface PassingErrorOptions {
+  readonly cause?: unknown;
+  /** The pause that a server asks for (Retry-After, RFC 9110 section 10.2.3), in ms. */
+  readonly retryAfterMs?: number | undefined;
+  /** It may pass, but rarely does, such as an answer that breaks the protocol. */
+  readonly isDoubtful?: boolean;
+}
+
+/** A failure that may pass by itself: the same request may succeed later. */
+export class PassingError extends LoaderError {
+  readonly retryAfterMs: number | undefined;
+  readonly isDoubtful: boolean;
+  readonly #options: PassingErrorOptions;
+  readonly #message: string;
+
+  constructor(code: ErrorCode, message: string, options: PassingErrorOptions = {}, note?: string) {
+    super(code, note === undefined ? message : `${message} ${note}`, { cause: options.cause });
+    this.retryAfterMs = options.retryAfterMs;
+    this.isDoubtful = options.isDoubtful ?? false;
+    this.#options = options;
+    this.#message = message;
+  }
+
+  /** The same failure with a sentence on what was tried, in the place of an earlier one. */
+  withNote(note: string | undefined): PassingError {
+    return note === undefined ? this : new PassingError(this.code, this.#message, this.#options, note);
   }
 }
 

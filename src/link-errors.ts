@@ -1,4 +1,4 @@
-import { LoaderError, type ErrorCode } from './errors.ts';
+import { LoaderError, PassingError, type ErrorCode } from './errors.ts';
 import type { NetworkFault, NetworkFaultKind } from './net/network-fault.ts';
 
 /** How failures of one server are called. */
@@ -30,6 +30,10 @@ const FAULTS: Readonly<
   'proxy-password': ['proxy_refused', 'set HTTP_PROXY and HTTPS_PROXY to http://user:password@host:port'],
 };
 
+/** Faults that may pass by themselves, and those of them that rarely do. */
+const PASSING: readonly NetworkFaultKind[] = ['unknown-name', 'unreachable', 'late', 'proxy-unreachable'];
+const DOUBTFUL: readonly NetworkFaultKind[] = ['no-http', 'no-tls', 'tls-refused', 'proxy-refused'];
+
 /** A fault of the network as a LoaderError, which names the host and what to do. */
 export function toLinkError(fault: NetworkFault, link: Link): LoaderError {
   const [name, advice] = FAULTS[fault.kind];
@@ -38,5 +42,7 @@ export function toLinkError(fault: NetworkFault, link: Link): LoaderError {
     ? `${link.who} could not be asked through the proxy ${fault.host}`
     : `${link.who} at ${fault.host} gave no answer`;
   const message = `${whom}: ${fault.message}; ${advice.replace('{setting}', link.setting)}.`;
+  const isDoubtful = DOUBTFUL.includes(fault.kind);
+  if (isDoubtful || PASSING.includes(fault.kind)) return new PassingError(code, message, { cause: fault, isDoubtful });
   return new LoaderError(code, message, { cause: fault });
 }
