@@ -1,10 +1,12 @@
 import { abortReason } from '../async/abort.ts';
-import { LoaderError, systemErrorCode, type ErrorCode } from '../errors.ts';
+import { LoaderError, PassingError, systemErrorCode, type ErrorCode } from '../errors.ts';
 import { asRecord } from '../json.ts';
 import { toLinkError, type Link } from '../link-errors.ts';
 import { AnswerTooLongError } from '../net/bounded-call.ts';
 import { NetworkFault, toNetworkFault } from '../net/network-fault.ts';
 import { hostAndPort, targetOf } from '../net/proxy-rules.ts';
+import { retryAfterOf } from '../net/retry-after.ts';
+import { ForeignAnswerError } from './undici-http-handler.ts';
 
 const LINK: Link = {
   who: 'The CDN',
@@ -34,28 +36,53 @@ export class CdnErrors {
         error,
       );
     }
+    if (error instanceof ForeignAnswerError) return this.#foreign(error);
     const status = httpStatus(error);
     return status === undefined ? this.#linkError(error) : this.#refusal(error, status);
+  }
+
+  /** For a connection that moved no byte for `silenceMs`. */
+  silent(silenceMs: number): LoaderError {
+    return new PassingError('cdn_timeout', `The CDN at ${this.#host} sent nothing for ${silenceMs} ms.`);
   }
 
   #refusal(error: unknown, status: number): LoaderError {
     const name = error instanceof Error ? error.name : '';
     if (status === 412) return objectChanged(error);
-    if (status === 404 && (name === 'NoSuchKey' || name === 'NoSuchBucket' || name === 'NotFound')) {
+    if (status === 404 && MISSING.includes(name)) {
       return this.#error('resource_not_in_cdn', 'has no big part of that name in that folder', error);
+    }
+    if (name === 'NoSuchBucket') {
+      const advice = 'check bucket in cdn.yaml, or, without one, the first name of the folder';
+      return this.#error('cdn_bucket_missing', `has no such bucket: ${advice}`, error);
     }
     if (name === 'RequestTimeTooSkewed') {
       const now = new Date().toISOString();
-      return this.#error(
-        'clock_wrong',
-        `refused the time of a request; this device's clock says ${now}: set it`,
-        error,
-      );
+      const what = `refused the time of a request; this device's clock says ${now}: set it`;
+      return this.#passing('clock_wrong', what, error, { isDoubtful: true });
+    }
+    if (name === 'SignatureDoesNotMatch') {
+      const advice = 'check the access secrets of cdn.yaml, and that no proxy on the way changes requests';
+      return this.#error('cdn_signature_refused', `refused the signature of a request: ${advice}`, error);
     }
     if (status === 401 || status === 403) {
-      return this.#error('cdn_access_denied', 'refused the access keys of cdn.yaml', error);
+      const what = 'refused the access key of cdn.yaml: check that it exists and may read, or for an upload write';
+      return this.#error('cdn_access_denied', what, error);
     }
-    return this.#error('cdn_error', `answered ${status}${name === '' ? '' : ` (${name})`}`, error);
+    const what = `answered ${status}${name === '' ? '' : ` (${name})`}`;
+    if (status >= 500 || PASSING.includes(status) || name === 'RequestTimeout') {
+      return this.#passing('cdn_error', what, error);
+    }
+    return status === 416
+      ? this.#passing('cdn_error', what, error, { isDoubtful: true })
+      : this.#error('cdn_error', what, error);
+  }
+
+  /** A page of a proxy, a firewall, a gateway or a network that wants a login. */
+  #foreign(error: ForeignAnswerError): LoaderError {
+    if (error.status >= 500) return this.#passing('cdn_error', `answered ${error.status}`, error);
+    const what = `gave an answer that no S3 server gives (${error.status}, ${error.contentType}): a proxy, a firewall, a gateway or a login page of the network may stand before it; check host in cdn.yaml`;
+    return this.#passing('cdn_foreign_answer', what, error, { isDoubtful: true });
   }
 
   #linkError(error: unknown): LoaderError {
@@ -69,6 +96,11 @@ export class CdnErrors {
   #error(code: ErrorCode, what: string, cause: unknown): LoaderError {
     return new LoaderError(code, `The CDN at ${this.#host} ${what}.`, { cause });
   }
+
+  #passing(code: ErrorCode, what: string, cause: unknown, { isDoubtful = false } = {}): PassingError {
+    const retryAfterMs = retryAfterOf(headersOf(cause));
+    return new PassingError(code, `The CDN at ${this.#host} ${what}.`, { cause, isDoubtful, retryAfterMs });
+  }
 }
 
 export function objectChanged(cause?: unknown): LoaderError {
@@ -76,16 +108,18 @@ export function objectChanged(cause?: unknown): LoaderError {
   return new LoaderError('cdn_object_changed', message, { cause });
 }
 
-const TRANSIENT: readonly ErrorCode[] = ['cdn_unreachable', 'cdn_timeout', 'proxy_unreachable'];
-
-/** Whether another attempt may succeed: the connection or the server failed, not the request. */
-export function isTransientCdnError(error: unknown): boolean {
-  if (!(error instanceof LoaderError)) return false;
-  if (TRANSIENT.includes(error.code)) return true;
-  return error.code === 'cdn_error' && (httpStatus(error.cause) ?? 0) >= 500;
-}
+/** What S3 servers call a missing object, and the SDK where the answer has no body. */
+const MISSING: readonly string[] = ['NoSuchKey', 'NoSuchUpload', 'NotFound'];
+/** Statuses below 500 that pass by themselves: 408 Request Timeout, 425 Too Early, 429 Too Many Requests. */
+const PASSING: readonly number[] = [408, 425, 429];
 
 function httpStatus(error: unknown): number | undefined {
   const status = asRecord(asRecord(error)?.['$metadata'])?.['httpStatusCode'];
   return typeof status === 'number' ? status : undefined;
+}
+
+/** Of the answer that became an error of the SDK. */
+function headersOf(error: unknown): Readonly<Record<string, unknown>> {
+  if (error instanceof ForeignAnswerError) return error.headers;
+  return asRecord(asRecord(asRecord(error)?.['$response'])?.['headers']) ?? {};
 }

@@ -1,28 +1,16 @@
 import { Readable } from 'node:stream';
 import { GetObjectCommand, HeadObjectCommand, type GetObjectCommandOutput } from '@aws-sdk/client-s3';
-import { RetryCounter } from '../async/retry.ts';
+import { Outage } from '../async/outage.ts';
 import { watchForStalls } from '../async/stall-watchdog.ts';
-import { hasErrorCode, LoaderError } from '../errors.ts';
-import { assertObjectLength, assertToken } from './answer-limits.ts';
+import { hasErrorCode, LoaderError, PassingError } from '../errors.ts';
 import type { CdnClient } from './cdn-client.ts';
-import { isTransientCdnError, objectChanged } from './cdn-errors.ts';
+import { objectChanged } from './cdn-errors.ts';
+import { isSameVersion, versionOf, type ObjectVersion } from './object-version.ts';
 
 /** Where an object lies. */
 export interface ObjectLocation {
   readonly bucket: string;
   readonly key: string;
-}
-
-/** What an object is like, without its bytes. */
-export interface ObjectVersion {
-  readonly etag: string;
-  /** Bytes. */
-  readonly length: number;
-  /**
-   * SHA-256, hex, of the small part to which a big part belongs; undefined for an object of an older Loader
-   * (docs/protocol.md section 6).
-   */
-  readonly smallSha256: string | undefined;
 }
 
 /** One version of an object. To read from another version fails with `cdn_object_changed`. */
@@ -38,30 +26,29 @@ interface ContentRange {
   readonly total: number;
 }
 
-/** The metadata of a big part that names its small part (docs/protocol.md section 6). */
-export const SMALL_SHA256 = 'small-sha256';
-
-/** For reading one range. The SDK's own retries know nothing of bodies, so the client must not make any. */
-const RETRY_POLICY = { attempts: 5, baseDelayMs: 100, isRetryable: isTransientCdnError };
+/** How a range is read. */
+export interface RangeReading {
+  readonly signal: AbortSignal;
+  /** Of all ranges of one transfer: a failure is waited out as long as it says. */
+  readonly outage: Outage;
+}
 
 /** Reads objects in ranges, each of which resumes at the byte where a connection failed or went silent. */
 export class ObjectReader {
   readonly #client: CdnClient;
-  readonly #stallTimeoutMs: number;
 
-  constructor(client: CdnClient, stallTimeoutMs: number) {
+  constructor(client: CdnClient) {
     this.#client = client;
-    this.#stallTimeoutMs = stallTimeoutMs;
   }
 
   /** Finds an object and reads its last `tailLength` bytes. @throws as `S3CdnManager.openObject` does */
   async open(location: ObjectLocation, tailLength: number, signal: AbortSignal): Promise<CdnObject> {
-    const attempts = new RetryCounter(RETRY_POLICY);
+    const outage = new Outage(this.#client.patience);
     for (;;) {
       try {
         return await this.#open(location, tailLength, signal);
       } catch (error) {
-        await attempts.pauseOrThrow(error, signal);
+        await outage.waitOrThrow(error, signal);
       }
     }
   }
@@ -85,25 +72,29 @@ export class ObjectReader {
   }
 
   /** Finds an object without reading it; undefined when there is none. @throws as `S3CdnManager.lookAt` does */
-  async lookAt({ bucket, key }: ObjectLocation, signal: AbortSignal): Promise<ObjectVersion | undefined> {
-    const command = new HeadObjectCommand({ Bucket: bucket, Key: key });
-    const attempts = new RetryCounter(RETRY_POLICY);
+  async lookAt(location: ObjectLocation, signal: AbortSignal): Promise<ObjectVersion | undefined> {
+    const outage = new Outage(this.#client.patience);
     for (;;) {
       try {
-        return await this.#head(command, signal);
+        return (await this.#head(location, signal)) ?? (await this.#open(location, 1, signal));
       } catch (error) {
         if (hasErrorCode(error, 'resource_not_in_cdn')) return undefined;
-        await attempts.pauseOrThrow(error, signal);
+        await outage.waitOrThrow(error, signal);
       }
     }
   }
 
-  async #head(command: HeadObjectCommand, signal: AbortSignal): Promise<ObjectVersion> {
+  /** Undefined when it is not found: an answer to HEAD has no body that tells whether the CDN says so or a gateway. */
+  async #head({ bucket, key }: ObjectLocation, signal: AbortSignal): Promise<ObjectVersion | undefined> {
     try {
+      const command = new HeadObjectCommand({ Bucket: bucket, Key: key });
       const answer = await this.#client.s3.send(command, { abortSignal: signal });
+      if (answer.ContentLength === undefined) throw wrongRange('its length');
       return versionOf(answer, answer.ContentLength);
     } catch (error) {
-      throw this.#client.errors.of(error, signal);
+      const failure = this.#client.errors.of(error, signal);
+      if (hasErrorCode(failure, 'resource_not_in_cdn')) return undefined;
+      throw failure;
     }
   }
 
@@ -112,34 +103,43 @@ export class ObjectReader {
     object: CdnObject,
     start: number,
     end: number,
-    signal: AbortSignal,
+    { signal, outage }: RangeReading,
   ): AsyncGenerator<Buffer, void, undefined> {
-    const attempts = new RetryCounter(RETRY_POLICY);
     let position = start;
+    let condition = object.etag === undefined ? {} : { IfMatch: object.etag };
     while (position < end) {
       try {
-        const body = await this.#openRange(object, position, end, signal);
+        const body = await this.#openRange(object, { start: position, end, condition }, signal);
         for await (const chunk of watchForStalls(body, this.#stallOptions(signal))) {
           if (position + chunk.length > end) throw wrongRange('more bytes than asked for');
           position += chunk.length;
+          outage.progress();
           yield chunk;
+          outage.progress(); // The consumer may have been busy for long.
         }
         if (position < end) throw endedEarly();
       } catch (error) {
-        await attempts.pauseOrThrow(this.#client.errors.of(error, signal), signal);
+        const failure = this.#client.errors.of(error, signal);
+        if (condition.IfMatch !== undefined && hasErrorCode(failure, 'cdn_object_changed')) {
+          condition = {}; // Another edge may have another ETag of the same version. The answer itself tells then.
+        } else {
+          await outage.waitOrThrow(failure, signal);
+        }
       }
     }
   }
 
-  async #openRange(object: CdnObject, start: number, end: number, signal: AbortSignal): Promise<Readable> {
-    const answer = await this.#get(
-      { Bucket: object.bucket, Key: object.key, Range: `bytes=${start}-${end - 1}`, IfMatch: object.etag },
-      signal,
-    );
+  async #openRange(
+    object: CdnObject,
+    { start, end, condition }: { start: number; end: number; condition: { IfMatch?: string } },
+    signal: AbortSignal,
+  ): Promise<Readable> {
+    const Range = `bytes=${start}-${end - 1}`;
+    const answer = await this.#get({ Bucket: object.bucket, Key: object.key, Range, ...condition }, signal);
     const body = bodyOf(answer);
     try {
-      if (answer.ETag !== object.etag) throw objectChanged();
       const range = contentRangeOf(answer);
+      if (!isSameVersion(object, versionOf(answer, range.total))) throw objectChanged();
       if (range.start !== start || range.end !== end - 1 || range.total !== object.length) {
         throw wrongRange(`bytes ${start} to ${end - 1}`);
       }
@@ -175,8 +175,8 @@ export class ObjectReader {
 
   #stallOptions(signal: AbortSignal) {
     return {
-      timeoutMs: this.#stallTimeoutMs,
-      stalled: () => new LoaderError('cdn_timeout', `The CDN sent nothing for ${this.#stallTimeoutMs} ms.`),
+      timeoutMs: this.#client.silenceMs,
+      stalled: () => this.#client.errors.silent(this.#client.silenceMs),
       signal,
     };
   }
@@ -187,38 +187,24 @@ function bodyOf(answer: GetObjectCommandOutput): Readable {
   throw new LoaderError('cdn_invalid_response', 'The CDN answered without a body.');
 }
 
-/** @throws LoaderError `cdn_invalid_response` when the answer can't tell one version from another */
-function versionOf(
-  { ETag: etag, Metadata: metadata }: Pick<GetObjectCommandOutput, 'ETag' | 'Metadata'>,
-  length: number | undefined,
-): ObjectVersion {
-  if (etag === undefined || length === undefined) {
-    throw new LoaderError(
-      'cdn_invalid_response',
-      'The CDN names no ETag; without one, a changed object would go unseen.',
-    );
-  }
-  assertToken(etag, 'an ETag');
-  assertObjectLength(length);
-  return { etag, length, smallSha256: metadata?.[SMALL_SHA256] };
-}
-
 /** A server that ignores the range answers 200 without this header. */
 function contentRangeOf(answer: GetObjectCommandOutput): ContentRange {
   const match = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(answer.ContentRange ?? '');
   if (answer.$metadata.httpStatusCode !== 206 || match === null) {
-    throw new LoaderError(
+    throw new PassingError(
       'cdn_invalid_response',
       'The CDN does not answer range requests: 206 with a Content-Range is needed.',
+      { isDoubtful: true },
     );
   }
   return { start: Number(match[1]), end: Number(match[2]), total: Number(match[3]) };
 }
 
 function wrongRange(asked: string): LoaderError {
-  return new LoaderError('cdn_invalid_response', `The CDN answered another range than was asked for (${asked}).`);
+  const message = `The CDN answered another range than was asked for (${asked}).`;
+  return new PassingError('cdn_invalid_response', message, { isDoubtful: true });
 }
 
 function endedEarly(): LoaderError {
-  return new LoaderError('cdn_unreachable', 'The CDN ended a body too early.');
+  return new PassingError('cdn_unreachable', 'The CDN ended a body too early.');
 }

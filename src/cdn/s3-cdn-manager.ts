@@ -1,23 +1,19 @@
 import type { Dispatcher } from 'undici';
 import { NEVER } from '../async/abort.ts';
+import type { Patience } from '../async/outage.ts';
 import type { ServerClock } from '../net/server-clock.ts';
 import { createCdnClient, type CdnClient } from './cdn-client.ts';
 import type { CdnConfig } from './cdn-config.ts';
 import { removeEmptyUploads } from './empty-uploads.ts';
-import {
-  ObjectReader,
-  SMALL_SHA256,
-  type CdnObject,
-  type ObjectLocation,
-  type ObjectVersion,
-} from './object-reader.ts';
+import { ObjectReader, type CdnObject, type ObjectLocation, type RangeReading } from './object-reader.ts';
+import { SMALL_SHA256, type ObjectVersion } from './object-version.ts';
 import { S3Upload, type SentPart, type UploadTarget } from './s3-upload.ts';
 
 export type { CdnObject, ObjectVersion };
 
 export interface S3CdnManagerOptions {
-  /** How long the CDN may be silent, before the headers and within a body, in ms. */
-  readonly stallTimeoutMs: number;
+  /** How long a CDN that is silent or fails is waited for. */
+  readonly patience: Patience;
   /** Whose connections downloads take, and whose uploads. They outlive the manager. */
   readonly links: CdnLinks;
   /** The time that the CDN has, for signatures. */
@@ -28,9 +24,6 @@ export interface CdnLinks {
   readonly downloads: Dispatcher;
   readonly uploads: Dispatcher;
 }
-
-/** For a request of an upload: the SDK sends parts again by itself. */
-const UPLOAD_ATTEMPTS = 3;
 
 /**
  * The big parts on an S3-compatible CDN: downloads use the downloader's keys, uploads the uploader's.
@@ -43,24 +36,26 @@ export class S3CdnManager {
   readonly #clock: ServerClock;
   readonly #reader: ObjectReader;
 
-  constructor(config: CdnConfig, { stallTimeoutMs, links, clock }: S3CdnManagerOptions) {
+  constructor(config: CdnConfig, { patience, links, clock }: S3CdnManagerOptions) {
     this.#bucket = config.bucket;
     this.#clock = clock;
-    const shared = { host: config.host, region: config.region, timeoutMs: stallTimeoutMs, clock };
+    const shared = { host: config.host, region: config.region, patience, clock };
     // Each client gets the keys that it needs and no others.
     const downloader = createCdnClient({
       ...shared,
       keys: config.downloader,
       dispatcher: links.downloads,
-      maxAttempts: 1,
+      // Time is left for other connections, since a connection may be dead where the CDN is not.
+      silenceMs: Math.ceil(patience.limitMs / 3),
     });
     this.#uploader = createCdnClient({
       ...shared,
       keys: config.uploader,
       dispatcher: links.uploads,
-      maxAttempts: UPLOAD_ATTEMPTS,
+      // A CDN may take long to complete an upload, and a slow link long to take a part.
+      silenceMs: patience.limitMs,
     });
-    this.#reader = new ObjectReader(downloader, stallTimeoutMs);
+    this.#reader = new ObjectReader(downloader);
   }
 
   /**
@@ -75,18 +70,18 @@ export class S3CdnManager {
   /**
    * Yields the bytes from `start` to `end` (exclusive) of `object`.
    *
-   * A connection that fails or goes silent is replaced by one that goes on at the present byte; `If-Match` and the
-   * answer's Content-Range and ETag are checked each time.
+   * A connection that fails or goes silent is replaced by one that goes on at the present byte. Each answer must be of the
+   * same version and range.
    *
-   * @throws LoaderError `cdn_object_changed`, or any other code that begins with `cdn_`; the reason of `signal`
+   * @throws LoaderError `cdn_object_changed`, or any other code that begins with `cdn_`; the reason of the signal
    */
   readRange(
     object: CdnObject,
     start: number,
     end: number,
-    signal: AbortSignal,
+    reading: RangeReading,
   ): AsyncGenerator<Buffer, void, undefined> {
-    return this.#reader.readRange(object, start, end, signal);
+    return this.#reader.readRange(object, start, end, reading);
   }
 
   /**

@@ -4,8 +4,9 @@ import {
   CreateMultipartUploadCommand,
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
-import { LoaderError } from '../errors.ts';
 import { NEVER } from '../async/abort.ts';
+import { Outage } from '../async/outage.ts';
+import { hasErrorCode, LoaderError } from '../errors.ts';
 import { assertToken } from './answer-limits.ts';
 import type { CdnClient } from './cdn-client.ts';
 import type { ObjectLocation } from './object-reader.ts';
@@ -36,6 +37,7 @@ export class S3Upload {
   readonly #client: CdnClient;
   readonly #signal: AbortSignal;
   readonly #parts: SentPart[];
+  readonly #outage: Outage;
 
   /** Goes on with an upload that is under way: `parts` are those that the CDN has. */
   constructor(client: CdnClient, target: UploadTarget, parts: readonly SentPart[], signal: AbortSignal) {
@@ -43,6 +45,7 @@ export class S3Upload {
     this.#client = client;
     this.#parts = [...parts];
     this.#signal = signal;
+    this.#outage = new Outage(client.patience);
   }
 
   /** Begins an upload whose object will carry `metadata`. */
@@ -54,16 +57,15 @@ export class S3Upload {
   ): Promise<S3Upload> {
     try {
       // Without the signal: an upload whose ID we never got could not be removed.
-      const answer = await client.s3.send(
-        new CreateMultipartUploadCommand({ Bucket: bucket, Key: key, Metadata: metadata }),
-      );
+      const command = new CreateMultipartUploadCommand({ Bucket: bucket, Key: key, Metadata: metadata });
+      const answer = await patiently(client, new Outage(client.patience), signal, () => client.s3.send(command));
       const uploadId = assertToken(answer.UploadId, 'the ID of an upload');
       const upload = new S3Upload(client, { bucket, key, uploadId }, [], signal);
       if (signal.aborted) await upload.abort();
       signal.throwIfAborted();
       return upload;
     } catch (error) {
-      throw uploadError(client, error, signal);
+      throw client.errors.of(error, signal);
     }
   }
 
@@ -77,14 +79,14 @@ export class S3Upload {
    * again after a failure.
    */
   async sendPart(partNumber: number, body: Buffer<ArrayBuffer>, sha256: string): Promise<void> {
-    try {
-      const command = new UploadPartCommand({ ...this.#input, PartNumber: partNumber, Body: body });
-      signPayload(command, sha256);
-      const answer = await this.#client.s3.send(command, { abortSignal: this.#signal });
-      this.#parts.push({ number: partNumber, etag: assertToken(answer.ETag, 'the ETag of a part') });
-    } catch (error) {
-      throw uploadError(this.#client, error, this.#signal);
-    }
+    const command = new UploadPartCommand({ ...this.#input, PartNumber: partNumber, Body: body });
+    signPayload(command, sha256);
+    const answer = await patiently(this.#client, this.#outage, this.#signal, () =>
+      this.#client.s3.send(command, { abortSignal: this.#signal }),
+    );
+    // A proxy that compresses may make it weak, and S3 takes it back as it gave it only.
+    const etag = answer.ETag?.replace(/^W\//, '');
+    this.#parts.push({ number: partNumber, etag: assertToken(etag, 'the ETag of a part') });
   }
 
   /**
@@ -93,17 +95,11 @@ export class S3Upload {
    */
   async complete(): Promise<void> {
     const parts = this.parts.map(({ number, etag }) => ({ PartNumber: number, ETag: etag }));
-    try {
-      const answer = await this.#client.s3.send(
-        new CompleteMultipartUploadCommand({ ...this.#input, MultipartUpload: { Parts: parts } }),
-      );
-      // Ceph names an empty one.
-      if (answer.ETag === undefined) {
-        throw new LoaderError('cdn_invalid_response', 'The CDN completed an upload without naming its ETag.');
-      }
-    } catch (error) {
-      throw uploadError(this.#client, error, NEVER);
-    }
+    const command = new CompleteMultipartUploadCommand({ ...this.#input, MultipartUpload: { Parts: parts } });
+    const answer = await patiently(this.#client, this.#outage, NEVER, () => this.#client.s3.send(command));
+    // Ceph names an empty one.
+    if (answer.ETag !== undefined) return;
+    throw new LoaderError('cdn_invalid_response', 'The CDN completed an upload without naming its ETag.');
   }
 
   /**
@@ -113,13 +109,17 @@ export class S3Upload {
    */
   async abort(): Promise<'aborted' | 'gone'> {
     const signal = AbortSignal.timeout(ABORT_TIMEOUT_MS);
+    const command = new AbortMultipartUploadCommand(this.#input);
     try {
-      await this.#client.s3.send(new AbortMultipartUploadCommand(this.#input), { abortSignal: signal });
-      return 'aborted';
+      const answer = await patiently(this.#client, new Outage(this.#client.patience), signal, () =>
+        this.#client.s3.send(command, { abortSignal: signal }),
+      );
+      if (answer.$metadata.httpStatusCode === 204) return 'aborted';
     } catch (error) {
-      if (isNoSuchUpload(error)) return 'gone';
-      throw uploadError(this.#client, error, signal);
+      if (hasErrorCode(error, 'cdn_upload_lost')) return 'gone';
+      throw error;
     }
+    throw new LoaderError('cdn_invalid_response', 'The CDN answered the removal of an upload with no 204.');
   }
 
   get #input() {
@@ -143,15 +143,36 @@ function signPayload(command: UploadPartCommand, sha256: string): void {
   );
 }
 
-/** Ceph calls an upload that has ended NoSuchKey. */
-function isNoSuchUpload(error: unknown): boolean {
-  return error instanceof Error && (error.name === 'NoSuchUpload' || error.name === 'NoSuchKey');
+/**
+ * Sends a request of an upload until it is answered, as long as the outage lets it. To repeat one is safe: a part
+ * replaces itself, and an upload that has ended is no more.
+ *
+ * @throws LoaderError `cdn_upload_lost`, or any other code that begins with `cdn_`; the reason of `signal`
+ */
+async function patiently<T>(
+  { errors }: CdnClient,
+  outage: Outage,
+  signal: AbortSignal,
+  send: () => Promise<T>,
+): Promise<T> {
+  for (;;) {
+    try {
+      const answer = await send();
+      outage.progress();
+      return answer;
+    } catch (error) {
+      const failure = uploadError(errors.of(error, signal));
+      // A part may have taken long before it failed, and was taken all that time.
+      if (outage.ageMs === 0) outage.progress();
+      await outage.waitOrThrow(failure, signal);
+    }
+  }
 }
 
-function uploadError({ errors }: CdnClient, error: unknown, signal: AbortSignal): Error {
-  const cdnError = errors.of(error, signal);
-  // For an upload, a 404 is a missing bucket, not a missing resource.
-  return cdnError instanceof LoaderError && cdnError.code === 'resource_not_in_cdn'
-    ? new LoaderError('cdn_error', 'The CDN has no such bucket or lost the upload.', { cause: cdnError.cause })
-    : cdnError;
+/** For an upload, a 404 is a lost upload, not a missing resource. Ceph calls that NoSuchKey too. */
+function uploadError(error: Error): Error {
+  if (!hasErrorCode(error, 'resource_not_in_cdn')) return error;
+  return new LoaderError('cdn_upload_lost', 'The CDN has no such upload any more: upload again.', {
+    cause: error.cause,
+  });
 }

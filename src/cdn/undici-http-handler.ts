@@ -40,6 +40,24 @@ const MAX_ERROR_LENGTH = 64 * 1024;
 /** Bytes of a body that are handed to the socket at a time. */
 const SLICE_LENGTH = 256 * 1024;
 
+/** An error with a body that is not that of an S3 server (Amazon S3 API Reference, "REST error responses"). */
+export class ForeignAnswerError extends Error {
+  override readonly name = 'ForeignAnswerError';
+  readonly status: number;
+  readonly headers: Readonly<Record<string, unknown>>;
+
+  constructor(status: number, headers: Readonly<Record<string, unknown>>) {
+    super(`status ${status} with a body that is no S3 error`);
+    this.status = status;
+    this.headers = headers;
+  }
+
+  /** Without parameters, for a message. */
+  get contentType(): string {
+    return /^[\w.+-]+\/[\w.+-]+/.exec(String(this.headers['content-type']))?.[0] ?? 'no content type';
+  }
+}
+
 /**
  * Carries the SDK's requests over undici in place of node:http.
  *
@@ -108,12 +126,14 @@ export class UndiciHttpHandler {
   }
 
   /** The body of an answer that is no object's. @throws AnswerTooLongError; undici's error */
-  async #read({ statusCode, body }: Dispatcher.ResponseData): Promise<Buffer> {
+  async #read({ statusCode, headers, body }: Dispatcher.ResponseData): Promise<Buffer> {
     const chunks = body as AsyncIterable<Buffer>;
     if (statusCode < 300) return await readBounded(chunks, MAX_XML_LENGTH);
     const late = setTimeout(() => body.destroy(noAnswer()), this.#options.timeoutMs);
     try {
-      return await readBounded(chunks, MAX_ERROR_LENGTH);
+      const bytes = await readBounded(chunks, MAX_ERROR_LENGTH);
+      if (bytes.length > 0 && !bytes.includes('<Error')) throw new ForeignAnswerError(statusCode, headers);
+      return bytes;
     } catch (error) {
       if (!(error instanceof AnswerTooLongError)) throw error;
       return Buffer.alloc(0); // The SDK makes the error of the status alone.

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { KeyedLock } from '../async/keyed-lock.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import type { OpenCopy } from '../cache/open-copy.ts';
+import { isDigest } from '../cdn/object-version.ts';
 import type { ObjectVersion, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
 import type { Logger } from '../log/logger.ts';
@@ -89,16 +90,20 @@ async function compare(
 ): Promise<'pair' | 'differs' | 'unknown'> {
   if (version.smallSha256 !== undefined && version.smallSha256 !== smallSha256) return 'differs';
   const { etag, madeAtMs } = copy.record ?? {};
-  const isSame = etag === undefined ? await isContentOf(copy, version, signal) : etag === version.etag;
+  if (version.etag === undefined) return 'unknown';
+  // Another ETag says nothing where it is no digest: each edge of a CDN may have its own.
+  if (etag !== undefined && etag !== version.etag && !isDigest(version.etag)) return 'unknown';
+  const isSame =
+    etag === undefined ? await isContentOf(copy, version.etag, version.length, signal) : etag === version.etag;
   if (!isSame) return 'differs';
   const isSettled = madeAtMs === undefined || Math.abs(Date.now() - madeAtMs) > SETTLED_AFTER_MS;
   return version.smallSha256 !== undefined || isSettled ? 'pair' : 'unknown';
 }
 
 /** Whether the bytes of a copy give the ETag of an object. @throws the reason of `signal`; the system's error */
-async function isContentOf(copy: OpenCopy, version: ObjectVersion, signal: AbortSignal): Promise<boolean> {
-  if (copy.length !== version.length) return false;
-  const [, md5, count] = /^"([\da-f]{32})(?:-(\d+))?"$/.exec(version.etag) ?? [];
+async function isContentOf(copy: OpenCopy, etag: string, length: number, signal: AbortSignal): Promise<boolean> {
+  if (copy.length !== length) return false;
+  const [, md5, count] = /^"([\da-f]{32})(?:-(\d+))?"$/.exec(etag) ?? [];
   if (md5 === undefined) return false;
   if (count === undefined) return (await md5sOf(copy, copy.length, signal))[0]?.toString('hex') === md5;
   for (const partLength of PART_LENGTHS) {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { NEVER } from '../async/abort.ts';
 import type { ObjectVersion, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import type { SentPart } from '../cdn/s3-upload.ts';
-import { hasErrorCode } from '../errors.ts';
+import { hasErrorCode, LoaderError } from '../errors.ts';
 import { bigPartFile, smallPartFile, type ResourceName } from '../resource-name.ts';
 import type { Session } from '../upstream/upstream.ts';
 import { smallPartSha256 } from './envelope-parts.ts';
@@ -66,9 +66,15 @@ export class PartPlaces {
   }
 }
 
-/** Whether an object is that of an upload. A store that keeps no metadata is asked by the ETag. */
+/**
+ * Whether an object is that of an upload. A store that keeps no metadata is asked by the ETag.
+ *
+ * @throws LoaderError `cdn_version_unknown` when neither is there
+ */
 export function isOf(version: ObjectVersion, { smallSha256, parts }: PublicationRecord): boolean {
-  return version.smallSha256 === undefined ? version.etag === etagOf(parts) : version.smallSha256 === smallSha256;
+  if (version.smallSha256 !== undefined) return version.smallSha256 === smallSha256;
+  if (version.etag !== undefined) return version.etag === etagOf(parts);
+  throw new LoaderError('cdn_version_unknown', 'The CDN tells neither metadata nor a strong ETag of the big part.');
 }
 
 /** The ETag that S3 gives an object of these parts: the MD5 of their MD5s, and their number. */

@@ -25,13 +25,16 @@ export const SMALL = ENVELOPE.subarray(0, smallPartLength(ENVELOPE.length));
 export const BIG = ENVELOPE.subarray(SMALL.length);
 export const RECORD = { bigLength: BIG.length, smallSha256: sha256(SMALL), isPair: true };
 
+/** An ETag that is a digest, as that of S3: another one is that of another version. */
+export const FAKE_ETAG = `"${'1'.repeat(32)}"`;
+
 /** An S3 server of one object. */
 export class OneObjectServer {
   /** The ranges of the requests that have a first byte. */
   readonly ranges: string[] = [];
   /** The number of requests for the end of the object. */
   ends = 0;
-  etag = '"1"';
+  etag = FAKE_ETAG;
   /** The small part that the object names; undefined for an object of an older Loader. */
   smallSha256: string | undefined = RECORD.smallSha256;
   /** The number of requests for the object without its bytes. */
@@ -155,6 +158,7 @@ export class DownloadLab implements AsyncDisposable {
       transfers: new SharedTransfers({ cache, memory: this.memory, logger }),
       memory: this.memory,
       publicationLocks: new KeyedReadWriteLock(),
+      patience: { limitMs: 2000, setting: 'STALL_TIMEOUT_MS' },
       logger,
     });
   }

@@ -49,7 +49,11 @@ export class FakeUpload implements Pick<S3Upload, 'abort' | 'complete' | 'parts'
     await this.beforeComplete();
     if (this.state !== 'open') throw new LoaderError('cdn_error', 'The CDN has no such upload.');
     this.state = 'completed';
-    const version = { etag: `"${this.smallSha256}"`, length: this.content.length, smallSha256: this.smallSha256 };
+    const version = makeVersion({
+      etag: `"${this.smallSha256}"`,
+      smallSha256: this.smallSha256,
+      length: this.content.length,
+    });
     this.#cdn.objects.set(this.place, version);
     await this.afterComplete();
   }
@@ -198,4 +202,9 @@ export async function* inChunks(content: Buffer): AsyncGenerator<Buffer, void, u
     await Promise.resolve();
     yield content.subarray(start, start + 500_000);
   }
+}
+
+/** An object as a HEAD shows it. */
+export function makeVersion(fields: Partial<ObjectVersion>): ObjectVersion {
+  return { etag: undefined, smallSha256: undefined, length: 1, modifiedMs: undefined, versionId: undefined, ...fields };
 }

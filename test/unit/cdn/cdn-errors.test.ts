@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { S3ServiceException } from '@aws-sdk/client-s3';
-import { CdnErrors, isTransientCdnError } from '../../../src/cdn/cdn-errors.ts';
-import { LoaderError } from '../../../src/errors.ts';
+import { CdnErrors } from '../../../src/cdn/cdn-errors.ts';
+import { ForeignAnswerError } from '../../../src/cdn/undici-http-handler.ts';
+import { LoaderError, PassingError } from '../../../src/errors.ts';
 
 const { signal } = new AbortController();
 const errors = new CdnErrors('https://cdn.example.com/path');
@@ -15,52 +16,81 @@ function systemError(code: string): Error {
   return Object.assign(new Error(`connect ${code}`), { code });
 }
 
+/** How an error is told: for good, to be tried again for a while, or as long as the patience lasts. */
+function lastingOf(error: unknown): 'final' | 'doubtful' | 'passing' {
+  if (!(error instanceof PassingError)) return 'final';
+  return error.isDoubtful ? 'doubtful' : 'passing';
+}
+
 describe('an error of the CDN', () => {
-  for (const [name, status, code, isTransient] of [
-    ['NoSuchKey', 404, 'resource_not_in_cdn', false],
-    ['NoSuchBucket', 404, 'resource_not_in_cdn', false],
-    ['NotFound', 404, 'resource_not_in_cdn', false],
-    ['NoSuchUpload', 404, 'cdn_error', false],
-    ['PreconditionFailed', 412, 'cdn_object_changed', false],
-    ['AccessDenied', 403, 'cdn_access_denied', false],
-    ['RequestTimeTooSkewed', 403, 'clock_wrong', false],
-    ['InvalidAccessKeyId', 403, 'cdn_access_denied', false],
-    ['Unauthorized', 401, 'cdn_access_denied', false],
-    ['SlowDown', 503, 'cdn_error', true],
-    ['InternalError', 500, 'cdn_error', true],
-    ['InvalidRange', 416, 'cdn_error', false],
-    ['PermanentRedirect', 301, 'cdn_error', false],
+  for (const [name, status, code, lasting] of [
+    ['NoSuchKey', 404, 'resource_not_in_cdn', 'final'],
+    ['NoSuchUpload', 404, 'resource_not_in_cdn', 'final'],
+    ['NotFound', 404, 'resource_not_in_cdn', 'final'],
+    ['NoSuchBucket', 404, 'cdn_bucket_missing', 'final'],
+    ['PreconditionFailed', 412, 'cdn_object_changed', 'final'],
+    ['AccessDenied', 403, 'cdn_access_denied', 'final'],
+    ['InvalidAccessKeyId', 403, 'cdn_access_denied', 'final'],
+    ['Unauthorized', 401, 'cdn_access_denied', 'final'],
+    ['SignatureDoesNotMatch', 403, 'cdn_signature_refused', 'final'],
+    ['RequestTimeTooSkewed', 403, 'clock_wrong', 'doubtful'],
+    ['PermanentRedirect', 301, 'cdn_error', 'final'],
+    ['MalformedXML', 400, 'cdn_error', 'final'],
+    ['RequestTimeout', 400, 'cdn_error', 'passing'],
+    ['InvalidRange', 416, 'cdn_error', 'doubtful'],
+    ['RequestTimeout', 408, 'cdn_error', 'passing'],
+    ['TooManyRequests', 429, 'cdn_error', 'passing'],
+    ['InternalError', 500, 'cdn_error', 'passing'],
+    ['SlowDown', 503, 'cdn_error', 'passing'],
   ] as const) {
-    it(`${status} ${name} is ${code}, ${isTransient ? 'to be tried again' : 'for good'}`, () => {
+    it(`${status} ${name} is ${code} and ${lasting}`, () => {
       const cause = serviceError(name, status);
       const error = errors.of(cause, signal);
       assert.ok(error instanceof LoaderError);
-      assert.equal(error.code, code);
+      assert.deepEqual([error.code, lastingOf(error)], [code, lasting]);
       assert.equal(error.cause, cause);
-      assert.equal(isTransientCdnError(error), isTransient);
       if (code !== 'cdn_object_changed') assert.match(error.message, /^The CDN at cdn\.example\.com:443 /);
     });
   }
 
-  it('of the connection is cdn_unreachable, names the system code, and is to be tried again', () => {
-    const error = errors.of(systemError('ECONNREFUSED'), signal);
-    assert.ok(error instanceof LoaderError && error.code === 'cdn_unreachable');
-    assert.match(error.message, /cdn\.example\.com:443 .*ECONNREFUSED/);
-    assert.ok(isTransientCdnError(error));
+  it('has the pause that the CDN asks for', () => {
+    const cause = Object.assign(serviceError('SlowDown', 503), { $response: { headers: { 'retry-after': '7' } } });
+    const error = errors.of(cause, signal);
+    assert.ok(error instanceof PassingError && error.retryAfterMs === 7000);
   });
 
-  it('of time is cdn_timeout, to be tried again', () => {
+  for (const [status, code, lasting] of [
+    [403, 'cdn_foreign_answer', 'doubtful'],
+    [404, 'cdn_foreign_answer', 'doubtful'],
+    [503, 'cdn_error', 'passing'],
+  ] as const) {
+    it(`that is a page of status ${status}, which no S3 server sends, is ${code} and ${lasting}`, () => {
+      const headers = { 'content-type': 'text/html; charset=utf-8', 'retry-after': '3' };
+      const error = errors.of(new ForeignAnswerError(status, headers), signal);
+      assert.ok(error instanceof PassingError);
+      assert.deepEqual([error.code, lastingOf(error), error.retryAfterMs], [code, lasting, 3000]);
+      if (status < 500) assert.match(error.message, /\(404, text\/html\)|\(403, text\/html\)/);
+    });
+  }
+
+  it('of the connection is cdn_unreachable, names the system code, and passes', () => {
+    const error = errors.of(systemError('ECONNREFUSED'), signal);
+    assert.ok(error instanceof PassingError && error.code === 'cdn_unreachable');
+    assert.match(error.message, /cdn\.example\.com:443 .*ECONNREFUSED/);
+    assert.equal(lastingOf(error), 'passing');
+  });
+
+  it('of time is cdn_timeout, and passes', () => {
     const timeout = new Error('socket idle');
     timeout.name = 'TimeoutError';
     const error = errors.of(timeout, signal);
-    assert.ok(error instanceof LoaderError && error.code === 'cdn_timeout');
-    assert.ok(isTransientCdnError(error));
+    assert.ok(error instanceof PassingError && error.code === 'cdn_timeout');
+    assert.equal(lastingOf(error), 'passing');
   });
 
   it('that has a code of ours stays what it is', () => {
     const error = new LoaderError('cdn_invalid_response', 'x');
     assert.equal(errors.of(error, signal), error);
-    assert.equal(isTransientCdnError(error), false);
   });
 
   it('after an abort is the reason of the abort, not the echo of it', () => {
@@ -73,6 +103,5 @@ describe('an error of the CDN', () => {
   it('that is no error at all is cdn_unreachable', () => {
     const error = errors.of('text', signal);
     assert.ok(error instanceof LoaderError && error.code === 'cdn_unreachable');
-    assert.equal(isTransientCdnError('text'), false);
   });
 });

@@ -115,7 +115,7 @@ describe('the removal of the empty uploads of an object', () => {
   it('fails with a code of the CDN', async () => {
     const { server, remove } = await begin({});
     server.status = 403;
-    await assert.rejects(remove(), { code: 'cdn_access_denied' });
+    await assert.rejects(remove(), { code: 'cdn_foreign_answer' });
     assert.deepEqual(server.aborted, []);
   });
 });

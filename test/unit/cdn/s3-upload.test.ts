@@ -53,8 +53,8 @@ beforeEach(async () => {
     region: 'eu-1',
     keys: { accessKeyId: 'UP', secretAccessKey: 'secret' },
     dispatcher: links.uploads,
-    timeoutMs: 5000,
-    maxAttempts: 1,
+    patience: { limitMs: 1000, setting: 'STALL_TIMEOUT_MS' },
+    silenceMs: 1000,
     clock: links.clock,
   });
   close = async () => {
@@ -133,11 +133,13 @@ describe('an upload to the CDN', () => {
 
   it('says that the bucket is missing, and not a resource', async () => {
     answers.create = failure(404, 'NoSuchBucket');
-    await assert.rejects(start(), { code: 'cdn_error' });
+    await assert.rejects(start(), { code: 'cdn_bucket_missing' });
     answers.create = CREATED;
-    answers.part = failure(404, 'NoSuchUpload');
-    const upload = await start();
-    await assert.rejects(upload.sendPart(1, ...part('first')), { code: 'cdn_error' });
+    for (const name of ['NoSuchUpload', 'NoSuchKey']) {
+      answers.part = failure(404, name);
+      const upload = await start();
+      await assert.rejects(upload.sendPart(1, ...part('first')), { code: 'cdn_upload_lost' });
+    }
   });
 });
 
@@ -170,18 +172,51 @@ describe('an aborted upload', () => {
       assert.equal(await (await start()).abort(), 'gone');
     }
     answers.abort = failure(403, 'AccessDenied');
-    const upload = await start();
-    await assert.rejects(upload.abort(), { name: 'LoaderError' });
+    await assert.rejects((await start()).abort(), { code: 'cdn_access_denied' });
+  });
+
+  it('is not removed where a page of the network says so', async () => {
+    answers.abort = xml(200, '<html>Welcome</html>');
+    await assert.rejects((await start()).abort(), { code: 'cdn_invalid_response' });
   });
 });
 
 describe('a completion', () => {
-  it('fails when its answer is lost: only the object tells then what stands', async () => {
+  it('fails when all its answers are lost: only the object tells then what stands', async () => {
     answers.complete = cut;
     const upload = await start();
     await upload.sendPart(1, ...part('first'));
-    await assert.rejects(upload.complete(), { name: 'LoaderError', code: 'cdn_unreachable' });
-    assert.deepEqual(kinds(), ['create', 'part', 'complete']);
+    await assert.rejects(upload.complete(), { code: 'cdn_unreachable' });
+  });
+
+  it('is repeated while the CDN fails, and so is all that comes before it', async () => {
+    for (const kind of ['create', 'part', 'complete'] as const) {
+      const good = answers[kind];
+      for (const bad of [cut, failure(503, 'SlowDown'), failure(400, 'RequestTimeout')]) {
+        let calls = 0;
+        answers[kind] = (response, request) => (++calls < 3 ? bad : good)(response, request);
+        const upload = await start();
+        await upload.sendPart(1, ...part('first'));
+        await upload.complete();
+        assert.equal(calls, 3);
+      }
+      answers[kind] = good;
+    }
+  });
+
+  it('whose answer was lost finds no such upload when it is repeated', async () => {
+    let calls = 0;
+    answers.complete = (response, request) => (++calls === 1 ? cut : failure(404, 'NoSuchUpload'))(response, request);
+    const upload = await start();
+    await upload.sendPart(1, ...part('first'));
+    await assert.rejects(upload.complete(), { code: 'cdn_upload_lost' });
+  });
+
+  it('gives back a part by its strong ETag where a proxy made it weak', async () => {
+    answers.part = (response) => response.writeHead(200, { etag: 'W/"one"' }).end();
+    const upload = await start();
+    await upload.sendPart(1, ...part('first'));
+    assert.deepEqual(upload.parts, [{ number: 1, etag: '"one"' }]);
   });
 
   it('that is answered by something else than a result is none', async () => {

@@ -154,7 +154,9 @@ describe('an answer that is no object', () => {
     [64 * 1024 + 1, 0],
   ] as const) {
     it(`and is an error of ${length} bytes keeps its status and ${kept} of them, also of a request for an object`, async () => {
-      const server = await startServer((_request, response) => response.writeHead(503).end(Buffer.alloc(length)));
+      const server = await startServer((_request, response) =>
+        response.writeHead(503).end(Buffer.alloc(length, '<Error>')),
+      );
       const { response } = await makeHandler().handle(server);
       assert.deepEqual([response.statusCode, (await buffer(response.body)).length], [503, kept]);
     });

@@ -9,13 +9,14 @@ import type { CopyRecord } from '../../../src/cache/copy-record.ts';
 import type { ObjectVersion } from '../../../src/cdn/s3-cdn-manager.ts';
 import { createLogger } from '../../../src/log/logger.ts';
 import { CopyProofs, type CopyToProve } from '../../../src/resources/copy-proofs.ts';
+import { makeVersion } from '../../support/upload-lab.ts';
 
 const CONTENT = randomBytes(1_000);
 const SMALL_SHA256 = 'ab'.repeat(32);
 const MINUTE_MS = 60_000;
 const md5 = (content: Buffer) => createHash('md5').update(content).digest('hex');
 /** The object of this copy, as an older Loader has made it. */
-const OBJECT = { etag: `"${md5(CONTENT)}"`, length: CONTENT.length, smallSha256: undefined };
+const OBJECT = makeVersion({ etag: `"${md5(CONTENT)}"`, length: CONTENT.length });
 
 let folder: string;
 let handle: FileHandle;
@@ -161,5 +162,13 @@ describe('a copy whose record has an ETag', () => {
 
   it('is not used when the object has another', async () => {
     assert.equal(await mayBeUsed(subject({ etag: '"1"' })), false);
+  });
+
+  it('is used, though not proven, where a weak or an opaque ETag of the object can not tell', async () => {
+    for (const etag of [undefined, '"of another edge"']) {
+      version = { ...OBJECT, etag };
+      assert.equal(await mayBeUsed(subject({ etag: '"of one edge"' })), true);
+      assert.deepEqual(marked, []);
+    }
   });
 });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { isOf } from '../../../src/resources/part-places.ts';
+import { makeVersion } from '../../support/upload-lab.ts';
 
 const md5 = (bytes: Buffer | string) => createHash('md5').update(bytes).digest();
 const PARTS = ['one', 'two'].map((text, index) => ({ number: index + 1, etag: `"${md5(text).toString('hex')}"` }));
@@ -16,7 +17,11 @@ describe('an object', () => {
     ['names none and has another ETag', { etag: ETAG.replace('-2', '-3') }, false],
   ] as const) {
     it(`is ${expected ? '' : 'not '}that of an upload when it ${what}`, () => {
-      assert.equal(isOf({ smallSha256: undefined, length: 6, ...version }, PUBLICATION), expected);
+      assert.equal(isOf(makeVersion(version), PUBLICATION), expected);
     });
   }
+
+  it('can not be told where neither small part nor ETag is there', () => {
+    assert.throws(() => isOf(makeVersion({}), PUBLICATION), { code: 'cdn_version_unknown' });
+  });
 });
