@@ -90,15 +90,16 @@ export class Stage {
     const createLink = () => dispatchers.create({ connectTimeoutMs: 30_000, connections: 32 });
     const links = { downloads: createLink(), uploads: createLink() };
     const clock = new ServerClock({ onCorrection: () => undefined });
+    const patience = { limitMs: 30_000, setting: 'STALL_TIMEOUT_MS' };
     const upstream = new Upstream({
-      api: new ResourceApi({ baseUrl: origin.api.url, dispatcher: createLink(), timeoutMs: 30_000, clock }),
+      api: new ResourceApi({ baseUrl: origin.api.url, dispatcher: createLink(), timeoutMs: 30_000, patience, clock }),
       fingerprint: { hardwareString: () => Promise.resolve(HARDWARE), accept: () => Promise.resolve() },
       keys: new SecurityKeys({
         templates: DEFAULT_KEY_TEMPLATES,
         resourceSecret: undefined,
       }),
       tokenKeys: { publicKeyPem: undefined, secret: undefined },
-      openCdn: (config) => Promise.resolve(new S3CdnManager(config, { stallTimeoutMs: 30_000, links, clock })),
+      openCdn: (config) => Promise.resolve(new S3CdnManager(config, { patience, links, clock })),
       secrets: new KnownSecrets(),
       logger: createLogger({ level: 'error' }),
     });

@@ -15,6 +15,7 @@ export interface TaskSummary {
 export interface TaskView extends TaskSummary {
   readonly bytes_done: number;
   readonly bytes_total: number | null;
+  readonly waiting_for: string | null;
   readonly parameters: Readonly<Record<string, unknown>>;
   readonly error: string | null;
   readonly code: string | null;
@@ -32,7 +33,7 @@ export interface LogLine {
   readonly text: string;
 }
 
-/** The data of `log`, of `progress` (progress, bytes_done and bytes_total) or of `end`. */
+/** The data of `log`, of `progress` (its four fields) or of `end`. */
 export type TaskEventData = Partial<TaskView> & Partial<LogLine>;
 
 export type TaskEvent = ReceivedEvent<TaskEventData>;

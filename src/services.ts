@@ -91,7 +91,7 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     stateDir: config.stateDir,
     historyCount: config.historyCount,
     historyAgeMs: config.historyAgeMs,
-    providers: createProviders({ upstream, cache, downloads, unlocks }),
+    providers: createProviders({ upstream, cache, downloads, unlocks, prefetchOutageMs: config.prefetchOutageMs }),
     logger,
   });
   return {

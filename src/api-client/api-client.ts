@@ -81,12 +81,14 @@ export class ApiClient {
 
   constructor(options: ApiClientOptions) {
     const { cache, links, clock, logger, presence, receipt, stallTimeoutMs, unlockJob } = options;
+    const patience = { limitMs: stallTimeoutMs, setting: 'STALL_TIMEOUT_MS' };
     this.#clock = clock;
     this.upstream = new Upstream({
       api: new ResourceApi({
         baseUrl: options.resourceApiUrl,
         dispatcher: links.api,
         timeoutMs: options.upstreamTimeoutMs,
+        patience,
         clock,
       }),
       fingerprint: new HardwareFingerprint({
@@ -99,7 +101,7 @@ export class ApiClient {
       openCdn: async (config) => {
         // Read from disk here, since the AWS SDK is large and nothing needs it before the first login.
         const { S3CdnManager } = await import('../cdn/s3-cdn-manager.ts');
-        return new S3CdnManager(config, { stallTimeoutMs, links, clock });
+        return new S3CdnManager(config, { patience, links, clock });
       },
       secrets: options.secrets,
       logger,
@@ -111,6 +113,7 @@ export class ApiClient {
       ...shared,
       proofs: new CopyProofs({ cache, logger }),
       transfers: new SharedTransfers({ cache, memory, logger }),
+      patience,
     });
     const journaled = { ...shared, journal: this.#journal };
     this.uploads = new UploadService(journaled);

@@ -142,7 +142,11 @@ export const VARIABLES = {
   }),
   stallTimeoutMs: milliseconds('STALL_TIMEOUT_MS', {
     fallback: 30_000,
-    about: 'how long the CDN may go without moving a byte, in ms',
+    about: 'how long a load or an upload waits for a Resource API or CDN that moves no byte or fails, in ms',
+  }),
+  prefetchOutageMs: milliseconds('PREFETCH_OUTAGE_MS', {
+    fallback: 3_600_000,
+    about: 'how long a prefetch waits for a Resource API or CDN that fails, in ms',
   }),
   clientStallTimeoutMs: milliseconds('CLIENT_STALL_TIMEOUT_MS', {
     fallback: 120_000,

@@ -1,4 +1,5 @@
 import type { Static } from 'typebox';
+import type { Patience } from '../async/outage.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { asLoaderError, hasErrorCode, type LoaderError } from '../errors.ts';
 import type { Prefetch } from '../resources/prefetch.ts';
@@ -10,7 +11,11 @@ import { ERROR_CODE, nullable, textEnum, Type } from '../json-schemas.ts';
 export interface PrefetchProviderOptions {
   /** `currentSession` is called for its failure only. */
   readonly upstream: Pick<Upstream, 'isAuthenticated' | 'authenticated'> & { currentSession(): unknown };
-  readonly downloads: { prefetch(resource: ResourceName, signal: AbortSignal): Promise<WantedResource> };
+  readonly downloads: {
+    prefetch(resource: ResourceName, signal: AbortSignal, patience: Patience): Promise<WantedResource>;
+  };
+  /** How long a prefetch waits for an API or a CDN that fails, in ms. */
+  readonly prefetchOutageMs: number;
 }
 
 /** What the provider needs of a Prefetch. */
@@ -26,6 +31,8 @@ interface Outcome {
   bytesStored: number;
   bytesTotal: number;
   failure: LoaderError | undefined;
+  /** Why it does not go on at present, in a sentence for people. */
+  waitingFor: string | undefined;
 }
 
 const MAX_RESOURCES = 1_000;
@@ -65,7 +72,7 @@ const RESULT = Type.Object({
 type PrefetchResult = Static<typeof RESULT>;
 
 /** Brings resources into the cache, so that their next load finds them there. */
-export function createPrefetchProvider({ upstream, downloads }: PrefetchProviderOptions): Provider {
+export function createPrefetchProvider({ upstream, downloads, prefetchOutageMs }: PrefetchProviderOptions): Provider {
   return defineProvider({
     name: 'prefetch',
     parameters: PARAMETERS,
@@ -74,7 +81,9 @@ export function createPrefetchProvider({ upstream, downloads }: PrefetchProvider
     isRepeatable: true,
     run: async ({ resources }, context) => {
       if (context.isUnattended && !upstream.isAuthenticated) {
-        context.log('info', 'Waiting for the first login: POST /login');
+        const waitingFor = 'Waiting for the first login: POST /login';
+        context.log('info', waitingFor);
+        context.report({ bytesDone: 0, bytesTotal: null, waitingFor });
         await upstream.authenticated(context.signal);
       }
       upstream.currentSession();
@@ -84,23 +93,23 @@ export function createPrefetchProvider({ upstream, downloads }: PrefetchProvider
           return [resourceKey(name), name];
         }),
       );
-      return await new PrefetchRun([...names.values()], downloads, context).run();
+      return await new PrefetchRun([...names.values()], { downloads, prefetchOutageMs }, context).run();
     },
   });
 }
 
 /** One run of the provider. Each resource is asked for once, and again only when it has changed since. */
 class PrefetchRun {
-  readonly #downloads: PrefetchProviderOptions['downloads'];
+  readonly #options: Pick<PrefetchProviderOptions, 'downloads' | 'prefetchOutageMs'>;
   readonly #context: TaskContext;
   readonly #outcomes: readonly Outcome[];
 
   constructor(
     resources: readonly ResourceName[],
-    downloads: PrefetchProviderOptions['downloads'],
+    options: Pick<PrefetchProviderOptions, 'downloads' | 'prefetchOutageMs'>,
     context: TaskContext,
   ) {
-    this.#downloads = downloads;
+    this.#options = options;
     this.#context = context;
     const waiting = {
       prefetch: undefined,
@@ -108,6 +117,7 @@ class PrefetchRun {
       bytesStored: 0,
       bytesTotal: 0,
       failure: undefined,
+      waitingFor: undefined,
     } as const;
     this.#outcomes = resources.map((resource) => ({ resource, ...waiting }));
   }
@@ -155,7 +165,12 @@ class PrefetchRun {
   async #prefetch(outcome: Outcome): Promise<WantedResource> {
     const { signal } = this.#context;
     signal.throwIfAborted();
-    const prefetch = await this.#downloads.prefetch(outcome.resource, signal);
+    const { downloads, prefetchOutageMs } = this.#options;
+    const prefetch = await downloads.prefetch(outcome.resource, signal, {
+      limitMs: prefetchOutageMs,
+      setting: 'PREFETCH_OUTAGE_MS',
+      onWait: (failure) => this.#wait(outcome, failure),
+    });
     outcome.bytesTotal = prefetch.length;
     return prefetch;
   }
@@ -163,14 +178,30 @@ class PrefetchRun {
   async #store(outcome: Outcome, prefetch: WantedResource): Promise<void> {
     const { signal } = this.#context;
     signal.throwIfAborted();
-    for await (const bytesStored of prefetch.run(signal)) {
-      outcome.bytesStored = bytesStored;
+    for await (const { bytes, waitsFor } of prefetch.run(signal)) {
+      outcome.bytesStored = bytes;
+      this.#wait(outcome, waitsFor);
       this.#report();
     }
   }
 
+  /** Notes what a resource waits for, or that it goes on. The log has a line when that begins and when it ends. */
+  #wait(outcome: Outcome, failure: LoaderError | undefined): void {
+    const name = resourceKey(outcome.resource);
+    if (failure !== undefined && outcome.waitingFor === undefined) {
+      this.#context.log('warn', `${name}: ${failure.message} It is tried again.`);
+    } else if (failure === undefined && outcome.waitingFor !== undefined) {
+      this.#context.log('info', `${name}: it goes on`);
+    }
+    const waitingFor = failure && `${name}: ${failure.message}`;
+    if (waitingFor === outcome.waitingFor) return;
+    outcome.waitingFor = waitingFor;
+    this.#report();
+  }
+
   #end(outcome: Outcome, status: 'fetched' | 'cached'): void {
     outcome.status = status;
+    outcome.waitingFor = undefined;
     outcome.bytesStored = outcome.bytesTotal;
     this.#context.log('info', `${resourceKey(outcome.resource)}: ${status}, ${outcome.bytesTotal} bytes`);
     this.#report();
@@ -179,13 +210,14 @@ class PrefetchRun {
   #fail(outcome: Outcome, error: unknown): void {
     this.#context.signal.throwIfAborted();
     outcome.status = 'failed';
+    outcome.waitingFor = undefined;
     outcome.failure = asLoaderError(error);
     outcome.bytesTotal = outcome.bytesStored; // No more bytes will come.
     this.#context.log('warn', `${resourceKey(outcome.resource)}: ${outcome.failure.message}`);
     this.#report();
   }
 
-  /** Reports the bytes of all resources that were not in the cache. */
+  /** Reports the bytes of all resources that were not in the cache, and what one of them waits for. */
   #report(): void {
     let bytesDone = 0;
     let bytesTotal = 0;
@@ -194,7 +226,8 @@ class PrefetchRun {
       bytesDone += outcome.bytesStored;
       bytesTotal += outcome.bytesTotal;
     }
-    this.#context.report({ bytesDone, bytesTotal });
+    const waitingFor = this.#outcomes.find((outcome) => outcome.waitingFor !== undefined)?.waitingFor ?? null;
+    this.#context.report({ bytesDone, bytesTotal, waitingFor });
   }
 
   #result(): PrefetchResult {

@@ -13,6 +13,7 @@ export interface ProvidersOptions {
   readonly cache: BigPartCache;
   readonly downloads: DownloadService;
   readonly unlocks: UnlockService;
+  readonly prefetchOutageMs: number;
 }
 
 /** All providers. docs/providers.md tells how to add one. */

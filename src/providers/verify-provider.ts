@@ -133,7 +133,7 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
         );
       const prefetch = await downloads.prefetch({ folder, name }, signal);
       let bytes = 0;
-      for await (const bytesStored of prefetch.run(signal)) bytes = bytesStored;
+      for await (const progress of prefetch.run(signal)) ({ bytes } = progress);
       context.log('info', `${folder}/${file} was fetched again: ${bytes} bytes`);
       return { folder, file, mended: true, error: null, code: null };
     } catch (error) {

@@ -1,3 +1,4 @@
+import type { Patience } from '../async/outage.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCutFileError } from '../cache/cache-error.ts';
 import type { OpenCopy } from '../cache/open-copy.ts';
@@ -111,6 +112,7 @@ export interface RemoteBigPartOptions {
   readonly transfers: SharedTransfers;
   /** Of what is read without the cache, together with all transfers. */
   readonly memory: WorkMemory;
+  readonly patience: Patience;
   readonly signal: AbortSignal;
 }
 
@@ -120,16 +122,12 @@ export interface RemoteBigPartOptions {
  */
 export class RemoteBigPart implements BigPart {
   readonly source: TransferSource;
-  readonly #transfers: SharedTransfers;
-  readonly #memory: WorkMemory;
-  readonly #signal: AbortSignal;
+  readonly #options: RemoteBigPartOptions;
   #follower: Follower | undefined;
 
-  private constructor(source: TransferSource, { transfers, memory, signal }: RemoteBigPartOptions) {
+  private constructor(source: TransferSource, options: RemoteBigPartOptions) {
     this.source = source;
-    this.#transfers = transfers;
-    this.#memory = memory;
-    this.#signal = signal;
+    this.#options = options;
   }
 
   /**
@@ -161,13 +159,14 @@ export class RemoteBigPart implements BigPart {
     let position = 0;
     for await (const chunk of this.#read()) {
       position += chunk.length;
-      if (position === this.length) await this.source.pair.confirm(this.#signal);
+      if (position === this.length) await this.source.pair.confirm(this.#options.signal);
       yield chunk;
     }
   }
 
   async *#read(): AsyncGenerator<Buffer, void, undefined> {
-    this.#follower = this.#transfers.join(this.source, this.#signal);
+    const { transfers, signal, patience } = this.#options;
+    this.#follower = transfers.join(this.source, signal, patience);
     let position = 0;
     try {
       for await (const chunk of this.#follower.chunks()) {
@@ -179,7 +178,7 @@ export class RemoteBigPart implements BigPart {
       if (!hasErrorCode(error, 'cache_unusable')) throw error;
     }
     await this[Symbol.asyncDispose](); // The transfer's file takes room on a disk that may be full.
-    yield* readDirectly(this.source, position, { memory: this.#memory, signal: this.#signal });
+    yield* readDirectly(this.source, position, this.#options);
   }
 
   /**

@@ -1,3 +1,4 @@
+import { Outage, type Patience } from '../async/outage.ts';
 import { StallTimer } from '../async/stall-timer.ts';
 import type { WorkMemory } from '../files/work-memory.ts';
 import type { TransferSource } from './shared-transfer.ts';
@@ -5,15 +6,16 @@ import type { TransferSource } from './shared-transfer.ts';
 export interface DirectReadOptions {
   readonly memory: WorkMemory;
   readonly signal: AbortSignal;
+  readonly patience: Patience;
   /** How long the consumer may be busy with one chunk before its connection and memory are given back, in ms. */
-  readonly patienceMs?: number;
+  readonly consumerPatienceMs?: number;
   /** How long it may read while other work waits for memory, in ms. */
   readonly turnMs?: number;
 }
 
 /** Bytes that wait in a connection to the CDN and behind it. */
 const MEMORY = 1024 * 1024;
-const PATIENCE_MS = 5_000;
+const CONSUMER_PATIENCE_MS = 5_000;
 const TURN_MS = 10_000;
 
 /**
@@ -26,23 +28,19 @@ const TURN_MS = 10_000;
 export async function* readDirectly(
   { cdn, object }: Pick<TransferSource, 'cdn' | 'object'>,
   start: number,
-  { memory, signal, patienceMs = PATIENCE_MS, turnMs = TURN_MS }: DirectReadOptions,
+  { memory, signal, patience, consumerPatienceMs = CONSUMER_PATIENCE_MS, turnMs = TURN_MS }: DirectReadOptions,
 ): AsyncGenerator<Buffer, void, undefined> {
   for (let position = start; position < object.length;) {
     using share = await memory.acquire(MEMORY, signal);
     const turnEndsAt = performance.now() + turnMs;
     const stalled = new AbortController();
-    using timer = new StallTimer(patienceMs, () => {
+    using timer = new StallTimer(consumerPatienceMs, () => {
       stalled.abort(new Error('the consumer has stalled'));
       share[Symbol.dispose]();
     });
     timer.pause();
-    for await (const chunk of cdn.readRange(
-      object,
-      position,
-      object.length,
-      AbortSignal.any([signal, stalled.signal]),
-    )) {
+    const care = { signal: AbortSignal.any([signal, stalled.signal]), outage: new Outage(patience) };
+    for await (const chunk of cdn.readRange(object, position, object.length, care)) {
       position += chunk.length;
       timer.resume();
       yield chunk;

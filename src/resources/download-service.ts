@@ -1,4 +1,5 @@
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
+import { Outage, type Patience } from '../async/outage.ts';
 import { RetryCounter } from '../async/retry.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { hasErrorCode } from '../errors.ts';
@@ -20,6 +21,8 @@ export interface DownloadServiceOptions {
   /** Of what is read without the cache; the transfers have their shares of it. */
   readonly memory: WorkMemory;
   readonly publicationLocks: KeyedReadWriteLock;
+  /** For loads. */
+  readonly patience: Patience;
   readonly logger: Logger;
 }
 
@@ -29,6 +32,11 @@ export interface OpenResource extends AsyncDisposable {
   readonly length: number;
   /** The plaintext, once. It fails rather than end early. */
   readonly chunks: AsyncIterable<Buffer>;
+}
+
+interface Parts {
+  readonly small: SmallPart;
+  readonly big: BigPart;
 }
 
 /** How long an upload of another device may take between its two parts: about four seconds. */
@@ -68,20 +76,40 @@ export class DownloadService {
 
   /**
    * Asks for a resource so that it can be fetched into the cache. It checks as much as `open` does: a copy that passes
-   * counts as loaded, and one that fails is set aside.
+   * counts as loaded, and one that fails is set aside. It waits for an API or a CDN that fails as long as `patience` says,
+   * now and while the prefetch runs; without one, as long as a load does.
    *
    * @throws LoaderError whose code tells what is missing or wrong
    */
-  async prefetch(resource: ResourceName, signal: AbortSignal): Promise<Prefetch> {
+  async prefetch(
+    resource: ResourceName,
+    signal: AbortSignal,
+    patience: Patience = this.#options.patience,
+  ): Promise<Prefetch> {
     using _hold = this.#options.cache.hold(resource);
-    const { small, big } = await this.#find(resource, signal);
+    const { small, big } = await this.#findPatiently(resource, signal, patience);
     await using _big = big;
     small.plaintextLength(big);
-    return new Prefetch(resource, small, big, { ...this.#options, cdn: this.#options.upstream.currentSession().cdn });
+    const { cdn } = this.#options.upstream.currentSession();
+    return new Prefetch(resource, small, big, { ...this.#options, cdn, patience });
+  }
+
+  /** Each try waits as long as a load does. */
+  async #findPatiently(resource: ResourceName, signal: AbortSignal, patience: Patience): Promise<Parts> {
+    const outage = new Outage(patience);
+    for (;;) {
+      try {
+        const parts = await this.#find(resource, signal);
+        outage.progress();
+        return parts;
+      } catch (error) {
+        await outage.waitOrThrow(error, signal);
+      }
+    }
   }
 
   /** Finds the parts of a resource. While they are of two versions, it looks again, for a few seconds. */
-  async #find(resource: ResourceName, signal: AbortSignal): Promise<{ small: SmallPart; big: BigPart }> {
+  async #find(resource: ResourceName, signal: AbortSignal): Promise<Parts> {
     assertStorable(resource);
     const attempts = new RetryCounter(UNFINISHED_POLICY);
     for (;;) {
@@ -93,8 +121,8 @@ export class DownloadService {
     }
   }
 
-  async #findOnce(resource: ResourceName, signal: AbortSignal): Promise<{ small: SmallPart; big: BigPart }> {
-    const { upstream, transfers, memory, publicationLocks } = this.#options;
+  async #findOnce(resource: ResourceName, signal: AbortSignal): Promise<Parts> {
+    const { upstream, transfers, memory, publicationLocks, patience } = this.#options;
     const session = upstream.currentSession();
     const aesKey = session.resourceAesKey();
     using _lock = await publicationLocks.shared(resourceKey(resource), signal);
@@ -103,7 +131,7 @@ export class DownloadService {
     const proofSource = { cdn: session.cdn, signal };
     const cached = await CachedBigPart.find(resource, small, proofSource, this.#options);
     if (cached !== undefined) return { small, big: cached };
-    const remote = await RemoteBigPart.find(resource, small, { session, transfers, memory, signal });
+    const remote = await RemoteBigPart.find(resource, small, { session, transfers, memory, patience, signal });
     // While the CDN was asked, another caller's transfer may have ended.
     return { small, big: (await CachedBigPart.find(resource, small, proofSource, this.#options)) ?? remote };
   }

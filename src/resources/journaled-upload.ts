@@ -1,6 +1,6 @@
 import type { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import type { S3Upload, SentPart, UploadTarget } from '../cdn/s3-upload.ts';
-import { hasErrorCode, LoaderError, toError } from '../errors.ts';
+import { hasErrorCode, LoaderError, toError, type ErrorCode } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import type { Session } from '../upstream/upstream.ts';
@@ -38,6 +38,15 @@ export interface JournaledUploadOptions {
   readonly logger: Logger;
   readonly signal: AbortSignal;
 }
+
+/** After these the CDN may have done what it was asked. */
+const UNKNOWN_OUTCOMES = [
+  'cdn_unreachable',
+  'cdn_timeout',
+  'cdn_error',
+  'cdn_invalid_response',
+  'cdn_foreign_answer',
+] as const satisfies readonly ErrorCode[];
 
 /** How often two crossing uploads may store their small parts in turn, before one of them gives up. */
 const MAX_LOOKS = 5;
@@ -83,7 +92,7 @@ export class JournaledUpload implements AsyncDisposable {
       return new JournaledUpload(upload, entry, options);
     } catch (error) {
       // After these errors the CDN may have begun an upload whose ID was lost. Its removal is left to the journal.
-      const isUnknown = hasErrorCode(error, 'cdn_unreachable', 'cdn_timeout', 'cdn_error', 'cdn_invalid_response');
+      const isUnknown = hasErrorCode(error, ...UNKNOWN_OUTCOMES);
       if (isUnknown) entry[Symbol.dispose]();
       else await entry.remove();
       throw error;

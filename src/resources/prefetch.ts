@@ -1,3 +1,4 @@
+import type { Patience } from '../async/outage.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
@@ -6,12 +7,14 @@ import type { CopyProofs, CopyToProve } from './copy-proofs.ts';
 import type { SmallPart } from './envelope-parts.ts';
 import type { TransferSource } from './shared-transfer.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
+import type { WriteProgress } from './written-ranges.ts';
 
 export interface PrefetchOptions {
   readonly cache: BigPartCache;
   readonly proofs: CopyProofs;
   readonly cdn: CopyToProve['cdn'];
   readonly transfers: SharedTransfers;
+  readonly patience: Patience;
   readonly logger: Logger;
 }
 
@@ -41,15 +44,15 @@ export class Prefetch {
   }
 
   /**
-   * Fetches the version that was asked for into the cache, and yields the number of its bytes that are stored. It asks
+   * Fetches the version that was asked for into the cache, and yields how far it is. It asks
    * nothing but the ranges of the CDN, and nothing at all where the cache has a fitting copy by now. After a failure, and
    * when the consumer leaves, nothing unfinished is left on the disk or of connections.
    *
    * @throws LoaderError, such as `cdn_object_changed` when the CDN has another version by now; the reason of `signal`
    */
-  async *run(signal: AbortSignal): AsyncGenerator<number, void, undefined> {
+  async *run(signal: AbortSignal): AsyncGenerator<WriteProgress, void, undefined> {
     if (this.#source === undefined) return;
-    const { cache, cdn, transfers } = this.#options;
+    const { cache, cdn, transfers, patience } = this.#options;
     using _hold = cache.hold(this.#resource);
     {
       // While other resources had their turn, a load may have brought this one.
@@ -57,7 +60,7 @@ export class Prefetch {
       if (copy !== undefined) return;
     }
     signal.throwIfAborted();
-    await using follower = transfers.join(this.#source, signal);
+    await using follower = transfers.join(this.#source, signal, patience);
     yield* follower.stored();
   }
 }

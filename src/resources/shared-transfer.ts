@@ -1,4 +1,5 @@
 import { unlessAborted } from '../async/abort.ts';
+import { Outage, type Patience } from '../async/outage.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCacheError, toCutFileError } from '../cache/cache-error.ts';
 import type { CopyRecord } from '../cache/copy-record.ts';
@@ -11,7 +12,7 @@ import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
 import type { PartPair } from './part-pair.ts';
-import { WrittenRanges } from './written-ranges.ts';
+import { WrittenRanges, type ReaderLimits, type WriteProgress } from './written-ranges.ts';
 
 /*
  * How a big part comes from the CDN into the cache, for all callers who want it at the same time.
@@ -32,6 +33,7 @@ import { WrittenRanges } from './written-ranges.ts';
  * - Touch the draft only when no range is being written: publish it whole, or remove it.
  * - Keep the draft open until the transfer has ended and its last follower has left.
  * - Tell the followers the first failure. The failures of the other ranges are its echo.
+ * - Wait for a CDN that fails as long as the most patient follower does. The others leave before.
  * - Tell a failure of the disk as `cache_unusable`, and no other: a reader then turns to the CDN.
  * - Hold memory only while ranges are fetched. They wait for no reader, so every share comes back.
  * - Do not fail a reader when only the publication failed: all bytes were there.
@@ -44,6 +46,9 @@ const PARALLEL_RANGES = 4;
 const WRITE_LENGTH = 512 * 1024;
 /** The memory of one range: what is collected, and what waits for that in the connection. */
 const RANGE_MEMORY = WRITE_LENGTH + 512 * 1024;
+
+/** Of a transfer that nobody follows: it ends with its first failure. */
+const NO_PATIENCE: Patience = { limitMs: 0, setting: 'STALL_TIMEOUT_MS' };
 
 /** A big part on the CDN, and the copy that the cache makes of it. */
 export interface TransferSource {
@@ -70,7 +75,9 @@ export class SharedTransfer {
   readonly draft: Promise<DraftFile>;
   readonly #options: SharedTransferOptions;
   readonly #abort = new AbortController();
-  #followers = 0;
+  readonly #outage = new Outage(() => this.#patience);
+  /** The patience of each follower. */
+  readonly #followers = new Map<Follower, Patience>();
   #publishFailure: Error | undefined;
 
   constructor(options: SharedTransferOptions) {
@@ -96,23 +103,31 @@ export class SharedTransfer {
   }
 
   /** `signal` ends the waits of this follower; it does not leave by that. */
-  join(signal: AbortSignal): Follower {
-    this.#followers++;
-    return new Follower(this, signal);
+  join(signal: AbortSignal, patience: Patience): Follower {
+    const follower = new Follower(this, { signal, patienceMs: patience.limitMs });
+    this.#followers.set(follower, patience);
+    return follower;
   }
 
-  /** For a follower, once. It waits for the end of the transfer unless others follow one that is unfinished. */
-  async leave(): Promise<void> {
-    this.#followers--;
+  /** It waits for the end of the transfer unless others follow one that is unfinished. */
+  async leave(follower: Follower): Promise<void> {
+    if (!this.#followers.delete(follower)) return;
     if (!this.written.isComplete) {
-      if (this.#followers > 0) return;
+      if (this.#followers.size > 0) return;
       this.#fail(new LoaderError('client_closed', 'All clients of the transfer have left.'));
     }
     await this.ended;
     // A caller may have joined before the end. The last one to leave closes the file.
-    if (this.#followers > 0) return;
+    if (this.#followers.size > 0) return;
     const draft = await this.#openDraft();
     await draft?.[Symbol.asyncDispose]();
+  }
+
+  /** That of the most patient follower. */
+  get #patience(): Patience {
+    const patiences = [...this.#followers.values()].sort((a, b) => b.limitMs - a.limitMs);
+    const { limitMs, setting } = patiences[0] ?? NO_PATIENCE;
+    return { limitMs, setting, onWait: (failure) => failure && this.written.wait(failure, this.#outage.ageMs) };
   }
 
   async #run(): Promise<void> {
@@ -152,7 +167,8 @@ export class SharedTransfer {
     let block: Buffer | undefined;
     let filled = 0;
     let position = start;
-    for await (const chunk of cdn.readRange(object, start, end, this.#abort.signal)) {
+    const care = { signal: this.#abort.signal, outage: this.#outage };
+    for await (const chunk of cdn.readRange(object, start, end, care)) {
       block ??= owned.use(memory.take(WRITE_LENGTH)).bytes;
       for (let used = 0; used < chunk.length;) {
         const copied = chunk.copy(block, filled, used);
@@ -216,12 +232,11 @@ export class SharedTransfer {
  */
 export class Follower implements AsyncDisposable, Growth {
   readonly #transfer: SharedTransfer;
-  readonly #signal: AbortSignal;
-  #hasLeft = false;
+  readonly #limits: ReaderLimits;
 
-  constructor(transfer: SharedTransfer, signal: AbortSignal) {
+  constructor(transfer: SharedTransfer, limits: ReaderLimits) {
     this.#transfer = transfer;
-    this.#signal = signal;
+    this.#limits = limits;
   }
 
   /**
@@ -240,28 +255,26 @@ export class Follower implements AsyncDisposable, Growth {
   }
 
   /**
-   * Waits until the cache has the whole object, without reading it. It yields the number of bytes that are stored, of
-   * all ranges together, at once and then as they come.
+   * Waits until the cache has the whole object, without reading it. It yields how far the transfer is, at once and then
+   * as bytes come.
    *
    * @throws LoaderError `cache_unusable` when the file can't be written or published. Any other error is the CDN's, or,
    * at once, the reason of the signal.
    */
-  async *stored(): AsyncGenerator<number, void, undefined> {
-    yield* this.#transfer.written.progress(this.#signal);
-    await unlessAborted(this.#transfer.ended, this.#signal);
+  async *stored(): AsyncGenerator<WriteProgress, void, undefined> {
+    yield* this.#transfer.written.progress(this.#limits);
+    await unlessAborted(this.#transfer.ended, this.#limits.signal);
     if (this.#transfer.publishFailure !== undefined) throw this.#transfer.publishFailure;
   }
 
   /** Waits until the bytes before `position` are in the file. */
   async reach(position: number): Promise<void> {
-    await this.#transfer.written.reach(position, this.#signal);
+    await this.#transfer.written.reach(position, this.#limits);
   }
 
   /** Never fails. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#hasLeft) return;
-    this.#hasLeft = true;
-    await this.#transfer.leave();
+    await this.#transfer.leave(this);
   }
 }
 

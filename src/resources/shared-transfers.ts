@@ -1,3 +1,4 @@
+import type { Patience } from '../async/outage.ts';
 import { SharedTransfer, type Follower, type SharedTransferOptions, type TransferSource } from './shared-transfer.ts';
 
 export type SharedTransfersOptions = Omit<SharedTransferOptions, 'source'>;
@@ -17,14 +18,14 @@ export class SharedTransfers {
   }
 
   /** Joins the transfer of this version of the object, or starts it. Dispose of the follower. */
-  join(source: TransferSource, signal: AbortSignal): Follower {
+  join(source: TransferSource, signal: AbortSignal, patience: Patience): Follower {
     const key = keyOf(source);
     const present = this.#transfers.get(key);
-    if (present?.isJoinable === true) return present.join(signal);
+    if (present?.isJoinable === true) return present.join(signal, patience);
     const transfer = new SharedTransfer({ ...this.#options, source });
     this.#transfers.set(key, transfer);
     void this.#forgetAtItsEnd(key, transfer);
-    return transfer.join(signal);
+    return transfer.join(signal, patience);
   }
 
   async #forgetAtItsEnd(key: string, transfer: SharedTransfer): Promise<void> {
@@ -36,5 +37,6 @@ export class SharedTransfers {
 
 /** Equal for callers whose transfers fetch the same bytes and publish the same copy. */
 function keyOf({ object, record }: TransferSource): string {
-  return JSON.stringify([object.bucket, object.key, object.etag, record.smallSha256]);
+  const { bucket, key, length, smallSha256, etag, modifiedMs } = object;
+  return JSON.stringify([bucket, key, length, smallSha256 ?? etag ?? modifiedMs, record.smallSha256]);
 }

@@ -12,6 +12,8 @@ export interface TaskProgress {
   readonly bytesTotal: number | null;
   /** 0 to 100, for work whose bytes alone do not show how far it is. */
   readonly percent?: number;
+  /** What the work waits for, in a sentence for people; null while it goes on. */
+  readonly waitingFor?: string | null;
 }
 
 /** What the work of a task gets beside its parameters. */

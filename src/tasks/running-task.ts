@@ -105,14 +105,14 @@ export class RunningTask {
   }
 
   #finish(end: Pick<Task, 'status' | 'result'> & Partial<Task>, retryAttempt: number | null = null): void {
-    const task = { ...this.#task, ...end, finishedAtMs: this.#options.now() };
+    const task = { ...this.#task, ...end, waitingFor: null, finishedAtMs: this.#options.now() };
     this.#options.store.finish(task, retryAttempt);
     this.#task = task;
     this.#options.logger.info({ status: task.status, ms: task.finishedAtMs - task.createdAtMs }, 'A task ended');
     this.#changes.announce();
   }
 
-  #report({ bytesDone, bytesTotal, percent }: TaskProgress): void {
+  #report({ bytesDone, bytesTotal, percent, waitingFor = null }: TaskProgress): void {
     // Work may report after its end.
     if (this.#task.status !== 'in_progress') return;
     const share = percent ?? (bytesTotal === null || bytesTotal === 0 ? 0 : (100 * bytesDone) / bytesTotal);
@@ -124,6 +124,7 @@ export class RunningTask {
       progress,
       bytesDone: Math.max(earlier.bytesDone, Math.floor(bytesDone)),
       bytesTotal: bytesTotal === null ? null : Math.floor(bytesTotal),
+      waitingFor,
     };
     const nowMs = this.#options.now();
     if (progress > earlier.progress || Math.abs(nowMs - this.#savedAtMs) >= SAVE_INTERVAL_MS) {

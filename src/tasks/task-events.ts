@@ -30,6 +30,8 @@ export const FIRST_POSITION: EventPosition = { lines: 0, reports: 0 };
 /** The shortest time from a progress event to the next event, in ms. */
 const PROGRESS_INTERVAL_MS = 50;
 
+const PROGRESS_FIELDS = ['progress', 'bytesDone', 'bytesTotal', 'waitingFor'] as const satisfies (keyof Task)[];
+
 /** Reads the id of an event; undefined for any other text. */
 export function parseEventPosition(id: string): EventPosition | undefined {
   const match = /^(\d{1,9})\.(\d{1,9})$/.exec(id);
@@ -75,5 +77,5 @@ export async function* followTask(
 }
 
 function hasSameProgress(one: Task, other: Task): boolean {
-  return one.progress === other.progress && one.bytesDone === other.bytesDone && one.bytesTotal === other.bytesTotal;
+  return PROGRESS_FIELDS.every((name) => one[name] === other[name]);
 }

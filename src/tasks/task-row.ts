@@ -73,6 +73,7 @@ export function readTask(row: Row): Task | undefined {
     progress: Number(row['progress']),
     bytesDone: Number(row['bytes_done']),
     bytesTotal: numberOrNull(row['bytes_total']),
+    waitingFor: null,
     parameters: parameters as JsonObject,
     result: result as JsonValue,
     error: row['error'] as string | null,

@@ -195,6 +195,7 @@ export class TaskRunner {
       progress: 0,
       bytesDone: 0,
       bytesTotal: null,
+      waitingFor: null,
       parameters,
       result: null,
       error: null,

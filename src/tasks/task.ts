@@ -17,6 +17,8 @@ export interface Task {
   readonly bytesDone: number;
   /** Null while the total is unknown. */
   readonly bytesTotal: number | null;
+  /** What the work waits for at present, such as a server that does not answer, for people. It is not stored. */
+  readonly waitingFor: string | null;
   /** As the client gave them, without secrets. */
   readonly parameters: JsonObject;
   /** What the provider returned; null while the task runs. A failed task may have a partial result. */

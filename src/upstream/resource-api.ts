@@ -1,11 +1,12 @@
 import { FormData, type Dispatcher } from 'undici';
-import { RetryCounter, type RetryPolicy } from '../async/retry.ts';
-import { hasErrorCode, LoaderError } from '../errors.ts';
+import { Outage, type Patience } from '../async/outage.ts';
+import { hasErrorCode, LoaderError, PassingError } from '../errors.ts';
 import { asRecord } from '../json.ts';
 import { toLinkError, type Link } from '../link-errors.ts';
 import { AnswerTooLongError, boundedCall, DeadlineError, jsonOf, type BoundedAnswer } from '../net/bounded-call.ts';
 import { toNetworkFault } from '../net/network-fault.ts';
 import { hostAndPort, targetOf } from '../net/proxy-rules.ts';
+import { retryAfterOf } from '../net/retry-after.ts';
 import type { ServerClock } from '../net/server-clock.ts';
 
 export interface ResourceApiOptions {
@@ -13,6 +14,8 @@ export interface ResourceApiOptions {
   readonly dispatcher: Dispatcher;
   /** For each attempt of a call, from the connection to the last byte of the answer, in ms. */
   readonly timeoutMs: number;
+  /** How long a call of a session waits for an API that fails. A login does not wait. */
+  readonly patience: Patience;
   /** Learns the time of the API. */
   readonly clock: Pick<ServerClock, 'note'>;
 }
@@ -78,13 +81,13 @@ export class ResourceApi {
       path: `resources/get/${encodeFolder(query.folder)}`,
       json: { fileName: query.fileName, password: query.password, hardware: query.hardware },
     };
-    return await this.#read(call, token, signal);
+    return await this.#callPatiently(call, token, signal);
   }
 
   /** Returns the bytes of the key fragment as they are. @throws LoaderError `key_fragment_invalid` */
   async getKeyFragment(token: ApiToken, signal: AbortSignal): Promise<Buffer> {
     try {
-      const fragment = await this.#read({ method: 'GET', path: 'binary-split/key-fragment' }, token, signal);
+      const fragment = await this.#callPatiently({ method: 'GET', path: 'binary-split/key-fragment' }, token, signal);
       if (fragment.length > MAX_KEY_FRAGMENT_LENGTH) throw noKeyFragment('sent a key fragment of more than 64 KiB');
       if (fragment.length > 0) return fragment;
     } catch (error) {
@@ -105,19 +108,17 @@ export class ResourceApi {
     const form = new FormData();
     form.append('data', new File([new Uint8Array(content)], fileName, { type: 'application/octet-stream' }));
     const call: Call = { method: 'POST', path: `resources/${encodeFolder(folder)}`, form };
-    assertSuccess(await this.#callWithToken(call, token, signal));
+    await this.#callPatiently(call, token, signal);
   }
 
-  /** A call that changes nothing upstream, so that it may be repeated after a failure. */
-  async #read(call: Call, token: ApiToken, signal: AbortSignal): Promise<Buffer> {
-    const attempts = new RetryCounter(READ_RETRY);
+  /** A call that may be repeated after a failure: it changes nothing upstream, or stores the same again. */
+  async #callPatiently(call: Call, token: ApiToken, signal: AbortSignal): Promise<Buffer> {
+    const outage = new Outage(this.#options.patience);
     for (;;) {
       try {
-        const answer = assertSuccess(await this.#callWithToken(call, token, signal));
-        assertNoWebPage(answer);
-        return answer.body;
+        return assertSuccess(await this.#callWithToken(call, token, signal)).body;
       } catch (error) {
-        await attempts.pauseOrThrow(error, signal);
+        await outage.waitOrThrow(error, signal);
       }
     }
   }
@@ -177,7 +178,7 @@ function toApiError(error: unknown, { baseUrl, timeoutMs }: ResourceApiOptions):
   const options = { cause: error };
   if (error instanceof DeadlineError) {
     const message = `The Resource API at ${host} did not answer within ${timeoutMs} ms.`;
-    return new LoaderError('api_timeout', message, options);
+    return new PassingError('api_timeout', message, options);
   }
   if (error instanceof AnswerTooLongError) {
     const message = `The Resource API at ${host} sent more than 4 MiB; check RESOURCE_API_URL.`;
@@ -201,33 +202,31 @@ function assertNoRedirect({ status, headers }: BoundedAnswer, baseUrl: string): 
   );
 }
 
-/** 502, 503 and 504: the API, or a proxy in front of it, is down for a moment. */
-class UnavailableError extends LoaderError {}
-
-const READ_RETRY: RetryPolicy = {
-  attempts: 3,
-  baseDelayMs: 200,
-  isRetryable: (error) =>
-    error instanceof UnavailableError || hasErrorCode(error, 'api_unreachable', 'proxy_unreachable'),
-};
+/** Statuses that pass by themselves. 500 rarely does: most APIs answer so to what they can't do at all. */
+const PASSING: readonly number[] = [408, 425, 429, 502, 503, 504];
 
 function isTokenRefused({ status }: BoundedAnswer): boolean {
   return status === 401 || status === 403;
 }
 
 function assertSuccess(answer: BoundedAnswer): BoundedAnswer {
-  if (answer.status === 404) {
+  const { status, headers } = answer;
+  const message = `The Resource API answered with status ${status}.`;
+  if (PASSING.includes(status)) throw new PassingError('api_error', message, { retryAfterMs: retryAfterOf(headers) });
+  if (status === 500) throw new PassingError('api_error', message, { isDoubtful: true });
+  assertNoWebPage(answer);
+  if (status === 404) {
     throw new LoaderError('resource_not_in_api', 'The Resource API has no file of that name in that folder.');
   }
-  if (answer.status >= 200 && answer.status < 300) return answer;
-  const message = `The Resource API answered with status ${answer.status}.`;
-  if ([502, 503, 504].includes(answer.status)) throw new UnavailableError('api_error', message);
+  if (status >= 200 && status < 300) return answer;
   throw new LoaderError('api_error', message);
 }
 
-function assertNoWebPage(answer: BoundedAnswer): void {
-  if (!String(answer.headers['content-type'] ?? '').startsWith('text/html')) return;
-  throw new LoaderError('api_invalid_response', 'The Resource API sent a web page; check RESOURCE_API_URL.');
+/** Such as that of a gateway, or of a network that wants a login. */
+function assertNoWebPage({ headers }: BoundedAnswer): void {
+  if (!String(headers['content-type'] ?? '').startsWith('text/html')) return;
+  const message = 'The Resource API sent a web page; check RESOURCE_API_URL.';
+  throw new PassingError('api_invalid_response', message, { isDoubtful: true });
 }
 
 function noKeyFragment(what: string): LoaderError {

@@ -50,10 +50,11 @@ export class ScriptedApi implements AsyncDisposable {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** A client of this server, unless another is named. */
-  client(timeoutMs = 5_000, baseUrl = this.url): ResourceApi {
+  /** A client of this server, unless another is named. `limitMs` is its patience. */
+  client(timeoutMs = 5_000, limitMs = 1_000, baseUrl = this.url): ResourceApi {
     const { api: dispatcher, clock } = this.links;
-    return new ResourceApi({ baseUrl, dispatcher, timeoutMs, clock });
+    const patience = { limitMs, setting: 'STALL_TIMEOUT_MS' };
+    return new ResourceApi({ baseUrl, dispatcher, timeoutMs, patience, clock });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

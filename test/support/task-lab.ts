@@ -190,6 +190,7 @@ export function makeTask(task: Partial<Task> & Pick<Task, 'uid'>): Task {
     progress: 0,
     bytesDone: 0,
     bytesTotal: null,
+    waitingFor: null,
     parameters: {},
     result: null,
     error: null,

@@ -21,8 +21,8 @@ export class TestLinks implements AsyncDisposable {
   }
 
   /** The options of an S3CdnManager. */
-  cdn(stallTimeoutMs: number) {
-    return { stallTimeoutMs, links: this, clock: this.clock };
+  cdn(limitMs: number) {
+    return { patience: { limitMs, setting: 'STALL_TIMEOUT_MS' }, links: this, clock: this.clock };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { digestChunks, sha256, type ChunksDigest } from '../../lab/sha256.ts';
 import { unlessAborted } from '../../src/async/abort.ts';
+import type { Patience } from '../../src/async/outage.ts';
+import type { RangeReading } from '../../src/cdn/object-reader.ts';
 import { WorkMemory } from '../../src/files/work-memory.ts';
 import type { BigPartCache } from '../../src/cache/big-part-cache.ts';
 import type { CdnObject, S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
@@ -21,10 +23,13 @@ export const OBJECT: CdnObject = {
   bucket: 'b',
   key: 'k',
   etag: '"1"',
+  modifiedMs: undefined,
+  versionId: undefined,
   length: CONTENT.length,
   smallSha256: SOURCE_RECORD.smallSha256,
   tail: Buffer.alloc(0),
 };
+export const PATIENCE: Patience = { limitMs: 2000, setting: 'STALL_TIMEOUT_MS' };
 const CHUNK_LENGTH = 300_000;
 
 /** A CDN without a network: it serves `CONTENT`, as far as the test lets it. */
@@ -38,18 +43,21 @@ export class FakeCdn implements Pick<S3CdnManager, 'readRange'> {
     object: CdnObject,
     start: number,
     end: number,
-    signal: AbortSignal,
+    { signal, outage }: RangeReading,
   ): AsyncGenerator<Buffer, void, undefined> {
     assert.equal(object.key, OBJECT.key);
     this.ranges.push([start, end]);
-    for (let position = start; position < end; position += CHUNK_LENGTH) {
+    for (let position = start; position < end;) {
       try {
         await unlessAborted(this.beforeChunk(position), signal);
       } catch (error) {
         if (signal.aborted) this.aborted.push(signal.reason);
-        throw error;
+        await outage.waitOrThrow(error, signal);
+        continue;
       }
+      outage.progress();
       yield CONTENT.subarray(position, Math.min(end, position + CHUNK_LENGTH));
+      position += CHUNK_LENGTH;
     }
   }
 
@@ -156,5 +164,5 @@ export async function readAll(follower: Follower): Promise<ChunksDigest> {
 /** Waits until the cache has all as a caller would, and leaves. It returns what the transfer reported. */
 export async function storeAll(follower: Follower): Promise<number[]> {
   await using waiter = follower;
-  return await Array.fromAsync(waiter.stored());
+  return await Array.fromAsync(waiter.stored(), ({ bytes }) => bytes);
 }

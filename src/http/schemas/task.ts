@@ -67,6 +67,7 @@ export const TASK = Type.Object(
     ...SUMMARY_FIELDS,
     bytes_done: Type.Integer(),
     bytes_total: nullable(Type.Integer({ description: 'Null while it is not known.' })),
+    waiting_for: nullable(Type.String({ description: 'What the task waits for, for people; null while it goes on.' })),
     parameters: JSON_OBJECT,
     error: nullable(Type.String({ description: 'Why it is neither running nor complete, for people.' })),
     code: nullable(ERROR_CODE),
@@ -84,6 +85,7 @@ export const TASK = Type.Object(
         ...EXAMPLE,
         bytes_done: 4,
         bytes_total: 10,
+        waiting_for: null,
         parameters: {},
         error: null,
         code: null,
@@ -151,6 +153,7 @@ export function toTaskView(task: Task): Static<typeof TASK> {
     ...toTaskSummary(task),
     bytes_done: task.bytesDone,
     bytes_total: task.bytesTotal,
+    waiting_for: task.waitingFor,
     parameters: task.parameters,
     error: task.error,
     code: task.code,
@@ -169,7 +172,8 @@ export function toLogLine({ line, timeMs, level, text }: TaskLogLine): Static<ty
 export function toServerEvent({ event, id, data }: TaskEvent): ServerEvent {
   if (event === 'log') return { event, id, data: toLogLine(data) };
   if (event === 'end') return { event, id, data: toTaskView(data) };
-  return { event, id, data: { progress: data.progress, bytes_done: data.bytesDone, bytes_total: data.bytesTotal } };
+  const { progress, bytes_done, bytes_total, waiting_for } = toTaskView(data);
+  return { event, id, data: { progress, bytes_done, bytes_total, waiting_for } };
 }
 
 /** ISO 8601 from ms since 1970. */

@@ -79,10 +79,10 @@ describe('a cold load', { skip: S3_SKIP }, () => {
     await device.upload('model', content);
   });
 
-  it('answers cdn_access_denied when the keys of cdn.yaml are wrong', async () => {
+  it('answers cdn_signature_refused when a secret of cdn.yaml is wrong', async () => {
     await device.origin.publishCdnConfig({ ...device.goodCdnConfig, downloader_access_secret: 'wrong-secret' });
     await device.login();
-    await expectFailure('cdn_access_denied');
+    await expectFailure('cdn_signature_refused');
     await device.origin.publishCdnConfig(device.goodCdnConfig);
     await device.login();
   });
@@ -112,8 +112,19 @@ describe('a cold load', { skip: S3_SKIP }, () => {
 
   it('breaks off when the object changes under it', async () => {
     device.s3Proxy.fault = (request) =>
-      isRange(request, SECOND_RANGE) ? { kind: 'rewrite', headers: { etag: '"another"' } } : PASS;
+      isRange(request, SECOND_RANGE)
+        ? { kind: 'rewrite', headers: { 'x-amz-meta-small-sha256': 'ab'.repeat(32) } }
+        : PASS;
     await expectBroken('cdn_object_changed');
+  });
+
+  it('is whole where a proxy makes ETags weak, or each edge of the CDN has its own', async () => {
+    for (const etag of ['W/"weak"', undefined]) {
+      let edge = 0;
+      device.s3Proxy.fault = () => ({ kind: 'rewrite', headers: { etag: etag ?? `"edge ${edge++}"` } });
+      assert.equal((await digestBody(await device.loader.load('model'))).sha256, digest);
+      await device.clearCache();
+    }
   });
 
   it('breaks off when the CDN refuses If-Match', async () => {
@@ -158,7 +169,7 @@ describe('a cold load', { skip: S3_SKIP }, () => {
 
   it('breaks off when a body breaks each time', async () => {
     device.s3Proxy.fault = (request) =>
-      (request.headers.range ?? '').startsWith('bytes=-') ? PASS : { kind: 'cut', afterBytes: 10_000 };
+      (request.headers.range ?? '').startsWith('bytes=-') ? PASS : { kind: 'cut', afterBytes: 0 };
     await expectBroken('cdn_unreachable');
   });
 
@@ -172,8 +183,7 @@ describe('a cold load', { skip: S3_SKIP }, () => {
     const startedAt = performance.now();
     await expectBroken('cdn_timeout');
     const tookMs = performance.now() - startedAt;
-    // Five attempts, each as long as a silence may last, and the pauses between them.
-    assert.ok(tookMs > 5 * STALL_TIMEOUT_MS && tookMs < 5 * STALL_TIMEOUT_MS + 4_000, `it took ${tookMs} ms`);
+    assert.ok(tookMs > STALL_TIMEOUT_MS && tookMs < STALL_TIMEOUT_MS + 4_000, `it took ${tookMs} ms`);
   });
 
   it('answers cdn_timeout when the CDN goes silent within an error', async () => {

@@ -81,7 +81,7 @@ describe('the events of a task', { skip: S3_SKIP }, () => {
     // By bytes, in small steps, from the beginning.
     assert.ok(progress.length >= 8, `${progress.length} reports`);
     for (const { data } of progress) {
-      assert.deepEqual(Object.keys(data).sort(), ['bytes_done', 'bytes_total', 'progress']);
+      assert.deepEqual(Object.keys(data).sort(), ['bytes_done', 'bytes_total', 'progress', 'waiting_for']);
       if (data.bytes_total === total) {
         assert.equal(data.progress, Math.min(99, Math.floor((100 * Number(data.bytes_done)) / total)));
       }

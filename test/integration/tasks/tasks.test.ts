@@ -314,6 +314,7 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
       provider: 'prefetch',
       bytes_done: 0,
       bytes_total: null,
+      waiting_for: null,
       parameters: prefetchOf('model'),
       error: null,
       code: null,

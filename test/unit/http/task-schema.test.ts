@@ -14,6 +14,7 @@ const TASK: Task = {
   progress: 40,
   bytesDone: 4,
   bytesTotal: 10,
+  waitingFor: 'the CDN',
   parameters: { x: [1] },
   result: { part: true },
   error: 'why',
@@ -54,6 +55,7 @@ describe('the view of a task', () => {
       provider: 'prefetch',
       bytes_done: 4,
       bytes_total: 10,
+      waiting_for: 'the CDN',
       parameters: { x: [1] },
       error: 'why',
       code: 'prefetch_incomplete',
@@ -79,7 +81,7 @@ describe('the view of a task', () => {
     assert.deepEqual(toServerEvent({ event: 'progress', id: '3.1', data: TASK }), {
       event: 'progress',
       id: '3.1',
-      data: { progress: 40, bytes_done: 4, bytes_total: 10 },
+      data: { progress: 40, bytes_done: 4, bytes_total: 10, waiting_for: 'the CDN' },
     });
   });
 });

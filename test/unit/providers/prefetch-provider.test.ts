@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import type { WriteProgress } from '../../../src/resources/written-ranges.ts';
 import { beforeEach, describe, it } from 'node:test';
-import { LoaderError } from '../../../src/errors.ts';
+import { LoaderError, PassingError } from '../../../src/errors.ts';
+import type { Patience } from '../../../src/async/outage.ts';
 import { createPrefetchProvider } from '../../../src/providers/prefetch-provider.ts';
 import { PartialResultError } from '../../../src/tasks/provider.ts';
 import { RecordedContext } from '../../support/task-context.ts';
@@ -36,13 +38,13 @@ class FakeDownloads {
     name: string,
     { length, failure }: Version,
     signal: AbortSignal,
-  ): AsyncGenerator<number, void, undefined> {
+  ): AsyncGenerator<WriteProgress, void, undefined> {
     this.fetched.push(name);
     for (const part of [0, 0.5, 1]) {
       await Promise.resolve();
       signal.throwIfAborted();
       if (part === 0.5 && failure !== undefined) throw failure;
-      yield part * length;
+      yield { bytes: part * length, waitsFor: undefined };
     }
   }
 }
@@ -65,7 +67,10 @@ function parameters(...names: string[]) {
 }
 
 async function run(downloads: FakeDownloads, ...names: string[]) {
-  return await context.run(createPrefetchProvider({ upstream: loggedIn, downloads }), parameters(...names));
+  return await context.run(
+    createPrefetchProvider({ upstream: loggedIn, downloads, prefetchOutageMs: 1000 }),
+    parameters(...names),
+  );
 }
 
 /** The failure after which a part of the work is done. */
@@ -99,7 +104,7 @@ describe('prefetch', () => {
         },
       ],
     });
-    assert.deepEqual(context.reports.at(-1), { bytesDone: 100, bytesTotal: 100 });
+    assert.deepEqual(context.reports.at(-1), { bytesDone: 100, bytesTotal: 100, waitingFor: null });
     assert.equal(context.lines.length, 3);
   });
 
@@ -114,7 +119,7 @@ describe('prefetch', () => {
       downloads.fetched,
       names.filter((_, index) => index % 4 !== 0),
     );
-    assert.deepEqual(context.reports.at(-1), { bytesDone: 300, bytesTotal: 300 });
+    assert.deepEqual(context.reports.at(-1), { bytesDone: 300, bytesTotal: 300, waitingFor: null });
   });
 
   it('knows the total before the first byte is fetched', async () => {
@@ -131,7 +136,7 @@ describe('prefetch', () => {
     const result = await run(downloads, 'a', 'b');
     assert.partialDeepStrictEqual(result, { resources: [{ status: 'fetched', bytes: 150 }, { status: 'fetched' }] });
     assert.deepEqual(downloads.asked, ['a', 'b', 'a']);
-    assert.deepEqual(context.reports.at(-1), { bytesDone: 159, bytesTotal: 159 });
+    assert.deepEqual(context.reports.at(-1), { bytesDone: 159, bytesTotal: 159, waitingFor: null });
   });
 
   it('gives up a resource that has changed twice', async () => {
@@ -149,7 +154,40 @@ describe('prefetch', () => {
       resources: [{ status: 'failed', code: 'cdn_access_denied' }, { status: 'fetched' }],
     });
     assert.deepEqual(downloads.asked, ['a', 'b']);
-    assert.deepEqual(context.reports.at(-1), { bytesDone: 9, bytesTotal: 9 });
+    assert.deepEqual(context.reports.at(-1), { bytesDone: 9, bytesTotal: 9, waitingFor: null });
+  });
+
+  it('says what it waits for, in its progress and its log, until it goes on', async () => {
+    const failure = new PassingError('cdn_unreachable', 'The CDN gave no answer.');
+    const downloads = {
+      prefetch: (_resource: unknown, _signal: AbortSignal, patience: Patience) => {
+        assert.deepEqual([patience.limitMs, patience.setting], [1000, 'PREFETCH_OUTAGE_MS']);
+        patience.onWait?.(failure);
+        patience.onWait?.(failure);
+        assert.equal(context.reports.at(-1)?.waitingFor, 'models/a: The CDN gave no answer.');
+        patience.onWait?.(undefined);
+        assert.equal(context.reports.at(-1)?.waitingFor, null);
+        return Promise.resolve({ length: 2, isCached: false, run });
+      },
+    };
+    async function* run(): AsyncGenerator<WriteProgress, void, undefined> {
+      await Promise.resolve();
+      yield { bytes: 1, waitsFor: failure };
+      assert.equal(context.reports.at(-1)?.waitingFor, 'models/a: The CDN gave no answer.');
+      yield { bytes: 2, waitsFor: undefined };
+    }
+    await context.run(
+      createPrefetchProvider({ upstream: loggedIn, downloads, prefetchOutageMs: 1000 }),
+      parameters('a'),
+    );
+    assert.equal(context.reports.at(-1)?.waitingFor, null);
+    assert.deepEqual(context.lines, [
+      'models/a: The CDN gave no answer. It is tried again.',
+      'models/a: it goes on',
+      'models/a: The CDN gave no answer. It is tried again.',
+      'models/a: it goes on',
+      'models/a: fetched, 2 bytes',
+    ]);
   });
 
   it('stops with the reason of its signal, and asks for nothing more', async () => {
@@ -173,7 +211,7 @@ describe('prefetch', () => {
     };
     const upstream = { isAuthenticated: false, authenticated: () => login.promise, currentSession: notLoggedIn };
     const downloads = new FakeDownloads({ a: [{ length: 10 }] });
-    const provider = createPrefetchProvider({ upstream, downloads });
+    const provider = createPrefetchProvider({ upstream, downloads, prefetchOutageMs: 1000 });
     await assert.rejects(context.run(provider, parameters('a')), { code: 'not_authenticated' });
     assert.deepEqual(downloads.asked, []);
     const waiting = new RecordedContext({ isUnattended: true }).run(provider, parameters('a'));

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import type { WriteProgress } from '../../../src/resources/written-ranges.ts';
 import { mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -45,10 +46,10 @@ describe('verify', () => {
   let isCached: boolean;
   const downloads = {
     prefetch: ({ name }: { name: string }) => {
-      async function* run(): AsyncGenerator<number, void, undefined> {
+      async function* run(): AsyncGenerator<WriteProgress, void, undefined> {
         await Promise.resolve();
         fetched.push(name);
-        yield 5_000_000;
+        yield { bytes: 5_000_000, waitsFor: undefined };
       }
       return Promise.resolve({ isCached, run });
     },

@@ -5,12 +5,17 @@ import { eventually } from '../../../lab/waiting.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import { WorkMemory } from '../../../src/files/work-memory.ts';
 import { readDirectly } from '../../../src/resources/direct-read.ts';
-import { CONTENT, FakeCdn, MIB, OBJECT } from '../../support/transfer-lab.ts';
+import { CONTENT, FakeCdn, MIB, OBJECT, PATIENCE } from '../../support/transfer-lab.ts';
 
 const PATIENCE_MS = 30;
 
 function read(cdn: FakeCdn, memory: WorkMemory, signal = NEVER) {
-  return readDirectly({ cdn, object: OBJECT }, 0, { memory, signal, patienceMs: PATIENCE_MS });
+  return readDirectly({ cdn, object: OBJECT }, 0, {
+    memory,
+    signal,
+    patience: PATIENCE,
+    consumerPatienceMs: PATIENCE_MS,
+  });
 }
 
 describe('a read without the cache', () => {
@@ -60,7 +65,7 @@ describe('a read without the cache', () => {
   it('takes turns with others who wait when its reader is slow, and goes on at the same byte', async () => {
     const memory = new WorkMemory(MIB);
     const cdn = new FakeCdn();
-    const reading = readDirectly({ cdn, object: OBJECT }, 0, { memory, signal: NEVER, turnMs: 0 });
+    const reading = readDirectly({ cdn, object: OBJECT }, 0, { memory, signal: NEVER, patience: PATIENCE, turnMs: 0 });
     const first = (await reading.next()).value ?? Buffer.alloc(0);
     const waiting = memory.acquire(MIB, NEVER);
     const second = reading.next();

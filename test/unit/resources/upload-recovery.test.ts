@@ -13,7 +13,7 @@ import { decryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { HookedFs } from '../../../lab/faults/hooked-fs.ts';
 import { sha256 } from '../../../lab/sha256.ts';
 import { eventually } from '../../../lab/waiting.ts';
-import { KEY, uploadItems, UploadLab, type FakeUpload } from '../../support/upload-lab.ts';
+import { KEY, makeVersion, uploadItems, UploadLab, type FakeUpload } from '../../support/upload-lab.ts';
 
 const CONTENT = randomBytes(100_000);
 const SMALL = 'models/m.small';
@@ -341,7 +341,7 @@ describe('an upload that has ended', () => {
 
   it('is forgotten when it was told that another one stands', async () => {
     lab.cdn.beforeLook = () => {
-      lab.cdn.objects.set(BIG, { etag: '"2"', length: 1, smallSha256: 'of another' });
+      lab.cdn.objects.set(BIG, makeVersion({ smallSha256: 'of another' }));
       return Promise.resolve();
     };
     await assert.rejects(upload(), { code: 'upload_superseded' });
@@ -360,7 +360,7 @@ describe('an upload that has ended', () => {
     lab.api.files.set(SMALL, Buffer.from('the earlier small part'));
     await upload();
     const ours = small();
-    lab.cdn.objects.set(BIG, { etag: '"2"', length: 1, smallSha256: 'of another' });
+    lab.cdn.objects.set(BIG, makeVersion({ smallSha256: 'of another' }));
     await using _recovery = await restart();
     await cleared();
     assert.equal(small(), ours);
@@ -395,7 +395,7 @@ describe('an upload that has ended', () => {
     await upload();
     const theirs = Buffer.from('of another Loader');
     lab.api.files.set(SMALL, theirs);
-    lab.cdn.objects.set(BIG, { etag: '"2"', length: 1, smallSha256: sha256(theirs) });
+    lab.cdn.objects.set(BIG, makeVersion({ smallSha256: sha256(theirs) }));
     await using _recovery = await restart();
     await cleared();
     assert.equal(small(), theirs);

@@ -7,7 +7,7 @@ import { NEVER } from '../../../src/async/abort.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { decryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
-import { KEY, uploadItems, UploadLab } from '../../support/upload-lab.ts';
+import { makeVersion, KEY, uploadItems, UploadLab } from '../../support/upload-lab.ts';
 import { sha256 } from '../../../lab/sha256.ts';
 
 /** Two parts. */
@@ -170,7 +170,7 @@ describe('an upload', () => {
 
   it('is told that another one stands, and puts the small part of that back', async () => {
     const theirs = Buffer.from('of a crossing upload');
-    const their = { etag: '"2"', length: 1, smallSha256: sha256(theirs) };
+    const their = makeVersion({ smallSha256: sha256(theirs) });
     let looks = 0;
     lab.cdn.beforeLook = () => {
       looks++;
@@ -190,7 +190,7 @@ describe('an upload', () => {
     lab.cdn.beforeLook = () => {
       looks++;
       if (looks === 1) lab.api.files.set('models/m.small', theirs);
-      if (looks === 2) lab.cdn.objects.set('models/m.big', { etag: '"3"', length: 1, smallSha256: sha256(third) });
+      if (looks === 2) lab.cdn.objects.set('models/m.big', makeVersion({ smallSha256: sha256(third) }));
       if (looks === 2) lab.api.files.set('models/m.small', third);
       return Promise.resolve();
     };

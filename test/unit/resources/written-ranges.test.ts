@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
+import { PassingError } from '../../../src/errors.ts';
 import { WrittenRanges } from '../../../src/resources/written-ranges.ts';
 
 /** Three ranges: of 10, 10 and 5 bytes. */
+const LIMITS = { signal: NEVER, patienceMs: 1000 };
 let written: WrittenRanges;
 
 beforeEach(() => {
@@ -47,7 +49,7 @@ describe('the bytes that are available', () => {
 
 describe('reach', () => {
   it('returns when all bytes before the position are there, and not before', async () => {
-    const reached = written.reach(12, NEVER);
+    const reached = written.reach(12, LIMITS);
     written.advance(1, 10);
     written.advance(0, 9);
     assert.ok(await isPending(reached));
@@ -58,12 +60,12 @@ describe('reach', () => {
   it('returns at once for what is there, even after a failure', async () => {
     written.advance(0, 10);
     written.fail(new Error('the CDN failed'));
-    await written.reach(10, NEVER);
-    await assert.rejects(written.reach(11, NEVER), /the CDN failed/);
+    await written.reach(10, LIMITS);
+    await assert.rejects(written.reach(11, LIMITS), /the CDN failed/);
   });
 
   it('throws the first failure to all who wait', async () => {
-    const waits = [written.reach(1, NEVER), written.reach(25, NEVER)];
+    const waits = [written.reach(1, LIMITS), written.reach(25, LIMITS)];
     written.fail(new Error('the first failure'));
     written.fail(new Error('its echo'));
     for (const wait of waits) await assert.rejects(wait, /the first failure/);
@@ -72,8 +74,8 @@ describe('reach', () => {
 
   it('throws the reason of the signal, and disturbs no other wait', async () => {
     const abort = new AbortController();
-    const left = written.reach(5, abort.signal);
-    const stayed = written.reach(5, NEVER);
+    const left = written.reach(5, { ...LIMITS, signal: abort.signal });
+    const stayed = written.reach(5, LIMITS);
     abort.abort(new Error('the client has left'));
     await assert.rejects(left, /the client has left/);
     written.advance(0, 5);
@@ -83,42 +85,74 @@ describe('reach', () => {
 
 describe('the progress', () => {
   it('is told at once and after each change, until all is written', async () => {
-    const progress = written.progress(NEVER);
-    assert.deepEqual(await progress.next(), { done: false, value: 0 });
+    const progress = written.progress(LIMITS);
+    assert.deepEqual(await progress.next(), { done: false, value: { bytes: 0, waitsFor: undefined } });
     written.advance(2, 5);
-    assert.deepEqual(await progress.next(), { done: false, value: 5 });
+    assert.deepEqual(await progress.next(), { done: false, value: { bytes: 5, waitsFor: undefined } });
     written.advance(0, 10);
-    assert.deepEqual(await progress.next(), { done: false, value: 15 });
+    assert.deepEqual(await progress.next(), { done: false, value: { bytes: 15, waitsFor: undefined } });
     written.advance(1, 10);
-    assert.deepEqual(await Array.fromAsync(progress), [25]);
+    assert.deepEqual(await Array.fromAsync(progress, ({ bytes }) => bytes), [25]);
   });
 
   it('misses no last number when the consumer is slow', async () => {
-    const progress = written.progress(NEVER);
+    const progress = written.progress(LIMITS);
     await progress.next();
     for (const range of [0, 1]) written.advance(range, 10);
-    assert.deepEqual(await progress.next(), { done: false, value: 20 });
+    assert.deepEqual(await progress.next(), { done: false, value: { bytes: 20, waitsFor: undefined } });
     written.advance(2, 5);
-    assert.deepEqual(await Array.fromAsync(progress), [25]);
+    assert.deepEqual(await Array.fromAsync(progress, ({ bytes }) => bytes), [25]);
   });
 
   it('waits between two changes', async () => {
-    const progress = written.progress(NEVER);
+    const progress = written.progress(LIMITS);
     await progress.next();
     const next = progress.next();
     assert.ok(await isPending(next));
     written.advance(0, 1);
-    assert.deepEqual(await next, { done: false, value: 1 });
+    assert.deepEqual(await next, { done: false, value: { bytes: 1, waitsFor: undefined } });
   });
 
   it('throws the failure, and the reason of the signal', async () => {
     const abort = new AbortController();
-    const [failing, leaving] = [written.progress(NEVER), written.progress(abort.signal)];
+    const [failing, leaving] = [written.progress(LIMITS), written.progress({ ...LIMITS, signal: abort.signal })];
     await Promise.all([failing.next(), leaving.next()]);
     const left = leaving.next();
     abort.abort(new Error('no longer wanted'));
     await assert.rejects(left, /no longer wanted/);
     written.fail(new Error('the CDN failed'));
     await assert.rejects(failing.next(), /the CDN failed/);
+  });
+});
+
+describe('an outage', () => {
+  const failure = new PassingError('cdn_unreachable', 'The connection failed.');
+
+  it('is waited out by who has the patience, and by no other', async () => {
+    const impatient = written.reach(1, { ...LIMITS, patienceMs: 100 });
+    const patient = written.reach(1, LIMITS);
+    written.wait(failure, 100);
+    assert.ok(await isPending(impatient));
+    written.wait(failure, 101);
+    await assert.rejects(impatient, (error) => error === failure);
+    assert.ok(await isPending(patient));
+    written.advance(0, 1);
+    await patient;
+  });
+
+  it('is part of the progress until bytes come', async () => {
+    const progress = written.progress(LIMITS);
+    await progress.next();
+    written.wait(failure, 1);
+    assert.deepEqual(await progress.next(), { done: false, value: { bytes: 0, waitsFor: failure } });
+    written.advance(0, 1);
+    assert.deepEqual(await progress.next(), { done: false, value: { bytes: 1, waitsFor: undefined } });
+  });
+
+  it('takes nothing from who finds its bytes there', async () => {
+    written.advance(0, 10);
+    written.wait(failure, 1e9);
+    await written.reach(10, LIMITS);
+    await assert.rejects(written.reach(11, LIMITS), (error) => error === failure);
   });
 });

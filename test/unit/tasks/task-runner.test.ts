@@ -46,6 +46,7 @@ describe('a task', () => {
       progress: 0,
       bytesDone: 0,
       bytesTotal: null,
+      waitingFor: null,
       parameters: { x: 1 },
       result: null,
       error: null,
