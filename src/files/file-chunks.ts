@@ -11,7 +11,7 @@ export class EndOfFileError extends Error {
 }
 
 /** A good length for reading a file that is decrypted and sent on: larger chunks are not faster, and take more memory. */
-export const FILE_CHUNK_LENGTH = 128 * 1024;
+export const FILE_CHUNK_LENGTH = 256 * 1024;
 
 /** A file that is still being written. */
 export interface Growth {
@@ -23,8 +23,8 @@ export interface Growth {
  * Yields the bytes from `start` to `end` (exclusive) of an open file in chunks of `chunkLength`.
  *
  * The next chunk is read while the consumer works on the present one. Two buffers take turns: a chunk is valid until
- * the next one is asked for, and the memory of both is given back at the end. Where the file is still being written, `growth` says so. It is ours since a read stream of
- * Node allocates each chunk anew, and ends early without an error.
+ * the next one is asked for, and the memory of both is given back at the end. Where the file is still being written,
+ * `growth` says so. It is ours since a read stream of Node allocates each chunk anew, and ends early without an error.
  *
  * @throws EndOfFileError when the file ends before `end`; the system's error, or that of `growth`
  */

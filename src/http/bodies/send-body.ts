@@ -11,7 +11,7 @@ export interface Body {
 }
 
 /** Bytes that may wait for the socket while the next chunk is made. A reader that stalls holds as much. */
-const MAX_QUEUED_LENGTH = 128 * 1024;
+const MAX_QUEUED_LENGTH = 256 * 1024;
 
 /**
  * Sends a binary body with its exact Content-Length.
