@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { PassingError } from '../errors.ts';
+import { pause } from './pause.ts';
 
 /** How long work waits for something that fails and may work again. */
 export interface Patience {
@@ -69,10 +69,7 @@ export class Outage {
     patience.onWait?.(failure);
     const ownMs = Math.min(MAX_PAUSE_MS, Math.max(MIN_PAUSE_MS, now - firstMs)) * (0.5 + Math.random() / 2);
     // Without the part of our own, all clients that were told the same would come back at once.
-    const pauseMs = Math.min(leftMs, askedMs === 0 ? ownMs : askedMs + ownMs / 10);
-    await sleep(pauseMs, undefined, { signal }).catch(() => {
-      signal.throwIfAborted(); // This throws the reason, not the AbortError that wraps it.
-    });
+    await pause(Math.min(leftMs, askedMs === 0 ? ownMs : askedMs + ownMs / 10), signal);
   }
 
   #described(nowMs: number): string | undefined {

@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { pause } from './pause.ts';
 
 export interface RetryPolicy {
   /** The number of all calls, including the first one. */
@@ -6,11 +6,9 @@ export interface RetryPolicy {
   /** Upper bound of the first pause, in ms; it doubles with each further one. The pause is random below its bound. */
   readonly baseDelayMs: number;
   readonly isRetryable: (error: unknown) => boolean;
-  /** The pause that the failure asks for (Retry-After), in ms. It counts where it is longer than ours. */
-  readonly requestedDelayMs?: (error: unknown) => number | undefined;
 }
 
-/** The longest pause between two attempts, in ms, whatever a server asks for. */
+/** The longest pause between two attempts, in ms. */
 const MAX_DELAY_MS = 10_000;
 
 /**
@@ -30,10 +28,7 @@ export class RetryCounter {
     signal.throwIfAborted();
     this.#failures++;
     if (this.#failures >= this.#policy.attempts || !this.#policy.isRetryable(error)) throw error;
-    const ownDelayMs = Math.random() * this.#policy.baseDelayMs * 2 ** (this.#failures - 1);
-    const delayMs = Math.max(ownDelayMs, this.#policy.requestedDelayMs?.(error) ?? 0);
-    await sleep(Math.min(delayMs, MAX_DELAY_MS), undefined, { signal }).catch(() => {
-      signal.throwIfAborted(); // This throws the reason, not the AbortError that wraps it.
-    });
+    const delayMs = Math.random() * this.#policy.baseDelayMs * 2 ** (this.#failures - 1);
+    await pause(Math.min(delayMs, MAX_DELAY_MS), signal);
   }
 }
