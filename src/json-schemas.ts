@@ -71,7 +71,8 @@ export function textEnum<Values extends string[]>(
   values: readonly [...Values],
   options: TSchemaOptions = {},
 ): TEnum<Values> {
-  return { enum: values, type: 'string', ...options } as unknown as TEnum<Values>;
+  const schema: TSchema = { enum: values, type: 'string', ...options };
+  return schema as TEnum<Values>;
 }
 
 /** The code of an error. */

@@ -1,7 +1,5 @@
-import { firstSerial, memoryGib, type Fact, type HardwareFacts, type NamedHardware } from './hardware-facts.ts';
+import { firstSerial, GIB, memoryGib, type Fact, type HardwareFacts, type NamedHardware } from './hardware-facts.ts';
 import type { HardwareReading } from './read-hardware.ts';
-
-const GIB = 1024 ** 3;
 
 /** How hardware differs from what it was. */
 export interface HardwareChange {

@@ -21,7 +21,7 @@ export interface HardwareFacts {
   readonly driveSerials: readonly (string | null)[];
 }
 
-const GIB = 1024 ** 3;
+export const GIB = 1024 ** 3;
 
 /** The memory as it stands in the string. */
 export function memoryGib({ memoryBytes }: HardwareFacts): number {
