@@ -16,6 +16,8 @@ export interface JourneyEngine {
   readonly skip: string | false;
   /** What it takes beside what Docker 20.10 does. */
   readonly furtherLayouts: readonly (readonly [string, ArchiveOptions])[];
+  /** How long it may be silent, in ms: with the containerd image store, it says nothing while it unpacks. */
+  readonly stallTimeoutMs: number;
   /** It takes an image only with all of its layers. */
   readonly needsEveryLayer: boolean;
   /** Only the first journey, where the others take time without telling more: `npm run test:engines` has them all. */
@@ -37,8 +39,6 @@ const LAYOUTS: JourneyEngine['furtherLayouts'] = [
 ];
 /** Of what the images of `testImages` are made of, in MB: small, since each image is unpacked in each test. */
 const LAYER_MB = 0.2;
-/** An engine with the containerd image store says nothing while it unpacks. */
-const ENV = { ENGINE_STALL_TIMEOUT_MS: '30000' };
 
 /** The journeys of an unlock that depend on what the engine is and does, with a real one. */
 export function describeUnlockJourneys(title: string, kind: JourneyEngine): void {
@@ -48,10 +48,9 @@ export function describeUnlockJourneys(title: string, kind: JourneyEngine): void
     const next = testImages('two', LAYER_MB);
 
     before(async () => {
-      device = await UnlockDevice.start(
-        (await startDockerd(kind.name, { ...kind.options, isInMemory: true })).host,
-        ENV,
-      );
+      device = await UnlockDevice.start((await startDockerd(kind.name, { ...kind.options, isInMemory: true })).host, {
+        ENGINE_STALL_TIMEOUT_MS: String(kind.stallTimeoutMs),
+      });
     });
 
     beforeEach(async () => {

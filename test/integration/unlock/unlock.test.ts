@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { promisify } from 'node:util';
-import { makeImage, saveImages, type ArchiveOptions } from '../../../lab/images/image-maker.ts';
+import { makeImage, saveImages } from '../../../lab/images/image-maker.ts';
 import { startDockerd, stopDockerd } from '../../../lab/services/services.ts';
 import { DOCKER_SKIP } from '../../../lab/test-environment.ts';
 import { testImages, testLayer } from '../../support/test-images.ts';
@@ -31,27 +31,6 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
     await device.stop();
     await stopDockerd(ENGINE);
   });
-
-  const LAYOUTS: readonly (readonly [string, ArchiveOptions])[] = [
-    ['the classic layout', {}],
-    ['the classic layout with links for shared layers', { linksRepeatedLayers: true }],
-    ['the classic layout with compressed layers', { compression: 'gzip' }],
-    ['the OCI layout', { layout: 'oci' }],
-    ['the OCI layout with compressed layers', { layout: 'oci', compression: 'gzip' }],
-    ['GNU long names', { nameStyle: 'gnu' }],
-    ['PAX names', { nameStyle: 'pax', layout: 'oci' }],
-    ['the manifest first', { putsManifestFirst: true }],
-  ];
-  for (const [name, options] of LAYOUTS) {
-    it(`brings every image into the engine from ${name}`, async () => {
-      const some = images.slice(0, 3); // Two of them stand on the first.
-      await device.putArchive(saveImages(some, options));
-      const { state, error } = await device.unlock();
-      assert.deepEqual({ state, error }, { state: 'ready', error: null });
-      await device.assertLoaded(some);
-      await device.assertTidy();
-    });
-  }
 
   it('answers in the words of the original, from idle to ready', async () => {
     await device.restartLoader();
@@ -151,18 +130,6 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
     device.engineProxy.reset();
     assert.equal((await device.unlock()).state, 'ready');
     assert.deepEqual([device.apiProxy.requests.length, device.engineProxy.loads.length], [0, 0]);
-  });
-
-  it('finds out by itself that all is there when the receipt is lost or damaged', async () => {
-    await device.unlock();
-    for (const damage of [() => rm(device.receiptPath), () => device.damageReceipt()]) {
-      await damage();
-      await device.restartLoader();
-      device.engineProxy.reset();
-      assert.equal((await device.unlock()).state, 'ready');
-      assert.equal(device.engineProxy.loads.length, 0);
-      assert.match(await readFile(device.receiptPath, 'utf8'), /"iv"/);
-    }
   });
 
   it('is ready without an archive when its images are there, and 404 when they are not', async () => {
@@ -278,57 +245,6 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
     await device.docker.remove('azaion-test/worker:1');
     await device.inState('idle');
     assert.equal((await device.post()).status, 404);
-  });
-
-  it('is idle again when an image was removed, and the next POST loads it', async () => {
-    await device.unlock();
-    const sent = device.engineProxy.loads.length;
-    await device.docker.remove('azaion-test/worker:1');
-    const { progress, error } = await device.inState('idle');
-    assert.deepEqual([progress, error], [null, null]);
-    assert.equal((await device.unlock()).state, 'ready');
-    assert.equal(device.engineProxy.loads.length, sent + 1);
-    await device.assertLoaded(images);
-  });
-
-  it('looks at the engine at each POST, even where that tells nothing of removals', async () => {
-    device.engineProxy.hidesEvents = true;
-    await device.restartLoader();
-    await device.unlock();
-    await device.docker.remove('azaion-test/worker:1');
-    assert.equal((await device.status()).state, 'ready');
-    assert.equal((await device.unlock()).state, 'ready');
-    await device.assertLoaded(images);
-  });
-
-  it('starts again when another archive has taken the place of the one that is unlocked', async () => {
-    await device.unlock();
-    const next = testImages('two');
-    await device.putArchive(saveImages(next));
-    assert.deepEqual((await device.post()).body, { state: 'authenticating' });
-    assert.equal((await device.ended()).state, 'ready');
-    for (const { id } of next) assert.equal((await device.docker.inspect(id))?.Id, id);
-  });
-
-  it('can be cancelled, leaves nothing, and goes on where it was', async () => {
-    const never = new Promise(() => undefined);
-    // The base goes through; what stands on it is held.
-    device.engineProxy.fault = (index) =>
-      index === 0 ? { kind: 'pass' } : { kind: 'hold', afterBytes: 100_000, until: never };
-    await device.post();
-    await device.loadedAnything();
-    const answer = await device.loader.fetch('/unlock', { method: 'DELETE' });
-    assert.deepEqual(await answer.json(), { state: 'error' });
-    const { error, code } = await device.status();
-    assert.deepEqual([error, code], ['The unlock was cancelled.', 'unlock_cancelled']);
-    assert.deepEqual(device.loader.openFilesUnder(device.folder), []);
-    await device.assertTidy();
-
-    device.engineProxy.reset();
-    assert.equal((await device.unlock()).state, 'ready');
-    await device.assertLoaded(images);
-    const sent = device.engineProxy.loads.reduce((sum, bytes) => sum + bytes, 0);
-    assert.ok(sent < 6_000_000, `${sent} bytes were sent, those of the base among them`);
   });
 
   it('may be cancelled when there is nothing to cancel', async () => {
