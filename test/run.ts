@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { glob } from 'node:fs/promises';
 import path from 'node:path';
@@ -18,13 +20,18 @@ import {
 import { shippedFolder } from '../lab/shipped-folder.ts';
 
 /**
- * Runs the tests: `npm test` all of them, `npm run test:only -- PATTERN...` the files whose path has one of the patterns.
- * It starts a service only when a chosen file names the skip option of that service, and stops it at the end. With
- * CI=true, a skipped test is a failure.
+ * Runs the tests: `npm test` all of them after `npm run check`, `npm run test:only -- PATTERN...` the files whose path has
+ * one of the patterns. It starts a service only when a chosen file names the skip option of that service, and stops it at
+ * the end. With CI=true, a skipped test is a failure.
  */
 
 /** The number of files whose times are printed at the end. */
 const SLOWEST_FILES = 10;
+/** Unit tests wait for timers more than they work, integration tests for other processes of theirs. */
+const UNIT_CONCURRENCY = 4;
+const CONCURRENCY = 3;
+/** Their files take longest: they begin first, so that none of them runs alone at the end. */
+const LONG_FOLDER = 'test/integration/unlock/';
 /** For one file: a test that hangs must not hang the run. Campaigns (test/README.md) set a longer time. */
 const FILE_TIMEOUT_MS = Number(process.env['LOADER_TEST_FILE_MINUTES'] ?? 5) * 60_000;
 /** For the end of the run after a signal. */
@@ -41,11 +48,15 @@ if (files.length === 0) {
   console.error(`No test file has ${patterns.join(' or ')} in its path.`);
   process.exit(1);
 }
+const unitFiles = files.filter(isUnitTest);
+const integrationFiles = files
+  .filter((file) => !isUnitTest(file))
+  .sort((a, b) => Number(b.startsWith(LONG_FOLDER)) - Number(a.startsWith(LONG_FOLDER)));
 const needsS3 = files.some((file) => names(file, 'S3_SKIP'));
 const needsDocker = files.some((file) => names(file, 'DOCKER_SKIP'));
 const needsDocker26 = files.some((file) => names(file, 'DOCKER_26_SKIP'));
 const needsContainers = files.some((file) => names(file, 'CONTAINER_SKIP'));
-const runsLoaders = files.some((file) => !file.startsWith('test/unit/'));
+const runsLoaders = integrationFiles.length > 0;
 
 const runFolder = path.join(SERVICES_FOLDER, 'run');
 rmSync(runFolder, { recursive: true, force: true });
@@ -63,10 +74,11 @@ for (const signal of Object.keys(EXIT_CODES) as (keyof typeof EXIT_CODES)[]) {
 
 try {
   await prepared;
-  const passed = await runFiles(files, 2);
+  const passedUnit = await runFiles(unitFiles, UNIT_CONCURRENCY);
+  const passedOthers = await runFiles(integrationFiles, CONCURRENCY);
   // The last test looks at what all the others left behind. With patterns, there may be no logs to look at.
   const passedLast = patterns.length > 0 || (await runFiles(await Array.fromAsync(glob('test/last/*.test.ts')), 1));
-  process.exitCode = passed && passedLast ? 0 : 1;
+  process.exitCode = passedUnit && passedOthers && passedLast ? 0 : 1;
 } finally {
   await stopAll();
 }
@@ -81,7 +93,7 @@ async function endRun(signal: keyof typeof EXIT_CODES): Promise<void> {
   process.exit(EXIT_CODES[signal]);
 }
 
-/** Starts what the chosen files need, and builds what ships. */
+/** Starts what the chosen files need, and builds what ships. A whole run checks types, lint and format meanwhile. */
 async function prepare(): Promise<void> {
   const needs = [...(needsS3 ? ['Ceph'] : []), ...(needsDocker || needsDocker26 || needsContainers ? ['Docker'] : [])];
   if (needs.length > 0) console.log(`Starting ${needs.join(' and ')} ...`);
@@ -89,8 +101,19 @@ async function prepare(): Promise<void> {
   // Where both must be installed, one after the other: two runs of apt at once get in each other's way.
   const engineStart = isInstalled('dockerd') ? startEngines() : s3Start.then(startEngines);
   const build = runsLoaders ? buildShipped() : undefined;
-  const results = await Promise.allSettled([s3Start, engineStart, build]);
+  const checked = patterns.length === 0 ? check() : undefined;
+  const results = await Promise.allSettled([s3Start, engineStart, build, checked]);
   for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+/** @throws Error when it finds anything, which is printed */
+async function check(): Promise<void> {
+  const child = spawn('npm', ['run', '--silent', 'check'], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    signal: interrupt.signal,
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  if (code !== 0) throw new Error('npm run check found what is printed above. No test was run.');
 }
 
 async function buildShipped(): Promise<void> {
@@ -99,6 +122,7 @@ async function buildShipped(): Promise<void> {
 }
 
 async function runFiles(files: string[], concurrency: number): Promise<boolean> {
+  if (files.length === 0) return true;
   let passed = true;
   const seconds = new Map<string, number>();
   const stream = run({ files, concurrency, timeout: FILE_TIMEOUT_MS, signal: interrupt.signal });
@@ -202,6 +226,10 @@ function isTestFile(pid: number): boolean {
   } catch {
     return false; // It has ended meanwhile.
   }
+}
+
+function isUnitTest(file: string): boolean {
+  return file.startsWith('test/unit/');
 }
 
 function names(file: string, word: string): boolean {

@@ -83,6 +83,7 @@ export class UnlockDevice {
         IMAGES_PATH: path.join(folder, 'images', 'images.enc'),
         DOCKER_HOST: engineProxy.host,
         UPSTREAM_TIMEOUT_MS: '1500',
+        STALL_TIMEOUT_MS: '1500',
         ENGINE_TIMEOUT_MS: '3000',
         ENGINE_STALL_TIMEOUT_MS: String(ENGINE_STALL_TIMEOUT_MS),
         ...env,

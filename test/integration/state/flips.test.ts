@@ -29,8 +29,8 @@ import { makeRandom } from '../../../lab/seeded-random.ts';
  * this process, beside stand-ins for Resource API, S3 store and engine, because a process for each flip would take hours.
  */
 
-/** A run of the tests takes 100, the campaign (npm run test:flips) 2,000. A run can be repeated by its seed. */
-const FLIPS = Number(process.env['LOADER_TEST_FLIPS'] ?? 100);
+/** A run of the tests takes 40, the campaign (npm run test:flips) 2,000. A run can be repeated by its seed. */
+const FLIPS = Number(process.env['LOADER_TEST_FLIPS'] ?? 40);
 const SEED = Number(process.env['LOADER_TEST_FLIPS_SEED'] ?? randomInt(2 ** 31));
 /** Shares of the flips. */
 const SHARES = { anywhere: 0.45, text: 0.25, receipt: 0.15, record: 0.15 };

@@ -12,8 +12,8 @@ import { makeRandom } from '../../../lab/seeded-random.ts';
 import { newApiKey } from '../../support/test-loader.ts';
 import { prefetchOf, type HistoryPage, type TaskView, type ScheduleView } from '../../../lab/task-client.ts';
 
-/** A run of the tests takes 40, the campaign (npm run test:kills) 200. A run can be repeated by its seed. */
-const KILLS = Number(process.env['LOADER_TEST_TASK_KILLS'] ?? 40);
+/** A run of the tests takes 12, the campaign (npm run test:kills) 200. A run can be repeated by its seed. */
+const KILLS = Number(process.env['LOADER_TEST_TASK_KILLS'] ?? 12);
 const SEED = Number(process.env['LOADER_TEST_TASK_SEED'] ?? randomInt(2 ** 31));
 
 const MAX_ALIVE_MS = 160;

@@ -15,7 +15,7 @@ import type { Task } from '../../../src/tasks/task.ts';
 import { ControlledProvider, DAY_MS, HOUR_MS, TaskLab, type ControlledRun } from '../../support/task-lab.ts';
 
 /** The number of random sequences of what may happen to tasks. `npm run test:properties` has a million. */
-const RUNS = Number(process.env['LOADER_TEST_PROPERTY_RUNS'] ?? 1_000);
+const RUNS = Number(process.env['LOADER_TEST_PROPERTY_RUNS'] ?? 300);
 /** Set it to repeat a sequence that failed: the message has the seed. */
 const SEED = Number(process.env['LOADER_TEST_PROPERTY_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 /** Sequences with one seed. */
