@@ -9,10 +9,10 @@ import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
 import { CopyFiles, removeCompanions } from './copy-files.ts';
 import { isDigestStem, placeOf, placeOfFile, type CopyPlace } from './copy-paths.ts';
-import { formatRecord, readRecord, type CopyRecord } from './copy-record.ts';
+import { formatRecord, type CopyRecord } from './copy-record.ts';
 import { CopyVerification, type Verdict, type VerifyOptions } from './copy-verification.ts';
 import { DraftsFolder } from './drafts-folder.ts';
-import { isAt, isUnfit, openCopy, type OpenCopy } from './open-copy.ts';
+import { isAt, isUnfit, openCopy, readRecord, type OpenCopy } from './open-copy.ts';
 
 export type { CacheEntry };
 

@@ -2,8 +2,9 @@ import type { Dirent } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { systemErrorCode } from '../errors.ts';
+import { readSmallFile } from '../files/small-file.ts';
 import type { Logger } from '../log/logger.ts';
-import { readRecordedName } from './copy-record.ts';
+import { MAX_RECORD_LENGTH, parseRecordedName } from './copy-record.ts';
 import { copyPaths, copyStem, isDigestStem, stemOf } from './copy-paths.ts';
 import { isSafeFolder } from '../resource-name.ts';
 
@@ -83,6 +84,7 @@ async function describeFile(
 }
 
 async function recordedName(folderPath: string, stem: string): Promise<string | undefined> {
-  const name = await readRecordedName(copyPaths(folderPath, stem).record);
+  const text = await readSmallFile(copyPaths(folderPath, stem).record, MAX_RECORD_LENGTH).catch(() => undefined);
+  const name = text === undefined ? undefined : parseRecordedName(text);
   return name !== undefined && copyStem(name) === stem ? name : undefined;
 }

@@ -1,9 +1,20 @@
+import { webcrypto } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
 import { NEVER } from '../async/abort.ts';
 import { Semaphore } from '../async/semaphore.ts';
-import { LoaderError } from '../errors.ts';
+import { LoaderError, systemErrorCode } from '../errors.ts';
+import { readFully } from '../files/file-chunks.ts';
+import { releaseChunk } from '../files/release-chunk.ts';
+import { readSmallFile, UnfitFileError } from '../files/small-file.ts';
 import type { Logger } from '../log/logger.ts';
-import { isNotThere, toCacheError } from './cache-error.ts';
-import { digestChunks, formatDigests, readDigests, type ChunkDigests } from './chunk-digests.ts';
+import { isNotThere, toCacheError, toCutFileError } from './cache-error.ts';
+import {
+  DIGEST_CHUNK_LENGTH,
+  formatDigests,
+  MAX_DIGESTS_LENGTH,
+  parseDigests,
+  type ChunkDigests,
+} from './chunk-digests.ts';
 import type { CopyFiles } from './copy-files.ts';
 import type { CopyPaths, CopyPlace } from './copy-paths.ts';
 import type { DraftsFolder } from './drafts-folder.ts';
@@ -20,6 +31,9 @@ export interface VerifyOptions {
  * any more.
  */
 export type Verdict = 'good' | 'recorded' | 'bad' | 'absent';
+
+/** Errors of reading digests that are lost. Others, such as too many open files, say nothing about them. */
+const DAMAGED: readonly string[] = ['EIO', 'ELOOP', 'ENXIO'];
 
 /** Reads copies whole and compares them with their digests. Callers may load and publish the copy meanwhile. */
 export class CopyVerification {
@@ -108,6 +122,17 @@ export class CopyVerification {
   }
 }
 
+/** The digests in a file; undefined when there are none, or none that can be used. @throws the system's error */
+async function readDigests(filePath: string): Promise<ChunkDigests | undefined> {
+  try {
+    const text = await readSmallFile(filePath, MAX_DIGESTS_LENGTH);
+    return text === undefined ? undefined : parseDigests(text);
+  } catch (error) {
+    if (error instanceof UnfitFileError || DAMAGED.includes(systemErrorCode(error) ?? '')) return undefined;
+    throw error;
+  }
+}
+
 /**
  * Reads a copy to its end, or to the first chunk that does not fit `digests`, and returns the digests that it has.
  *
@@ -131,4 +156,42 @@ async function readAgainst(
     chunkSha256.push(chunk.sha256);
   }
   return { bigLength: copy.length, chunkSha256 };
+}
+
+/** One chunk that was read. */
+interface ChunkDigest {
+  /** Bytes of it. */
+  readonly length: number;
+  readonly sha256: string;
+}
+
+/**
+ * Reads the first `length` bytes of a file, chunk by chunk. Reading and digesting happen in the thread pool, through one
+ * buffer: the event loop only copies it, which takes about a millisecond.
+ *
+ * @throws LoaderError `cache_unusable` when the file ends early or a block of it is lost; the reason of `signal`; the
+ * system's error where it says nothing about the file
+ */
+async function* digestChunks(
+  file: FileHandle,
+  length: number,
+  signal: AbortSignal,
+): AsyncGenerator<ChunkDigest, void, undefined> {
+  const buffer = Buffer.allocUnsafeSlow(Math.min(DIGEST_CHUNK_LENGTH, length));
+  try {
+    for (let start = 0; start < length; start += DIGEST_CHUNK_LENGTH) {
+      const end = Math.min(length, start + DIGEST_CHUNK_LENGTH);
+      const chunk = await readFully(file, buffer, start, end).catch(faultOfCopy);
+      const digest = await webcrypto.subtle.digest('SHA-256', chunk);
+      signal.throwIfAborted();
+      yield { length: chunk.length, sha256: Buffer.from(digest).toString('hex') };
+    }
+  } finally {
+    releaseChunk(buffer);
+  }
+}
+
+function faultOfCopy(error: unknown): never {
+  if (systemErrorCode(error) !== 'EIO') throw toCutFileError(error);
+  throw new LoaderError('cache_unusable', 'A block of the copy in the cache can not be read.', { cause: error });
 }

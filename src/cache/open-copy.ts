@@ -1,7 +1,8 @@
 import { constants } from 'node:fs';
 import { lstat, open, type FileHandle } from 'node:fs/promises';
 import { LoaderError, systemErrorCode } from '../errors.ts';
-import { readRecord, type CopyRecord } from './copy-record.ts';
+import { readSmallFile, UnfitFileError } from '../files/small-file.ts';
+import { MAX_RECORD_LENGTH, parseRecord, type CopyRecord } from './copy-record.ts';
 import type { CopyPaths } from './copy-paths.ts';
 
 /** An open big part of the cache. Its disposal closes it. */
@@ -77,6 +78,27 @@ async function openPresent(paths: CopyPaths, presentInode: bigint): Promise<Open
     await handle?.close();
     throw error;
   }
+}
+
+/**
+ * The record in a file; undefined when there is none, as beside the copies of an older Loader, which are judged by their
+ * envelope alone. A damaged record is an error, since only a record tells an outdated copy.
+ *
+ * @throws LoaderError `cache_unusable` when it is damaged; the system's error
+ */
+export async function readRecord(filePath: string): Promise<CopyRecord | undefined> {
+  const text = await readSmallFile(filePath, MAX_RECORD_LENGTH).catch(foreignFile);
+  if (text === undefined) return undefined;
+  const record = parseRecord(text);
+  if (record === undefined) throw new LoaderError('cache_unusable', 'The record of a copy in the cache is damaged.');
+  return record;
+}
+
+function foreignFile(error: unknown): never {
+  if (!(error instanceof UnfitFileError)) throw error;
+  throw new LoaderError('cache_unusable', 'A file beside a copy in the cache was not made by the Loader.', {
+    cause: error,
+  });
 }
 
 /** Nothing was written through the handle, so a failure to close it loses nothing. */
