@@ -5,7 +5,6 @@ import { pipeline } from 'node:stream/promises';
 import { CopyObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { DEMO_BUCKET, DEMO_USER, Origin } from '../lab/upstream/origin.ts';
 import { Upstream } from '../src/upstream/upstream.ts';
-import { ResourceApi } from '../src/upstream/resource-api.ts';
 import { DEFAULT_KEY_TEMPLATES } from '../src/config/variables.ts';
 import { S3CdnManager } from '../src/cdn/s3-cdn-manager.ts';
 import { SecurityKeys } from '../src/security/security-keys.ts';
@@ -92,7 +91,7 @@ export class Stage {
     const clock = new ServerClock({ onCorrection: () => undefined });
     const patience = { limitMs: 30_000, setting: 'STALL_TIMEOUT_MS' };
     const upstream = new Upstream({
-      api: new ResourceApi({ baseUrl: origin.api.url, dispatcher: createLink(), timeoutMs: 30_000, patience, clock }),
+      api: { baseUrl: origin.api.url, dispatcher: createLink(), timeoutMs: 30_000, patience, clock },
       fingerprint: { hardwareString: () => Promise.resolve(HARDWARE), accept: () => Promise.resolve() },
       keys: new SecurityKeys({
         templates: DEFAULT_KEY_TEMPLATES,

@@ -24,7 +24,6 @@ import type { Receipt } from '../unlock/receipt.ts';
 import { ReleaseWatch } from '../unlock/release-watch.ts';
 import { UnlockService, type UnlockStatus } from '../unlock/unlock-service.ts';
 import type { UnlockState } from '../unlock/unlock-state-machine.ts';
-import { ResourceApi } from '../upstream/resource-api.ts';
 import type { TokenKeys } from '../upstream/token-claims.ts';
 import { Upstream } from '../upstream/upstream.ts';
 
@@ -84,13 +83,13 @@ export class ApiClient {
     const patience = { limitMs: stallTimeoutMs, setting: 'STALL_TIMEOUT_MS' };
     this.#clock = clock;
     this.upstream = new Upstream({
-      api: new ResourceApi({
+      api: {
         baseUrl: options.resourceApiUrl,
         dispatcher: links.api,
         timeoutMs: options.upstreamTimeoutMs,
         patience,
         clock,
-      }),
+      },
       fingerprint: new HardwareFingerprint({
         hardwareId: options.hardwareId,
         kept: new KeptHardware(options.stateDir, logger),

@@ -19,7 +19,7 @@ export class PartPair {
   /**
    * Confirms that no upload of an older Loader began while the parts were read (docs/protocol.md section 6).
    *
-   * @throws LoaderError `cdn_object_changed` when one did; those of ResourceApi; the reason of `signal`
+   * @throws LoaderError `cdn_object_changed` when one did; those of ApiSession; the reason of `signal`
    */
   async confirm(signal: AbortSignal): Promise<void> {
     if (this.#record.isPair === true) return;

@@ -37,7 +37,7 @@ export class PartPlaces {
   /**
    * The small part that stands at the API; undefined when there is none, or one that can't be read.
    *
-   * @throws LoaderError of ResourceApi
+   * @throws LoaderError of ApiSession
    */
   async fetchSmall(): Promise<Buffer | undefined> {
     try {
@@ -48,7 +48,7 @@ export class PartPlaces {
     }
   }
 
-  /** @throws LoaderError of ResourceApi */
+  /** @throws LoaderError of ApiSession */
   async storeSmall(small: Buffer): Promise<void> {
     await this.#session.api.storeResource(this.#resource.folder, smallPartFile(this.#resource), small, NEVER);
   }

@@ -1,10 +1,26 @@
+import { FormData, type Dispatcher } from 'undici';
 import { NEVER } from '../async/abort.ts';
-import { LoaderError } from '../errors.ts';
+import { Outage, type Patience } from '../async/outage.ts';
+import { hasErrorCode, LoaderError } from '../errors.ts';
+import { boundedCall, type BoundedAnswer } from '../net/bounded-call.ts';
+import type { ServerClock } from '../net/server-clock.ts';
 import { decryptBuffer, encryptBuffer } from '../security/envelope-cipher.ts';
-import type { ApiToken, ResourceApi } from './resource-api.ts';
+import { assertNoRedirect, assertSuccess, isTokenRefused, parseToken, toApiError } from './api-answers.ts';
+
+/** The Resource API, and how it is called. It knows no user. */
+export interface ResourceApi {
+  readonly baseUrl: string;
+  readonly dispatcher: Dispatcher;
+  /** For each attempt of a call, from the connection to the last byte of the answer, in ms. */
+  readonly timeoutMs: number;
+  /** How long a call of a session waits for an API that fails. A login does not wait. */
+  readonly patience: Patience;
+  /** Learns the time of the API. */
+  readonly clock: Pick<ServerClock, 'note'>;
+}
 
 export interface ApiSessionOptions {
-  readonly api: Pick<ResourceApi, 'getKeyFragment' | 'getResource' | 'login' | 'putResource'>;
+  readonly api: ResourceApi;
   readonly email: string;
   readonly password: string;
   readonly hardware: string;
@@ -15,11 +31,47 @@ export interface ApiSessionOptions {
   readonly checkToken: (token: string) => void;
 }
 
+interface Call {
+  readonly method: 'GET' | 'POST';
+  /** Path under the base URL, percent-encoded. */
+  readonly path: string;
+  readonly json?: unknown;
+  readonly form?: FormData;
+}
+
+/** The longest answer that is accepted, in bytes. All answers are small, and none may exhaust the memory. */
+const MAX_ANSWER_LENGTH = 4 * 1024 * 1024;
+/** Bytes of a key fragment. */
+const MAX_KEY_FRAGMENT_LENGTH = 64 * 1024;
+
 /**
- * The calls of one login to the Resource API. It outlives its token: when the API refuses the token, one fresh login
- * serves all calls that wait for it.
+ * Returns the token of a user.
+ *
+ * @throws LoaderError `wrong_credentials`, `token_invalid`, `api_unreachable`, `api_timeout`, `api_redirected`, `api_error`,
+ * `api_invalid_response`
  */
-export class ApiSession implements ApiToken {
+export async function logInToApi(
+  api: ResourceApi,
+  email: string,
+  password: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const call: Call = { method: 'POST', path: 'login', json: { email, password } };
+  const answer = await callOnce(api, call, undefined, signal);
+  if (answer.status === 401 || answer.status === 409) {
+    throw new LoaderError('wrong_credentials', 'The Resource API refused the email and password.');
+  }
+  return parseToken(assertSuccess(answer));
+}
+
+/**
+ * The calls of one login to the Resource API (docs/protocol.md section 5). It outlives its token: when the API refuses the
+ * token, one fresh login serves all calls that wait for it.
+ *
+ * A call may be repeated after a failure: it changes nothing upstream, or stores the same again. All calls throw LoaderError
+ * of `logInToApi`, and `token_refused`.
+ */
+export class ApiSession {
   readonly #options: ApiSessionOptions;
   #token: string;
   #renewal: Promise<string> | undefined;
@@ -29,10 +81,11 @@ export class ApiSession implements ApiToken {
     this.#token = options.token;
   }
 
-  /** Fetches a file and decrypts it. @throws LoaderError of ResourceApi, `envelope_invalid` */
+  /** Fetches a file and decrypts it. `folder` is empty for `cdn.yaml`. @throws `resource_not_in_api`, `envelope_invalid` */
   async fetchResource(folder: string, fileName: string, signal: AbortSignal): Promise<Buffer> {
-    const { api, password, hardware, apiAesKey } = this.#options;
-    const envelope = await api.getResource({ folder, fileName, password, hardware }, this, signal);
+    const { password, hardware, apiAesKey } = this.#options;
+    const json = { fileName, password, hardware };
+    const envelope = await this.#call({ method: 'POST', path: `resources/get/${encodeFolder(folder)}`, json }, signal);
     try {
       return decryptBuffer(envelope, apiAesKey);
     } catch (error) {
@@ -44,9 +97,11 @@ export class ApiSession implements ApiToken {
     }
   }
 
-  /** Stores a file. @throws LoaderError of ResourceApi */
+  /** Stores a file. */
   async storeResource(folder: string, fileName: string, content: Buffer, signal: AbortSignal): Promise<void> {
-    await this.#options.api.putResource(folder, fileName, content, this, signal);
+    const form = new FormData();
+    form.append('data', new File([new Uint8Array(content)], fileName, { type: 'application/octet-stream' }));
+    await this.#call({ method: 'POST', path: `resources/${encodeFolder(folder)}`, form }, signal);
   }
 
   /** Encrypts a small secret so that only this user on this hardware can decrypt it. */
@@ -63,27 +118,58 @@ export class ApiSession implements ApiToken {
     return decryptBuffer(envelope, this.#options.apiAesKey);
   }
 
-  /** Fetches the secret of which the key of the image archive is made. @throws LoaderError of ResourceApi */
+  /** Fetches the secret of which the key of the image archive is made. @throws `key_fragment_invalid` */
   async fetchKeyFragment(signal: AbortSignal): Promise<Buffer> {
-    return await this.#options.api.getKeyFragment(this, signal);
+    try {
+      const fragment = await this.#call({ method: 'GET', path: 'binary-split/key-fragment' }, signal);
+      if (fragment.length > MAX_KEY_FRAGMENT_LENGTH) throw noKeyFragment('sent a key fragment of more than 64 KiB');
+      if (fragment.length > 0) return fragment;
+    } catch (error) {
+      if (!hasErrorCode(error, 'resource_not_in_api')) throw error;
+      throw noKeyFragment('has no key fragment for this user');
+    }
+    throw noKeyFragment('sent an empty key fragment');
   }
 
-  get present(): string {
-    return this.#token;
+  async #call(call: Call, signal: AbortSignal): Promise<Buffer> {
+    const outage = new Outage(this.#options.api.patience);
+    for (;;) {
+      try {
+        return assertSuccess(await this.#callWithToken(call, signal)).body;
+      } catch (error) {
+        await outage.waitOrThrow(error, signal);
+      }
+    }
   }
 
-  async renew(refused: string): Promise<string> {
+  /** Makes the call, and makes it once more with a fresh token when the API refuses the present one. */
+  async #callWithToken(call: Call, signal: AbortSignal): Promise<BoundedAnswer> {
+    const { api } = this.#options;
+    const present = this.#token;
+    const answer = await callOnce(api, call, present, signal);
+    if (!isTokenRefused(answer)) return answer;
+    const fresh = await this.#renew(present);
+    signal.throwIfAborted();
+    const second = await callOnce(api, call, fresh, signal);
+    if (!isTokenRefused(second)) return second;
+    throw new LoaderError(
+      'token_refused',
+      `The Resource API refuses this user even with a fresh token (${second.status}).`,
+    );
+  }
+
+  async #renew(refused: string): Promise<string> {
     // Another call may have renewed it since.
     if (this.#token !== refused) return this.#token;
-    this.#renewal ??= this.#login();
+    this.#renewal ??= this.#logIn();
     return await this.#renewal;
   }
 
-  async #login(): Promise<string> {
+  async #logIn(): Promise<string> {
     const { api, email, password, checkToken } = this.#options;
     try {
       // This takes no caller's signal, since other calls may wait for the same token. The deadline of the call ends it.
-      const token = await api.login(email, password, NEVER);
+      const token = await logInToApi(api, email, password, NEVER);
       checkToken(token);
       this.#token = token;
       return token;
@@ -91,4 +177,42 @@ export class ApiSession implements ApiToken {
       this.#renewal = undefined;
     }
   }
+}
+
+async function callOnce(
+  api: ResourceApi,
+  call: Call,
+  token: string | undefined,
+  signal: AbortSignal,
+): Promise<BoundedAnswer> {
+  const { baseUrl, dispatcher, timeoutMs, clock } = api;
+  try {
+    const answer = await boundedCall({
+      dispatcher,
+      method: call.method,
+      url: new URL(call.path, `${baseUrl}/`),
+      headers: {
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+        ...(call.json === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      body: call.form ?? (call.json === undefined ? undefined : JSON.stringify(call.json)),
+      timeoutMs,
+      maxLength: MAX_ANSWER_LENGTH,
+      signal,
+    });
+    clock.note(answer.headers);
+    assertNoRedirect(answer, baseUrl);
+    return answer;
+  } catch (error) {
+    signal.throwIfAborted();
+    throw toApiError(error, api);
+  }
+}
+
+function noKeyFragment(what: string): LoaderError {
+  return new LoaderError('key_fragment_invalid', `The Resource API ${what}: ask its administrator for one.`);
+}
+
+function encodeFolder(folder: string): string {
+  return folder.split('/').map(encodeURIComponent).join('/');
 }

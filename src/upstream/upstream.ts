@@ -7,8 +7,7 @@ import type { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import type { KnownSecrets } from '../log/known-secrets.ts';
 import type { Logger } from '../log/logger.ts';
 import type { SecurityKeys } from '../security/security-keys.ts';
-import { ApiSession } from './api-session.ts';
-import type { ResourceApi } from './resource-api.ts';
+import { ApiSession, logInToApi, type ResourceApi } from './api-session.ts';
 import { readClaims, type TokenKeys } from './token-claims.ts';
 import { userFromClaims, type User } from './user.ts';
 
@@ -102,14 +101,14 @@ export class Upstream {
   }
 
   async #createSession(email: string, password: string, signal: AbortSignal): Promise<Session> {
-    const { fingerprint, keys, tokenKeys, openCdn, secrets } = this.#options;
+    const { api, fingerprint, keys, tokenKeys, openCdn, secrets } = this.#options;
     secrets.add(password);
-    const token = await this.#options.api.login(email, password, signal);
+    const token = await logInToApi(api, email, password, signal);
     secrets.add(token);
     const user = userFromClaims(readClaims(token, tokenKeys));
     const hardware = await fingerprint.hardwareString();
-    const api = new ApiSession({
-      api: this.#options.api,
+    const apiSession = new ApiSession({
+      api,
       email,
       password,
       hardware,
@@ -120,11 +119,11 @@ export class Upstream {
         readClaims(fresh, tokenKeys);
       },
     });
-    const cdnConfig = await fetchCdnConfig(api, signal);
+    const cdnConfig = await fetchCdnConfig(apiSession, signal);
     const { downloader, uploader, resourceKey } = cdnConfig;
     secrets.add(downloader.secretAccessKey, uploader.secretAccessKey, resourceKey);
     // The key is derived once, for all loads and uploads of the session. A login needs no resource key.
-    const session = new Session(user, api, await openCdn(cdnConfig), keys.resourceAesKey(resourceKey));
+    const session = new Session(user, apiSession, await openCdn(cdnConfig), keys.resourceAesKey(resourceKey));
     // Under the keys of other hardware, cdn.yaml would not have been readable.
     await fingerprint.accept(hardware);
     return session;

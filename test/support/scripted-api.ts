@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { ResourceApi } from '../../src/upstream/resource-api.ts';
+import type { ResourceApi } from '../../src/upstream/api-session.ts';
 import { TestLinks } from './test-links.ts';
 
 export interface SeenCall {
@@ -50,11 +50,11 @@ export class ScriptedApi implements AsyncDisposable {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** A client of this server, unless another is named. `limitMs` is its patience. */
-  client(timeoutMs = 5_000, limitMs = 1_000, baseUrl = this.url): ResourceApi {
+  /** How this server is called, unless another is named. `limitMs` is the patience. */
+  link(timeoutMs = 5_000, limitMs = 1_000, baseUrl = this.url): ResourceApi {
     const { api: dispatcher, clock } = this.links;
     const patience = { limitMs, setting: 'STALL_TIMEOUT_MS' };
-    return new ResourceApi({ baseUrl, dispatcher, timeoutMs, patience, clock });
+    return { baseUrl, dispatcher, timeoutMs, patience, clock };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

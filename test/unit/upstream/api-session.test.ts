@@ -30,7 +30,7 @@ afterEach(async () => {
 
 function session(checkToken: (token: string) => void = () => undefined): ApiSession {
   return new ApiSession({
-    api: api.client(),
+    api: api.link(),
     email: 'operator@example.com',
     password: 'secret',
     hardware: 'hardware',

@@ -58,7 +58,7 @@ async function login(board: Board): Promise<void> {
   const log = makeLogger();
   logLines = log.logLines;
   const upstream = new Upstream({
-    api: api.client(),
+    api: api.link(),
     fingerprint: new HardwareFingerprint({
       hardwareId: undefined,
       kept: new KeptHardware(path.join(board.folder, 'state'), log.logger),

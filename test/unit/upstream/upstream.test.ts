@@ -57,7 +57,7 @@ function keys(resourceSecret?: string): SecurityKeys {
 
 function upstreamWith(resourceSecret?: string, secrets = new KnownSecrets()): Upstream {
   return new Upstream({
-    api: api.client(),
+    api: api.link(),
     fingerprint: {
       hardwareString: () => Promise.resolve(HARDWARE),
       accept: (hardware) => {

@@ -2,14 +2,10 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
 import { LoaderError } from '../../../src/errors.ts';
-import type { ApiToken } from '../../../src/upstream/resource-api.ts';
+import { ApiSession, logInToApi } from '../../../src/upstream/api-session.ts';
 import { ScriptedApi } from '../../support/scripted-api.ts';
 
-const QUERY = { folder: 'models', fileName: 'm.small', password: 'secret', hardware: 'hardware' };
-const TOKEN: ApiToken = {
-  present: 'token-0',
-  renew: () => Promise.reject(new LoaderError('wrong_credentials', 'The token needs no renewal here.')),
-};
+const USER = { email: 'a@example.com', password: 'secret' };
 
 let api: ScriptedApi;
 
@@ -21,13 +17,30 @@ afterEach(async () => {
   await api[Symbol.asyncDispose]();
 });
 
+/** A session whose token needs no renewal. The arguments are those of `ScriptedApi.link`. */
+function session(...link: Parameters<ScriptedApi['link']>): ApiSession {
+  return new ApiSession({
+    ...USER,
+    api: api.link(...link),
+    hardware: 'hardware',
+    apiAesKey: Buffer.alloc(32),
+    token: 'token-0',
+    checkToken: () => undefined,
+  });
+}
+
+/** Reads what is not encrypted, and so can be compared. */
+async function read(...link: Parameters<ScriptedApi['link']>): Promise<string> {
+  return String(await session(...link).fetchKeyFragment(NEVER));
+}
+
 describe('a read', () => {
   for (const status of [408, 429, 502, 503, 504]) {
     it(`is repeated after ${status}, as long as the patience lasts`, async () => {
       api.answer = () => (api.calls.length < 4 ? { status } : { body: 'content' });
-      assert.equal(String(await api.client().getResource(QUERY, TOKEN, NEVER)), 'content');
+      assert.equal(await read(), 'content');
       api.answer = () => ({ status });
-      const failed = api.client(5_000, 300).getResource(QUERY, TOKEN, NEVER);
+      const failed = read(5_000, 300);
       await assert.rejects(failed, { code: 'api_error', message: /It was tried \d+ times within/ });
     });
   }
@@ -39,9 +52,9 @@ describe('a read', () => {
   ] as const) {
     it(`is repeated after an answer that may pass, and fails with ${code} when it stays (${JSON.stringify(answer).slice(0, 40)})`, async () => {
       api.answer = () => (api.calls.length === 1 ? answer : { body: 'content' });
-      assert.equal(String(await api.client().getResource(QUERY, TOKEN, NEVER)), 'content');
+      assert.equal(await read(), 'content');
       api.answer = () => answer;
-      await assert.rejects(api.client(5_000, 300).getResource(QUERY, TOKEN, NEVER), { code });
+      await assert.rejects(read(5_000, 300), { code });
     });
   }
 
@@ -51,7 +64,7 @@ describe('a read', () => {
   ] as const) {
     it(`is not repeated when it fails with ${code} (${JSON.stringify(answer).slice(0, 40)})`, async () => {
       api.answer = () => answer;
-      await assert.rejects(api.client().getResource(QUERY, TOKEN, NEVER), { code });
+      await assert.rejects(session().fetchResource('models', 'm.small', NEVER), { code });
       assert.equal(api.calls.length, 1);
     });
   }
@@ -61,7 +74,7 @@ describe('a read', () => {
     for (const status of [301, 302, 303, 307, 308]) {
       const location = `${other.url}/login?from=secret`;
       api.answer = () => ({ status, location });
-      await assert.rejects(api.client().getResource(QUERY, TOKEN, NEVER), (error) => {
+      await assert.rejects(read(), (error) => {
         assert.ok(error instanceof LoaderError && error.code === 'api_redirected');
         assert.match(
           error.message,
@@ -73,11 +86,11 @@ describe('a read', () => {
     }
     assert.deepEqual([api.calls.length, other.calls.length], [5, 0]);
     api.answer = () => ({ status: 302, location: 'http://[' });
-    await assert.rejects(api.client().login('a@example.com', 'secret', NEVER), { code: 'api_redirected' });
+    await assert.rejects(logInToApi(api.link(), USER.email, USER.password, NEVER), { code: 'api_redirected' });
   });
 
   it('names the host and the code of the system when there is no connection', async () => {
-    await assert.rejects(api.client(5000, 100, 'http://127.0.0.1:1').getResource(QUERY, TOKEN, NEVER), {
+    await assert.rejects(read(5000, 100, 'http://127.0.0.1:1'), {
       code: 'api_unreachable',
       message: /^The Resource API at 127\.0\.0\.1:1 gave no answer: .*ECONNREFUSED.*RESOURCE_API_URL/,
     });
@@ -85,10 +98,10 @@ describe('a read', () => {
 
   it('fails with api_timeout when all answers are late', async () => {
     api.answer = () => new Promise(() => undefined);
-    await assert.rejects(api.client(50, 300).getResource(QUERY, TOKEN, NEVER), { code: 'api_timeout' });
+    await assert.rejects(read(50, 300), { code: 'api_timeout' });
     assert.ok(api.calls.length > 1);
     api.calls.length = 0;
-    await assert.rejects(api.client(50, 40).getResource(QUERY, TOKEN, NEVER), { code: 'api_timeout' });
+    await assert.rejects(read(50, 40), { code: 'api_timeout' });
     assert.equal(api.calls.length, 1);
   });
 
@@ -99,12 +112,12 @@ describe('a read', () => {
       abort.abort(reason);
       return new Promise(() => undefined);
     };
-    await assert.rejects(api.client().getResource(QUERY, TOKEN, abort.signal), reason);
+    await assert.rejects(session().fetchKeyFragment(abort.signal), reason);
   });
 
   it('never quotes what the API answered', async () => {
     api.answer = () => ({ status: 500, body: 'a-secret-in-a-stack-trace' });
-    await assert.rejects(api.client().getResource(QUERY, TOKEN, NEVER), (error) => {
+    await assert.rejects(read(), (error) => {
       assert.ok(error instanceof LoaderError);
       assert.doesNotMatch(`${error.message} ${String(error.cause)}`, /a-secret/);
       return true;
@@ -115,7 +128,7 @@ describe('a read', () => {
 describe('a store', () => {
   it('is repeated with the same bytes, since the API may have taken them or not', async () => {
     api.answer = () => ({ status: api.calls.length < 3 ? 503 : 200 });
-    await api.client().putResource('models', 'm.small', Buffer.from('content'), TOKEN, NEVER);
+    await session().storeResource('models', 'm.small', Buffer.from('content'), NEVER);
     assert.equal(api.calls.length, 3);
     for (const { body } of api.calls) assert.match(body, /filename="m\.small"[^]*\r\n\r\ncontent\r\n/);
   });
@@ -124,18 +137,18 @@ describe('a store', () => {
 describe('the key fragment', () => {
   it('comes as it is', async () => {
     api.answer = () => ({ body: Buffer.from([0, 255, 10]) });
-    assert.deepEqual([...(await api.client().getKeyFragment(TOKEN, NEVER))], [0, 255, 10]);
+    assert.deepEqual([...(await session().fetchKeyFragment(NEVER))], [0, 255, 10]);
   });
 
   it('may have 64 KiB', async () => {
     api.answer = () => ({ body: 'x'.repeat(64 * 1024) });
-    assert.equal((await api.client().getKeyFragment(TOKEN, NEVER)).length, 64 * 1024);
+    assert.equal((await session().fetchKeyFragment(NEVER)).length, 64 * 1024);
   });
 
   it('is key_fragment_invalid where there is none, an empty one, or one of more than 64 KiB', async () => {
     for (const answer of [{ status: 404 }, { body: '' }, { body: 'x'.repeat(64 * 1024 + 1) }]) {
       api.answer = () => answer;
-      await assert.rejects(api.client().getKeyFragment(TOKEN, NEVER), { code: 'key_fragment_invalid' });
+      await assert.rejects(session().fetchKeyFragment(NEVER), { code: 'key_fragment_invalid' });
     }
   });
 });
@@ -143,20 +156,20 @@ describe('the key fragment', () => {
 describe('a login', () => {
   it('learns the time of the API', async () => {
     api.answer = () => ({ body: '{"token":"abc"}' });
-    await api.client().login('a@example.com', 'secret', NEVER);
+    await logInToApi(api.link(), USER.email, USER.password, NEVER);
     assert.ok(Math.abs(api.links.clock.offsetMs ?? Infinity) < 5000);
   });
 
   it('returns the token', async () => {
     api.answer = () => ({ body: '{"token":"abc"}' });
-    assert.equal(await api.client().login('a@example.com', 'secret', NEVER), 'abc');
+    assert.equal(await logInToApi(api.link(), USER.email, USER.password, NEVER), 'abc');
     assert.deepEqual(JSON.parse(api.calls[0]?.body ?? ''), { email: 'a@example.com', password: 'secret' });
   });
 
   it('returns a token of 16 KiB', async () => {
     const token = 'x'.repeat(16 * 1024);
     api.answer = () => ({ body: JSON.stringify({ token }) });
-    assert.equal(await api.client().login('a@example.com', 'secret', NEVER), token);
+    assert.equal(await logInToApi(api.link(), USER.email, USER.password, NEVER), token);
   });
 
   const answers = [
@@ -170,7 +183,7 @@ describe('a login', () => {
   for (const [answer, code] of answers) {
     it(`fails with ${code} when the API answers ${JSON.stringify(answer).slice(0, 40)}, and is not repeated`, async () => {
       api.answer = () => answer;
-      await assert.rejects(api.client().login('a@example.com', 'secret', NEVER), { code });
+      await assert.rejects(logInToApi(api.link(), USER.email, USER.password, NEVER), { code });
       assert.equal(api.calls.length, 1);
     });
   }
