@@ -128,6 +128,8 @@ describe('an outage', () => {
     abort.abort(reason);
     await assert.rejects(waiting, (thrown) => thrown === reason);
     await assert.rejects(new Outage(PATIENCE).waitOrThrow(failure(), abort.signal), (thrown) => thrown === reason);
+    const other = new LoaderError('cdn_error', 'The CDN answered with an error.');
+    await assert.rejects(new Outage(PATIENCE).waitOrThrow(other, abort.signal), (thrown) => thrown === reason);
   });
 });
 

@@ -14,7 +14,7 @@ import { FIRST_POSITION, parseEventPosition, type TaskEvent } from '../../../src
 import type { Task } from '../../../src/tasks/task.ts';
 import { ControlledProvider, DAY_MS, HOUR_MS, TaskLab, type ControlledRun } from '../../support/task-lab.ts';
 
-/** The number of random sequences of what may happen to tasks. `npm run test:properties` has a million. */
+/** The number of random sequences of what may happen to tasks. `npm run test:properties` has 20,000. */
 const RUNS = Number(process.env['LOADER_TEST_PROPERTY_RUNS'] ?? 300);
 /** Set it to repeat a sequence that failed: the message has the seed. */
 const SEED = Number(process.env['LOADER_TEST_PROPERTY_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
