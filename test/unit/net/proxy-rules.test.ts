@@ -101,3 +101,19 @@ describe('the URL of a proxy', () => {
     });
   }
 });
+
+describe('a target that is the proxy of plain requests', () => {
+  const rules = new ProxyRules({ http, https, exceptions: [] });
+  for (const [url, isProxy] of [
+    ['http://plain.proxy:3128', true],
+    ['https://plain.proxy:3128', false],
+    ['http://plain.proxy:3129', false],
+    ['http://tunnel.proxy:3128', false],
+  ] as const) {
+    it(`is ${isProxy ? '' : 'not '}${url}`, () => assert.equal(rules.isHttpProxy(targetOf(new URL(url))), isProxy));
+  }
+
+  it('is none without a proxy', () => {
+    assert.equal(new ProxyRules().isHttpProxy(targetOf(new URL('http://plain.proxy:3128'))), false);
+  });
+});
