@@ -69,6 +69,12 @@ describe('a read', () => {
     });
   }
 
+  it('takes an answer of 4 MiB', async () => {
+    api.answer = () => ({ body: 'x'.repeat(4 * 1024 * 1024) });
+    // It was read whole, and is too long for a key fragment only.
+    await assert.rejects(session().fetchKeyFragment(NEVER), { code: 'key_fragment_invalid' });
+  });
+
   it('does not follow a redirect, and tells where it leads without path and query', async () => {
     await using other = await ScriptedApi.start();
     for (const status of [301, 302, 303, 307, 308]) {
