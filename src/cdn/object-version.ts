@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { GetObjectCommandOutput } from '@aws-sdk/client-s3';
 import { LoaderError } from '../errors.ts';
 import { assertObjectLength, assertToken } from './answer-limits.ts';
@@ -68,4 +69,11 @@ function isStrong(etag: string | undefined): etag is string {
 /** Whether an ETag is a digest: MD5 of the object, or of the MD5s of its parts with their number. */
 export function isDigest(etag: string): boolean {
   return /^"[\da-f]{32}(?:-\d+)?"$/i.test(etag);
+}
+
+/** The ETag that S3 gives an object of these parts: the MD5 of their MD5s, and their number. */
+export function multipartEtag(parts: readonly { readonly etag: string }[]): string {
+  const hash = createHash('md5');
+  for (const { etag } of parts) hash.update(Buffer.from(etag.replaceAll('"', ''), 'hex'));
+  return `"${hash.digest('hex')}-${parts.length}"`;
 }

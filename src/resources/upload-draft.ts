@@ -1,30 +1,48 @@
 import { setImmediate } from 'node:timers/promises';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCutFileError } from '../cache/cache-error.ts';
-import { LoaderError } from '../errors.ts';
+import { hasErrorCode, LoaderError, type ErrorCode } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
-import type { ResourceName } from '../resource-name.ts';
+import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { encryptEnvelope } from '../security/envelope-cipher.ts';
 import { EnvelopeSplitter, smallPartSha256 } from './envelope-parts.ts';
-import { JournaledUpload, type JournaledUploadOptions, type UploadSession } from './journaled-upload.ts';
+import { Publication, type PartsUpload, type UploadSession } from './publication.ts';
 import { S3PartUploader, type S3PartUploaderOptions } from './s3-part-uploader.ts';
+import type { JournalEntry, UploadJournal } from './upload-journal.ts';
 
-export interface UploadDraftOptions extends JournaledUploadOptions, S3PartUploaderOptions {
+export interface UploadDraftOptions extends S3PartUploaderOptions {
   readonly session: UploadSession;
+  readonly journal: Pick<UploadJournal, 'begin'>;
   readonly cache: Pick<BigPartCache, 'createDraft'>;
 }
 
+/** An S3 upload, and its entry in the journal. */
+interface BegunUpload {
+  readonly upload: PartsUpload;
+  readonly entry: JournalEntry;
+}
+
+/** After these the CDN may have begun an upload whose ID was lost. Its removal is left to the journal. */
+const UNKNOWN_OUTCOMES = [
+  'cdn_unreachable',
+  'cdn_timeout',
+  'cdn_error',
+  'cdn_invalid_response',
+  'cdn_foreign_answer',
+] as const satisfies readonly ErrorCode[];
+
 /**
  * A resource whose parts are ready, but which no client can see yet: its big part is an S3 upload that is not completed,
- * and a draft of the cache. The disposal removes both, unless they were completed and published. It never fails.
+ * and a draft of the cache. The disposal removes both, unless they were completed and published; what could not be removed
+ * from the CDN stays in the journal. It never fails.
  */
 export class UploadDraft implements AsyncDisposable {
   readonly #options: UploadDraftOptions;
   #resource: ResourceName;
   /** Undefined before the first one has begun, and after its end. */
-  #upload: JournaledUpload | undefined;
+  #begun: BegunUpload | undefined;
   #file: DraftFile | undefined;
   #small: Buffer = Buffer.alloc(0);
   #bigLength = 0;
@@ -82,7 +100,7 @@ export class UploadDraft implements AsyncDisposable {
    * @throws LoaderError `cache_unusable` when there is no file, or it can't be read; any code that begins with `cdn_`
    */
   async moveTo(resource: ResourceName): Promise<void> {
-    await this.#upload?.[Symbol.asyncDispose]();
+    await this.#removeUpload();
     if (this.#file === undefined) {
       throw new LoaderError(
         'cache_unusable',
@@ -90,8 +108,7 @@ export class UploadDraft implements AsyncDisposable {
       );
     }
     this.#resource = resource;
-    this.#upload = await JournaledUpload.begin(resource, smallPartSha256(this.#small), this.#options);
-    await using parts = new S3PartUploader(this.#upload, undefined, this.#options);
+    await using parts = new S3PartUploader(await this.#begin(this.#small), undefined, this.#options);
     try {
       const chunks = readFileChunks(this.#file.handle, 0, this.#bigLength, FILE_CHUNK_LENGTH);
       for await (const chunk of chunks) await parts.push(chunk);
@@ -101,14 +118,21 @@ export class UploadDraft implements AsyncDisposable {
     await parts.end();
   }
 
-  /** Makes both parts visible upstream. @throws as `JournaledUpload.publish` does */
+  /** Makes both parts visible upstream. @throws as `Publication.publish` does */
   async publish(): Promise<void> {
-    if (this.#upload === undefined) throw new Error('the draft of an upload was published without an S3 upload');
-    await this.#upload.publish(this.#small);
+    if (this.#begun === undefined) throw new Error('the draft of an upload was published without an S3 upload');
+    const { session, logger } = this.#options;
+    const { upload, entry } = this.#begun;
+    const publication = new Publication({ session, upload, entry, logger });
+    const earlier = await publication.fetchSmall();
+    // From here on, what a failure leaves is for the publication to remove, or for the journal.
+    this.#begun = undefined;
+    using _entry = entry;
+    await publication.publish(this.#small, earlier);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#upload?.[Symbol.asyncDispose]();
+    await this.#removeUpload();
     await this.#giveUpFile();
   }
 
@@ -136,10 +160,50 @@ export class UploadDraft implements AsyncDisposable {
     if (!parts.isFileComplete) await this.#giveUpFile();
   }
 
-  /** The object carries the digest of the small part from its beginning, so the upload begins when that is known. */
   async #beginParts(small: Buffer): Promise<S3PartUploader> {
-    this.#upload = await JournaledUpload.begin(this.#resource, smallPartSha256(small), this.#options);
-    return new S3PartUploader(this.#upload, this.#file, this.#options);
+    return new S3PartUploader(await this.#begin(small), this.#file, this.#options);
+  }
+
+  /**
+   * The object carries the digest of the small part from its beginning, so the upload begins when that is known.
+   *
+   * @throws LoaderError whose code begins with `cdn_`; the reason of the signal
+   */
+  async #begin(small: Buffer): Promise<PartsUpload> {
+    const { session, journal, signal } = this.#options;
+    const { folder, name } = this.#resource;
+    const entry = await journal.begin(folder, name);
+    try {
+      const upload = await session.cdn.startUpload(
+        folder,
+        bigPartFile({ folder, name }),
+        smallPartSha256(small),
+        signal,
+      );
+      await entry.note({ ...entry.record, target: upload.target });
+      this.#begun = { upload, entry };
+      return upload;
+    } catch (error) {
+      if (hasErrorCode(error, ...UNKNOWN_OUTCOMES)) entry[Symbol.dispose]();
+      else await entry.remove();
+      throw error;
+    }
+  }
+
+  async #removeUpload(): Promise<void> {
+    if (this.#begun === undefined) return;
+    const { upload, entry: owned } = this.#begun;
+    this.#begun = undefined;
+    using entry = owned;
+    try {
+      await upload.abort();
+      await entry.remove();
+    } catch (error) {
+      this.#options.logger.warn(
+        { err: error, resource: this.#resource },
+        'An unfinished upload could not be removed from the CDN; it will be tried again',
+      );
+    }
   }
 
   async #createFile(): Promise<void> {

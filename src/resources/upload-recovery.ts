@@ -1,10 +1,12 @@
 import { happens, NEVER } from '../async/abort.ts';
 import { Changes } from '../async/changes.ts';
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
+import { hasErrorCode } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
-import { resourceKey } from '../resource-name.ts';
-import { JournaledUpload, type UploadSession } from './journaled-upload.ts';
-import type { JournalEntry, UploadJournal } from './upload-journal.ts';
+import { bigPartFile, resourceKey } from '../resource-name.ts';
+import { smallPartSha256 } from './envelope-parts.ts';
+import { Publication, type PartsUpload, type UploadSession } from './publication.ts';
+import type { JournalEntry, PublicationRecord, UploadJournal } from './upload-journal.ts';
 
 export interface UploadRecoveryOptions {
   readonly upstream: {
@@ -102,7 +104,7 @@ export class UploadRecovery {
     try {
       // Loads go on beside it: it may wait long for a CDN or an API that does not answer, and they refuse what does not fit.
       using _lock = await publicationLocks.shared(resourceKey(entry.record), NEVER);
-      const hasEnded = await JournaledUpload.recover(entry, { session, logger });
+      const hasEnded = await endUpload(entry, { session, logger });
       if (!hasEnded) {
         logger.info({ resource: entry.record.name }, 'An upload that was broken off waits for the user who began it');
       }
@@ -117,4 +119,82 @@ export class UploadRecovery {
       return { session, failures: failures + 1, notBeforeMs: Date.now() + pauseMs };
     }
   }
+}
+
+interface EndOptions {
+  readonly session: UploadSession;
+  readonly logger: Logger;
+}
+
+/**
+ * Ends an upload that was left in the journal: completes it when its small part stands at the Resource API, and removes
+ * it otherwise.
+ *
+ * @returns false when the entry stays, since it was made for another user, who must log in
+ * @throws LoaderError when the entry stays and another try may succeed
+ */
+async function endUpload(entry: JournalEntry, { session, logger }: EndOptions): Promise<boolean> {
+  const { folder, name, startedAtMs, target, publication } = entry.record;
+  const resource = { folder, name };
+  if (target === undefined) {
+    await session.cdn.removeEmptyUploads(folder, bigPartFile(resource), startedAtMs);
+    await entry.remove();
+    return true;
+  }
+  const upload = session.cdn.resumeUpload(target, publication?.parts ?? []);
+  if (publication === undefined) {
+    await upload.abort();
+    await entry.remove();
+    return true;
+  }
+  const left = new Publication({ session, upload, entry, logger });
+  const small = left.decrypt(publication.small, publication.smallSha256);
+  if (small === undefined) return false;
+  if (!(await left.hasObjectOf(publication)) && !(await completeLate(left, publication, { upload, entry, logger })))
+    return true;
+  try {
+    await left.lookAtBoth(small, publication);
+  } catch (error) {
+    if (!hasErrorCode(error, 'upload_superseded')) throw error;
+    logger.info({ resource }, 'Another upload has taken the place of an upload');
+  }
+  await entry.remove();
+  return true;
+}
+
+interface LeftUpload {
+  readonly upload: PartsUpload;
+  readonly entry: JournalEntry;
+  readonly logger: Logger;
+}
+
+/** Completes an upload that was broken off between its two parts. Returns false when it never will be. */
+async function completeLate(
+  left: Publication,
+  publication: PublicationRecord,
+  { upload, entry, logger }: LeftUpload,
+): Promise<boolean> {
+  const { folder, name } = entry.record;
+  const resource = { folder, name };
+  if (publication.standsSinceMs !== undefined) {
+    await entry.remove(); // Another upload has replaced it since.
+    return false;
+  }
+  const present = await left.fetchSmall();
+  if (present === undefined || smallPartSha256(present) !== publication.smallSha256) {
+    await upload.abort(); // Its small part was not stored, or another upload has replaced that.
+    await entry.remove();
+    return false;
+  }
+  try {
+    await upload.complete();
+  } catch (error) {
+    const earlier = left.decrypt(publication.earlier, publication.earlierSha256);
+    if (!(await left.standsAfterFailure(publication, earlier))) {
+      logger.warn({ err: error, resource }, 'An upload that was broken off was taken back');
+      return false;
+    }
+  }
+  logger.info({ resource }, 'An upload that was broken off was completed');
+  return true;
 }

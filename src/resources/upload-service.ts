@@ -5,7 +5,7 @@ import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
 import { assertStorable, DEFAULT_FOLDER, resourceKey } from '../resource-name.ts';
 import { smallPartSha256 } from './envelope-parts.ts';
-import type { UploadSession } from './journaled-upload.ts';
+import type { UploadSession } from './publication.ts';
 import { UploadDraft } from './upload-draft.ts';
 import type { UploadJournal } from './upload-journal.ts';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { isOf } from '../../../src/resources/part-places.ts';
+import { isOf } from '../../../src/resources/publication.ts';
 import { makeVersion } from '../../support/upload-lab.ts';
 
 const md5 = (bytes: Buffer | string) => createHash('md5').update(bytes).digest();
