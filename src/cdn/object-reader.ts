@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import { GetObjectCommand, HeadObjectCommand, type GetObjectCommandOutput } from '@aws-sdk/client-s3';
+import { GetObjectCommand, type GetObjectCommandOutput } from '@aws-sdk/client-s3';
 import { Outage } from '../async/outage.ts';
 import { watchForStalls } from '../async/stall-watchdog.ts';
 import { hasErrorCode, LoaderError, PassingError } from '../errors.ts';
@@ -68,33 +68,6 @@ export class ObjectReader {
       throw this.#client.errors.of(error, signal);
     } finally {
       body.destroy();
-    }
-  }
-
-  /** Finds an object without reading it; undefined when there is none. @throws as `S3CdnManager.lookAt` does */
-  async lookAt(location: ObjectLocation, signal: AbortSignal): Promise<ObjectVersion | undefined> {
-    const outage = new Outage(this.#client.patience);
-    for (;;) {
-      try {
-        return (await this.#head(location, signal)) ?? (await this.#open(location, 1, signal));
-      } catch (error) {
-        if (hasErrorCode(error, 'resource_not_in_cdn')) return undefined;
-        await outage.waitOrThrow(error, signal);
-      }
-    }
-  }
-
-  /** Undefined when it is not found: an answer to HEAD has no body that tells whether the CDN says so or a gateway. */
-  async #head({ bucket, key }: ObjectLocation, signal: AbortSignal): Promise<ObjectVersion | undefined> {
-    try {
-      const command = new HeadObjectCommand({ Bucket: bucket, Key: key });
-      const answer = await this.#client.s3.send(command, { abortSignal: signal });
-      if (answer.ContentLength === undefined) throw wrongRange('its length');
-      return versionOf(answer, answer.ContentLength);
-    } catch (error) {
-      const failure = this.#client.errors.of(error, signal);
-      if (hasErrorCode(failure, 'resource_not_in_cdn')) return undefined;
-      throw failure;
     }
   }
 

@@ -1,12 +1,14 @@
+import { HeadObjectCommand } from '@aws-sdk/client-s3';
 import type { Dispatcher } from 'undici';
 import { NEVER } from '../async/abort.ts';
-import type { Patience } from '../async/outage.ts';
+import { Outage, type Patience } from '../async/outage.ts';
+import { hasErrorCode, PassingError, type LoaderError } from '../errors.ts';
 import type { ServerClock } from '../net/server-clock.ts';
 import { createCdnClient, type CdnClient } from './cdn-client.ts';
 import type { CdnConfig } from './cdn-config.ts';
 import { removeEmptyUploads } from './empty-uploads.ts';
 import { ObjectReader, type CdnObject, type ObjectLocation, type RangeReading } from './object-reader.ts';
-import { SMALL_SHA256, type ObjectVersion } from './object-version.ts';
+import { SMALL_SHA256, versionOf, type ObjectVersion } from './object-version.ts';
 import { S3Upload, type SentPart, type UploadTarget } from './s3-upload.ts';
 
 export type { CdnObject, ObjectVersion };
@@ -32,6 +34,7 @@ export interface CdnLinks {
  */
 export class S3CdnManager {
   readonly #bucket: string | undefined;
+  readonly #downloader: CdnClient;
   readonly #uploader: CdnClient;
   readonly #clock: ServerClock;
   readonly #reader: ObjectReader;
@@ -41,7 +44,7 @@ export class S3CdnManager {
     this.#clock = clock;
     const shared = { host: config.host, region: config.region, patience, clock };
     // Each client gets the keys that it needs and no others.
-    const downloader = createCdnClient({
+    this.#downloader = createCdnClient({
       ...shared,
       keys: config.downloader,
       dispatcher: links.downloads,
@@ -55,7 +58,7 @@ export class S3CdnManager {
       // A CDN may take long to complete an upload, and a slow link long to take a part.
       silenceMs: patience.limitMs,
     });
-    this.#reader = new ObjectReader(downloader);
+    this.#reader = new ObjectReader(this.#downloader);
   }
 
   /**
@@ -90,7 +93,32 @@ export class S3CdnManager {
    * @throws LoaderError, any code that begins with `cdn_`; the reason of `signal`
    */
   async lookAt(folder: string, name: string, signal: AbortSignal): Promise<ObjectVersion | undefined> {
-    return await this.#reader.lookAt(this.#locate(folder, name), signal);
+    const location = this.#locate(folder, name);
+    const version = await this.#head(location, signal);
+    if (version !== undefined) return version;
+    try {
+      return await this.#reader.open(location, 1, signal);
+    } catch (error) {
+      if (hasErrorCode(error, 'resource_not_in_cdn')) return undefined;
+      throw error;
+    }
+  }
+
+  /** Undefined when it is not found: an answer to HEAD has no body that tells whether the CDN says so or a gateway. */
+  async #head({ bucket, key }: ObjectLocation, signal: AbortSignal): Promise<ObjectVersion | undefined> {
+    const { s3, errors, patience } = this.#downloader;
+    const outage = new Outage(patience);
+    for (;;) {
+      try {
+        const answer = await s3.send(new HeadObjectCommand({ Bucket: bucket, Key: key }), { abortSignal: signal });
+        if (answer.ContentLength === undefined) throw noLength();
+        return versionOf(answer, answer.ContentLength);
+      } catch (error) {
+        const failure = errors.of(error, signal);
+        if (hasErrorCode(failure, 'resource_not_in_cdn')) return undefined;
+        await outage.waitOrThrow(failure, signal);
+      }
+    }
   }
 
   /**
@@ -118,4 +146,10 @@ export class S3CdnManager {
     const [bucket = '', ...rest] = folder.split('/');
     return { bucket, key: [...rest, name].join('/') };
   }
+}
+
+function noLength(): LoaderError {
+  return new PassingError('cdn_invalid_response', 'The CDN did not tell the length of an object.', {
+    isDoubtful: true,
+  });
 }
