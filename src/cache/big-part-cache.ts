@@ -7,12 +7,11 @@ import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
 import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
-import { CopyFiles, removeCompanions } from './copy-files.ts';
-import { isDigestStem, placeOf, placeOfFile, type CopyPlace } from './copy-paths.ts';
+import { CopyFiles, isAt, isUnfit, readRecord, removeCompanions, type OpenCopy } from './copy-files.ts';
+import { isDigestStem, placeKey, placeOf, placeOfFile, type CopyPlace } from './copy-paths.ts';
 import { formatRecord, type CopyRecord } from './copy-record.ts';
 import { CopyVerification, type Verdict, type VerifyOptions } from './copy-verification.ts';
 import { DraftsFolder } from './drafts-folder.ts';
-import { isAt, isUnfit, openCopy, readRecord, type OpenCopy } from './open-copy.ts';
 
 export type { CacheEntry };
 
@@ -33,6 +32,8 @@ export class BigPartCache {
   readonly #files: CopyFiles;
   readonly #drafts: DraftsFolder;
   readonly #verification: CopyVerification;
+  /** The number of readers of each copy that has any. */
+  readonly #readers = new Map<string, number>();
 
   constructor(root: string, logger: Logger) {
     this.#root = root;
@@ -49,7 +50,7 @@ export class BigPartCache {
   async open(part: ResourceName): Promise<OpenCopy | undefined> {
     try {
       const place = placeOf(part);
-      const copy = await openCopy(await this.#files.find(place));
+      const copy = await this.#files.open(place);
       if (copy === undefined || !isUnfit(copy)) return copy;
       await using unfit = copy; // Open until it is set aside: no other file has its inode until then.
       await this.#files.setAside(place, unfit.reason, unfit.inode);
@@ -64,7 +65,18 @@ export class BigPartCache {
    * `removeUnlessHeld` leaves the copy: `using _hold = cache.hold(part)`.
    */
   hold(part: ResourceName): Disposable {
-    return this.#files.hold(placeOf(part));
+    const key = placeKey(placeOf(part));
+    this.#readers.set(key, (this.#readers.get(key) ?? 0) + 1);
+    let isHeld = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (!isHeld) return;
+        isHeld = false;
+        const others = (this.#readers.get(key) ?? 0) - 1;
+        if (others > 0) this.#readers.set(key, others);
+        else this.#readers.delete(key);
+      },
+    };
   }
 
   /** Notes that a copy is loaded now. It never throws: a missing note can only make an eviction come too early. */
@@ -145,7 +157,7 @@ export class BigPartCache {
       if (!stats.isFile()) return 'absent';
       if (Math.trunc(stats.mtimeMs) !== entry.loadedAtMs || stats.size !== entry.length) return 'held';
       // Between this look and the call of unlink, nothing else runs.
-      if (this.#files.isHeld(place)) return 'held';
+      if (this.#readers.has(placeKey(place))) return 'held';
       await unlink(paths.big); // Not rm, which takes a file that it may not remove for a folder.
       await removeCompanions(paths);
       return 'removed';

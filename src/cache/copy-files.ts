@@ -1,24 +1,46 @@
-import { lstat, realpath, rename, rm, unlink } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { lstat, open, realpath, rename, rm, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { KeyedLock } from '../async/keyed-lock.ts';
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import { makeFolder, makeOneFolder } from '../files/folders.ts';
+import { readSmallFile, UnfitFileError } from '../files/small-file.ts';
 import type { Logger } from '../log/logger.ts';
 import { isSafeFolder, isSafeSegment } from '../resource-name.ts';
 import { copyPaths, placeKey, type CopyPaths, type CopyPlace } from './copy-paths.ts';
-import { isAt } from './open-copy.ts';
+import { MAX_RECORD_LENGTH, parseRecord, type CopyRecord } from './copy-record.ts';
+
+/** An open big part of the cache. Its disposal closes it. */
+export interface OpenCopy extends AsyncDisposable {
+  readonly handle: FileHandle;
+  /** Tells this file from another of the same name, while the handle is open: later the number may be used again. */
+  readonly inode: bigint;
+  /** Bytes. */
+  readonly length: number;
+  /** Undefined for files that another program put there. */
+  readonly record: CopyRecord | undefined;
+}
+
+/** What stands in the place of a copy and can't be one. Its disposal closes it. */
+export interface UnfitCopy extends AsyncDisposable {
+  readonly inode: bigint;
+  readonly reason: unknown;
+}
+
+/** A file that is replaced while it is opened is opened again, at most so many times in all. */
+const MAX_OPENINGS = 5;
+/** Errors of opening what can't be read as a copy. Others, such as too many open files, say nothing about it. */
+const NOT_A_COPY: readonly string[] = ['EACCES', 'EPERM', 'ELOOP', 'ENXIO'];
 
 /**
- * The files of all copies: where they are, who reads them, and who changes them. A method that changes the files of a
- * copy, and every caller that does so, holds the copy's lock meanwhile: otherwise the record of one version could stand
- * beside the file of another.
+ * The files of each copy, which are of one version. A method that changes them, and every caller that does so, holds the
+ * copy's lock meanwhile: otherwise the record of one version could stand beside the file of another. A copy is opened
+ * without the lock, and again when its file was replaced meanwhile.
  */
 export class CopyFiles {
   readonly #root: string;
   readonly #logger: Logger;
   readonly #locks = new KeyedLock();
-  /** The number of readers of each copy that has any. */
-  readonly #readers = new Map<string, number>();
 
   constructor(root: string, logger: Logger) {
     this.#root = root;
@@ -28,27 +50,6 @@ export class CopyFiles {
   /** `using _lock = await files.lock(place)`. */
   async lock(place: CopyPlace): Promise<Disposable> {
     return await this.#locks.acquire(placeKey(place));
-  }
-
-  /** Counts one reader of a copy until the disposal: `using _hold = files.hold(place)`. */
-  hold(place: CopyPlace): Disposable {
-    const key = placeKey(place);
-    this.#readers.set(key, (this.#readers.get(key) ?? 0) + 1);
-    let isHeld = true;
-    return {
-      [Symbol.dispose]: () => {
-        if (!isHeld) return;
-        isHeld = false;
-        const others = (this.#readers.get(key) ?? 0) - 1;
-        if (others > 0) this.#readers.set(key, others);
-        else this.#readers.delete(key);
-      },
-    };
-  }
-
-  /** Whether a copy has readers, so that it must stay. */
-  isHeld(place: CopyPlace): boolean {
-    return this.#readers.has(placeKey(place));
   }
 
   /** The paths of a copy's files. @throws LoaderError `cache_unusable`; the system's error when there is no such folder */
@@ -62,6 +63,29 @@ export class CopyFiles {
     assertSafe(place);
     await makeFolder(this.#root);
     return copyPaths(await resolveFolder(this.#root, place.folder, true), place.stem);
+  }
+
+  /**
+   * Opens a copy with its own record; undefined when there is none. A folder in its place is none: it may be the folder of
+   * other resources, since folders can have any name.
+   *
+   * @throws LoaderError `cache_unusable`; the system's error, also when there is no such folder
+   */
+  async open(place: CopyPlace): Promise<OpenCopy | UnfitCopy | undefined> {
+    const paths = await this.find(place);
+    try {
+      for (let opening = 1; opening <= MAX_OPENINGS; opening++) {
+        const stats = await lstat(paths.big, { bigint: true });
+        if (stats.isDirectory()) return undefined;
+        const copy = await openPresent(paths, stats.ino);
+        // The record may be another file's if a version was published meanwhile; then this file has lost its name.
+        if (await isAt(paths.big, copy.inode)) return copy;
+        await copy[Symbol.asyncDispose]();
+      }
+    } catch (error) {
+      if (systemErrorCode(error) !== 'ENOENT') throw error;
+    }
+    return undefined;
   }
 
   /**
@@ -126,4 +150,74 @@ async function isFolder(filePath: string): Promise<boolean> {
 export async function removeCompanions(paths: CopyPaths): Promise<void> {
   await rm(paths.digests, { force: true });
   await rm(paths.record, { force: true });
+}
+
+export function isUnfit(copy: OpenCopy | UnfitCopy): copy is UnfitCopy {
+  return 'reason' in copy;
+}
+
+async function openPresent(paths: CopyPaths, presentInode: bigint): Promise<OpenCopy | UnfitCopy> {
+  let handle: FileHandle | undefined;
+  let inode = presentInode;
+  try {
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    handle = await open(paths.big, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    const stats = await handle.stat({ bigint: true });
+    inode = stats.ino;
+    if (!stats.isFile()) throw new LoaderError('cache_unusable', 'The copy in the cache is not a file.');
+    const length = Number(stats.size);
+    const record = await readRecord(paths.record);
+    if (record !== undefined && record.bigLength !== length) {
+      throw new LoaderError(
+        'envelope_invalid',
+        'The copy in the cache does not have the length that its record tells.',
+      );
+    }
+    return { handle, inode, length, record, ...closing(handle) };
+  } catch (error) {
+    if (error instanceof LoaderError || NOT_A_COPY.includes(systemErrorCode(error) ?? '')) {
+      return { inode, reason: error, ...closing(handle) };
+    }
+    await handle?.close();
+    throw error;
+  }
+}
+
+/**
+ * The record in a file; undefined when there is none, as beside the copies of an older Loader, which are judged by their
+ * envelope alone. A damaged record is an error, since only a record tells an outdated copy.
+ *
+ * @throws LoaderError `cache_unusable` when it is damaged; the system's error
+ */
+export async function readRecord(filePath: string): Promise<CopyRecord | undefined> {
+  const text = await readSmallFile(filePath, MAX_RECORD_LENGTH).catch(foreignFile);
+  if (text === undefined) return undefined;
+  const record = parseRecord(text);
+  if (record === undefined) throw new LoaderError('cache_unusable', 'The record of a copy in the cache is damaged.');
+  return record;
+}
+
+function foreignFile(error: unknown): never {
+  if (!(error instanceof UnfitFileError)) throw error;
+  throw new LoaderError('cache_unusable', 'A file beside a copy in the cache was not made by the Loader.', {
+    cause: error,
+  });
+}
+
+/** Nothing was written through the handle, so a failure to close it loses nothing. */
+function closing(handle: FileHandle | undefined): AsyncDisposable {
+  return {
+    [Symbol.asyncDispose]: async () => {
+      await handle?.close().catch(() => undefined);
+    },
+  };
+}
+
+/** Whether the file with this inode has this name now. */
+export async function isAt(filePath: string, inode: bigint): Promise<boolean> {
+  try {
+    return (await lstat(filePath, { bigint: true })).ino === inode;
+  } catch {
+    return false;
+  }
 }

@@ -15,10 +15,9 @@ import {
   parseDigests,
   type ChunkDigests,
 } from './chunk-digests.ts';
-import type { CopyFiles } from './copy-files.ts';
-import type { CopyPaths, CopyPlace } from './copy-paths.ts';
+import { isAt, isUnfit, type CopyFiles, type OpenCopy } from './copy-files.ts';
+import type { CopyPlace } from './copy-paths.ts';
 import type { DraftsFolder } from './drafts-folder.ts';
-import { isAt, isUnfit, openCopy, type OpenCopy } from './open-copy.ts';
 
 export interface VerifyOptions {
   readonly signal: AbortSignal;
@@ -58,11 +57,10 @@ export class CopyVerification {
   async verify(place: CopyPlace, options: VerifyOptions): Promise<Verdict> {
     options.signal.throwIfAborted();
     try {
-      const paths = await this.#files.find(place);
-      await using copy = await openCopy(paths);
+      await using copy = await this.#files.open(place);
       if (copy === undefined) return 'absent';
       if (isUnfit(copy)) return await this.#condemn(place, copy.reason, copy.inode);
-      return await this.#compare(place, paths, copy, options);
+      return await this.#compare(place, copy, options);
     } catch (error) {
       options.signal.throwIfAborted();
       if (isNotThere(error)) return 'absent';
@@ -84,7 +82,8 @@ export class CopyVerification {
     }
   }
 
-  async #compare(place: CopyPlace, paths: CopyPaths, copy: OpenCopy, options: VerifyOptions): Promise<Verdict> {
+  async #compare(place: CopyPlace, copy: OpenCopy, options: VerifyOptions): Promise<Verdict> {
+    const paths = await this.#files.find(place);
     const digests = await readDigests(paths.digests);
     let present: ChunkDigests;
     try {

@@ -1,7 +1,7 @@
 import type { Patience } from '../async/outage.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCutFileError } from '../cache/cache-error.ts';
-import type { OpenCopy } from '../cache/open-copy.ts';
+import type { OpenCopy } from '../cache/copy-files.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks, readFully } from '../files/file-chunks.ts';
 import type { WorkMemory } from '../files/work-memory.ts';

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { KeyedLock } from '../async/keyed-lock.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import type { OpenCopy } from '../cache/open-copy.ts';
+import type { OpenCopy } from '../cache/copy-files.ts';
 import { isDigest } from '../cdn/object-version.ts';
 import type { ObjectVersion, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';

@@ -3,7 +3,7 @@ import { mkdir, readFile, rename, rm, symlink, utimes, writeFile } from 'node:fs
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import type { CopyRecord } from '../../../src/cache/copy-record.ts';
-import type { OpenCopy } from '../../../src/cache/open-copy.ts';
+import type { OpenCopy } from '../../../src/cache/copy-files.ts';
 import { CacheFolder } from '../../support/cache-folder.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
 
@@ -192,6 +192,21 @@ describe('a copy that is held', () => {
     }
     assert.equal(await folder.cache.removeUnlessHeld(entry), 'removed');
     assert.deepEqual(await folder.names(), []);
+  });
+
+  it('is held until the last of its readers has released it, each of whom counts once', async () => {
+    await folder.publish(PART, 'content');
+    const entry = await folder.entry('m.big');
+    const [first, second] = [folder.cache.hold(PART), folder.cache.hold(PART)];
+    first[Symbol.dispose]();
+    first[Symbol.dispose]();
+    assert.equal(await folder.cache.removeUnlessHeld(entry), 'held');
+    second[Symbol.dispose]();
+    const third = folder.cache.hold(PART);
+    second[Symbol.dispose]();
+    assert.equal(await folder.cache.removeUnlessHeld(entry), 'held');
+    third[Symbol.dispose]();
+    assert.equal(await folder.cache.removeUnlessHeld(entry), 'removed');
   });
 
   it('may have a name that is stored by its digest', async () => {
