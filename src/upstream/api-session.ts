@@ -1,11 +1,13 @@
 import { FormData, type Dispatcher } from 'undici';
 import { NEVER } from '../async/abort.ts';
 import { Outage, type Patience } from '../async/outage.ts';
-import { hasErrorCode, LoaderError } from '../errors.ts';
-import { boundedCall, type BoundedAnswer } from '../net/bounded-call.ts';
+import { hasErrorCode, LoaderError, PassingError } from '../errors.ts';
+import { asRecord } from '../json.ts';
+import { boundedCall, jsonOf, type BoundedAnswer } from '../net/bounded-call.ts';
+import { retryAfterOf } from '../net/retry-after.ts';
 import type { ServerClock } from '../net/server-clock.ts';
 import { decryptBuffer, encryptBuffer } from '../security/envelope-cipher.ts';
-import { assertNoRedirect, assertSuccess, isTokenRefused, parseToken, toApiError } from './api-answers.ts';
+import { hostOf, toApiError } from './api-error.ts';
 
 /** The Resource API, and how it is called. It knows no user. */
 export interface ResourceApi {
@@ -41,6 +43,8 @@ interface Call {
 
 /** The longest answer that is accepted, in bytes. All answers are small, and none may exhaust the memory. */
 const MAX_ANSWER_LENGTH = 4 * 1024 * 1024;
+/** Bytes of a token: it goes back to the API in the headers of each request, which servers limit to as much or less. */
+const MAX_TOKEN_LENGTH = 16 * 1024;
 /** Bytes of a key fragment. */
 const MAX_KEY_FRAGMENT_LENGTH = 64 * 1024;
 
@@ -69,7 +73,7 @@ export async function logInToApi(
  * token, one fresh login serves all calls that wait for it.
  *
  * A call may be repeated after a failure: it changes nothing upstream, or stores the same again. All calls throw LoaderError
- * of `logInToApi`, and `token_refused`.
+ * of `logInToApi`, and `token_refused`. Messages and causes never quote an answer: it may be a token.
  */
 export class ApiSession {
   readonly #options: ApiSessionOptions;
@@ -207,6 +211,56 @@ async function callOnce(
     signal.throwIfAborted();
     throw toApiError(error, api);
   }
+}
+
+/** A redirect is never followed, since the token would go with it. Of its address, the host alone is shown. */
+function assertNoRedirect({ status, headers }: BoundedAnswer, baseUrl: string): void {
+  if (![301, 302, 303, 307, 308].includes(status)) return;
+  const location = String(headers['location']);
+  const target = URL.canParse(location, baseUrl) ? new URL(location, baseUrl).origin : 'an address that is none';
+  throw new LoaderError(
+    'api_redirected',
+    `The Resource API at ${hostOf(baseUrl)} redirects to ${target} (${status}), which is not followed: if that is the API, set RESOURCE_API_URL to it; if it is a login page of the network, log in there.`,
+  );
+}
+
+/** Statuses that pass by themselves. 500 rarely does: most APIs answer so to what they can't do at all. */
+const PASSING: readonly number[] = [408, 425, 429, 502, 503, 504];
+
+function isTokenRefused({ status }: BoundedAnswer): boolean {
+  return status === 401 || status === 403;
+}
+
+function assertSuccess(answer: BoundedAnswer): BoundedAnswer {
+  const { status, headers } = answer;
+  const message = `The Resource API answered with status ${status}.`;
+  if (PASSING.includes(status)) throw new PassingError('api_error', message, { retryAfterMs: retryAfterOf(headers) });
+  if (status === 500) throw new PassingError('api_error', message, { isDoubtful: true });
+  assertNoWebPage(answer);
+  if (status === 404) {
+    throw new LoaderError('resource_not_in_api', 'The Resource API has no file of that name in that folder.');
+  }
+  if (status >= 200 && status < 300) return answer;
+  throw new LoaderError('api_error', message);
+}
+
+/** Such as that of a gateway, or of a network that wants a login. */
+function assertNoWebPage({ headers }: BoundedAnswer): void {
+  if (!String(headers['content-type'] ?? '').startsWith('text/html')) return;
+  const message = 'The Resource API sent a web page; check RESOURCE_API_URL.';
+  throw new PassingError('api_invalid_response', message, { isDoubtful: true });
+}
+
+function parseToken(answer: BoundedAnswer): string {
+  const token = asRecord(jsonOf(answer))?.['token'];
+  if (typeof token === 'string' && token.length > MAX_TOKEN_LENGTH) {
+    throw new LoaderError(
+      'token_invalid',
+      'The Resource API sent a token of more than 16 KiB; check RESOURCE_API_URL.',
+    );
+  }
+  if (typeof token === 'string') return token;
+  throw new LoaderError('api_invalid_response', 'The Resource API sent no token; check RESOURCE_API_URL.');
 }
 
 function noKeyFragment(what: string): LoaderError {
