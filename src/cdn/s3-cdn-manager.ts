@@ -16,7 +16,7 @@ export type { CdnObject, ObjectVersion };
 export interface S3CdnManagerOptions {
   /** How long a CDN that is silent or fails is waited for. */
   readonly patience: Patience;
-  /** Whose connections downloads take, and whose uploads. They outlive the manager. */
+  /** Whose connections downloads take, and whose uploads and looks. They outlive the manager. */
   readonly links: CdnLinks;
   /** The time that the CDN has, for signatures. */
   readonly clock: ServerClock;
@@ -34,7 +34,8 @@ export interface CdnLinks {
  */
 export class S3CdnManager {
   readonly #bucket: string | undefined;
-  readonly #downloader: CdnClient;
+  /** With the keys of downloads. Most looks end an upload: a connection of its own would cost three round trips. */
+  readonly #looker: CdnClient;
   readonly #uploader: CdnClient;
   readonly #clock: ServerClock;
   readonly #reader: ObjectReader;
@@ -44,13 +45,13 @@ export class S3CdnManager {
     this.#clock = clock;
     const shared = { host: config.host, region: config.region, patience, clock };
     // Each client gets the keys that it needs and no others.
-    this.#downloader = createCdnClient({
+    const downloader = {
       ...shared,
       keys: config.downloader,
-      dispatcher: links.downloads,
       // Time is left for other connections, since a connection may be dead where the CDN is not.
       silenceMs: Math.ceil(patience.limitMs / 3),
-    });
+    };
+    this.#looker = createCdnClient({ ...downloader, dispatcher: links.uploads });
     this.#uploader = createCdnClient({
       ...shared,
       keys: config.uploader,
@@ -58,7 +59,7 @@ export class S3CdnManager {
       // A CDN may take long to complete an upload, and a slow link long to take a part.
       silenceMs: patience.limitMs,
     });
-    this.#reader = new ObjectReader(this.#downloader);
+    this.#reader = new ObjectReader(createCdnClient({ ...downloader, dispatcher: links.downloads }));
   }
 
   /**
@@ -106,7 +107,7 @@ export class S3CdnManager {
 
   /** Undefined when it is not found: an answer to HEAD has no body that tells whether the CDN says so or a gateway. */
   async #head({ bucket, key }: ObjectLocation, signal: AbortSignal): Promise<ObjectVersion | undefined> {
-    const { s3, errors, patience } = this.#downloader;
+    const { s3, errors, patience } = this.#looker;
     const outage = new Outage(patience);
     for (;;) {
       try {

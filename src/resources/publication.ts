@@ -142,14 +142,14 @@ export class Publication {
   async lookAtBoth(small: Buffer, publication: PublicationRecord): Promise<void> {
     let overwritten: Buffer | undefined;
     for (let looks = 0; looks < MAX_LOOKS; looks++) {
-      const version = await this.#lookAtObject();
+      // Side by side, since the client waits. Whichever comes first: a crossing upload may also begin after both.
+      const [version, present] = await Promise.all([this.#lookAtObject(), this.fetchSmall()]);
       if (version === undefined || !isOf(version, publication)) {
         // The other upload ended after the small part was stored once more: its own is put back.
         if (overwritten !== undefined && smallPartSha256(overwritten) === version?.smallSha256)
           await this.#storeSmall(overwritten);
         throw superseded();
       }
-      const present = await this.fetchSmall();
       if (present !== undefined && smallPartSha256(present) === publication.smallSha256) return;
       overwritten = present;
       await this.#storeSmall(small);

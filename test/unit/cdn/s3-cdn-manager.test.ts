@@ -9,6 +9,7 @@ import {
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, it } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import { sha256 } from '../../../lab/sha256.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import { Outage } from '../../../src/async/outage.ts';
@@ -249,6 +250,19 @@ describe('an object', () => {
   it('fails with cdn_version_unknown where nothing tells its versions apart', async () => {
     const cdn = await startCdn((request, response) => serveContent(request, response, { etag: `W/${ETAG}` }));
     await assert.rejects(read(cdn), { code: 'cdn_version_unknown' });
+  });
+
+  it('is looked at over a connection of the uploads', async () => {
+    const sockets = new Set<unknown>();
+    const cdn = await startCdn((request, response) => {
+      sockets.add(request.socket);
+      if (request.method === 'HEAD') response.writeHead(200, { etag: ETAG, 'content-length': CONTENT.length }).end();
+      else response.end('<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>');
+    });
+    await cdn.startUpload('models', 'm.big', 'ab'.repeat(32), NEVER);
+    await turn(); // undici uses a connection again after a turn of the event loop.
+    assert.equal((await cdn.lookAt('models', 'm.big', NEVER))?.etag, ETAG);
+    assert.equal(sockets.size, 1);
   });
 
   it('is absent where the CDN says so, and not where a gateway does', async () => {

@@ -225,6 +225,16 @@ describe('an upload', () => {
     assert.ok(plaintextAt('models/m').equals(CONTENT));
   });
 
+  it('looks at both parts at once', { timeout: 5000 }, async () => {
+    const asked = Promise.withResolvers<undefined>();
+    lab.cdn.beforeLook = async () => {
+      lab.api.beforeFetch = () => Promise.resolve(asked.resolve(undefined));
+      await asked.promise;
+    };
+    await upload();
+    assert.ok(plaintextAt('models/m').equals(CONTENT));
+  });
+
   it('fails with the failure of the CDN even when the earlier small part can not be put back', async () => {
     lab.api.files.set('models/m.small', EARLIER);
     lab.api.beforeStore = (_name, content) =>
