@@ -59,6 +59,8 @@ export class LinkStage {
     const place = newPlace(folder, {
       RESOURCE_API_URL: await link.open(origin.api.url, ca.issue()),
       NODE_EXTRA_CA_CERTS: caPath,
+      // Later, the second look of an upload would fall into the next one, and be counted with it.
+      UPLOAD_SECOND_LOOK_MS: '0',
     });
     await origin.moveCdn(endpoint);
     return new LinkStage({ endpoint, caPath, place, link, origin });

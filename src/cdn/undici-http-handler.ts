@@ -119,6 +119,8 @@ export class UndiciHttpHandler {
       headersTimeout: body === undefined ? timeoutMs : 0,
       // For bodies that are read here. This clock stands still while a reader is busy.
       bodyTimeout: timeoutMs,
+      // undici would close the connection after each HEAD, for servers that wrongly send a body.
+      reset: false,
     });
     // A body that is destroyed before its end, because its headers were enough, emits an error that has no reader.
     answer.body.on('error', () => undefined);

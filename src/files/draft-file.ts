@@ -16,6 +16,8 @@ export class DraftFile implements AsyncDisposable {
   readonly handle: FileHandle;
   readonly #path: string;
   #named = true;
+  /** Under way, or failed. */
+  #syncing: Promise<void> | undefined;
 
   private constructor(handle: FileHandle, filePath: string) {
     this.handle = handle;
@@ -35,9 +37,17 @@ export class DraftFile implements AsyncDisposable {
     }
   }
 
-  /** Puts what was written on the disk. */
+  /** Puts what was written on the disk. @throws the system's error, also that of `startSync` */
   async sync(): Promise<void> {
+    await this.#syncing; // The system tells a failure once.
     await this.handle.sync();
+  }
+
+  /** Begins to put on the disk what was written, unless that is under way, so that less is left for `sync`. */
+  startSync(): void {
+    if (this.#syncing !== undefined) return;
+    this.#syncing = this.handle.sync().then(() => (this.#syncing = undefined));
+    this.#syncing.catch(() => undefined); // `sync` throws it.
   }
 
   /** Syncs the file to the disk, moves it to `target` on the same file system, and syncs the folder. */

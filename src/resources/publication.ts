@@ -41,18 +41,38 @@ export interface PublicationOptions {
   readonly logger: Logger;
 }
 
+/**
+ * How old the earlier small part may be when the new one is stored, in ms: younger than the second look of an upload that
+ * has ended since. Were that part lost, its upload would still find out.
+ */
+const MAX_EARLIER_AGE_MS = 2_000;
+
 /** How often two crossing uploads may store their small parts in turn, before one of them gives up. */
 const MAX_LOOKS = 5;
 
-/** An upload whose parts are all there, on the way to be seen: its small part at the API, its big part on the CDN. */
+/** An upload on the way to be seen: its small part at the API, its big part on the CDN. */
 export class Publication {
   readonly #resource: ResourceName;
   readonly #options: PublicationOptions;
+  #earlier: { readonly askedAtMs: number; readonly small: Promise<Buffer | undefined> } | undefined;
 
   constructor(options: PublicationOptions) {
     const { folder, name } = options.entry.record;
     this.#resource = { folder, name };
     this.#options = options;
+  }
+
+  /** Asks for the earlier small part while the last bytes are sent, so that the client need not wait for it. */
+  askForEarlier(): void {
+    this.#earlier = { askedAtMs: performance.now(), small: this.fetchSmall() };
+    this.#earlier.small.catch(() => undefined); // `earlier` throws it, or asks again.
+  }
+
+  /** The small part that stands now, for `publish`. @throws LoaderError of ApiSession */
+  async earlier(): Promise<Buffer | undefined> {
+    const asked = this.#earlier;
+    const isFresh = asked !== undefined && performance.now() - asked.askedAtMs <= MAX_EARLIER_AGE_MS;
+    return await (isFresh ? asked.small : this.fetchSmall());
   }
 
   /**

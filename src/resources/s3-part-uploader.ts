@@ -8,6 +8,8 @@ import { FillingPart, type FillingPartOptions } from './filling-part.ts';
 /** Parts that are sent at a time. Another one is being filled: an upload holds at most 40 MiB of them. */
 const PARTS_IN_FLIGHT = 4;
 
+type PartsFile = Pick<DraftFile, 'handle' | 'startSync' | 'write'>;
+
 export interface S3PartUploaderOptions extends FillingPartOptions {
   readonly logger: Logger;
 }
@@ -24,18 +26,14 @@ export class S3PartUploader implements AsyncDisposable {
   readonly #upload: Pick<S3Upload, 'sendPart'>;
   readonly #options: S3PartUploaderOptions;
   readonly #changes = new Changes();
-  #file: Pick<DraftFile, 'handle' | 'write'> | undefined;
+  #file: PartsFile | undefined;
   #filling: FillingPart | undefined;
   #partNumber = 0;
   #inFlight = 0;
   #length = 0;
   #failure: Error | undefined;
 
-  constructor(
-    upload: Pick<S3Upload, 'sendPart'>,
-    file: Pick<DraftFile, 'handle' | 'write'> | undefined,
-    options: S3PartUploaderOptions,
-  ) {
+  constructor(upload: Pick<S3Upload, 'sendPart'>, file: PartsFile | undefined, options: S3PartUploaderOptions) {
     this.#upload = upload;
     this.#file = file;
     this.#options = options;
@@ -66,9 +64,15 @@ export class S3PartUploader implements AsyncDisposable {
     }
   }
 
+  /** Sends what is left, and waits until one part at most is under way. `end` must follow. */
+  async sendRest(): Promise<void> {
+    if (this.#filling !== undefined) this.#send(this.#filling);
+    await this.#fewerThan(2);
+  }
+
   /** Sends what is left and waits for all parts. @throws the first failure of a part */
   async end(): Promise<void> {
-    if (this.#filling !== undefined) this.#send(this.#filling);
+    await this.sendRest();
     await this.#fewerThan(1);
     if (this.#failure !== undefined) throw this.#failure;
   }
@@ -112,6 +116,7 @@ export class S3PartUploader implements AsyncDisposable {
   async #writeToFile(bytes: Buffer, position: number): Promise<void> {
     try {
       await this.#file?.write(bytes, position);
+      this.#file?.startSync(); // The client waits for the disk at the end.
     } catch (error) {
       this.#file = undefined;
       this.#options.logger.warn({ err: error, code: systemErrorCode(error) }, 'An upload goes on without the cache');

@@ -22,6 +22,7 @@ export interface UploadDraftOptions extends S3PartUploaderOptions {
 interface BegunUpload {
   readonly upload: PartsUpload;
   readonly entry: JournalEntry;
+  readonly publication: Publication;
 }
 
 /** After these the CDN may have begun an upload whose ID was lost. Its removal is left to the journal. */
@@ -121,10 +122,8 @@ export class UploadDraft implements AsyncDisposable {
   /** Makes both parts visible upstream. @throws as `Publication.publish` does */
   async publish(): Promise<void> {
     if (this.#begun === undefined) throw new Error('the draft of an upload was published without an S3 upload');
-    const { session, logger } = this.#options;
-    const { upload, entry } = this.#begun;
-    const publication = new Publication({ session, upload, entry, logger });
-    const earlier = await publication.fetchSmall();
+    const { publication, entry } = this.#begun;
+    const earlier = await publication.earlier();
     // From here on, what a failure leaves is for the publication to remove, or for the journal.
     this.#begun = undefined;
     using _entry = entry;
@@ -155,6 +154,8 @@ export class UploadDraft implements AsyncDisposable {
     this.#small = splitter.small;
     parts ??= owned.use(await this.#beginParts(this.#small));
     await parts.push(rest);
+    await parts.sendRest();
+    this.#begun?.publication.askForEarlier();
     await parts.end();
     this.#bigLength = parts.length;
     if (!parts.isFileComplete) await this.#giveUpFile();
@@ -170,7 +171,7 @@ export class UploadDraft implements AsyncDisposable {
    * @throws LoaderError whose code begins with `cdn_`; the reason of the signal
    */
   async #begin(small: Buffer): Promise<PartsUpload> {
-    const { session, journal, signal } = this.#options;
+    const { session, journal, logger, signal } = this.#options;
     const { folder, name } = this.#resource;
     const entry = await journal.begin(folder, name);
     try {
@@ -181,7 +182,7 @@ export class UploadDraft implements AsyncDisposable {
         signal,
       );
       await entry.note({ ...entry.record, target: upload.target });
-      this.#begun = { upload, entry };
+      this.#begun = { upload, entry, publication: new Publication({ session, upload, entry, logger }) };
       return upload;
     } catch (error) {
       if (hasErrorCode(error, ...UNKNOWN_OUTCOMES)) entry[Symbol.dispose]();

@@ -269,6 +269,23 @@ describe('the body of a request', () => {
   });
 });
 
+describe('a connection', () => {
+  it('is kept after a HEAD', async () => {
+    const ports = new Set<number | undefined>();
+    const server = await startServer((request, response) => {
+      ports.add(request.socket.remotePort);
+      response.writeHead(200, { 'content-length': 9 }).end();
+    });
+    const handler = makeHandler();
+    const head = { ...server, method: 'HEAD', headers: {} };
+    for (let count = 0; count < 3; count++) {
+      await text((await handler.handle(head)).response.body);
+      await setImmediate(); // undici has the connection free a turn after the end of the body.
+    }
+    assert.equal(ports.size, 1);
+  });
+});
+
 describe('a destroyed handler', () => {
   it('leaves its connections to the next one', async () => {
     const ports = new Set<number | undefined>();

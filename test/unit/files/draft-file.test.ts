@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile, type FileHandle
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { DraftFile } from '../../../src/files/draft-file.ts';
 
 let folder = '';
@@ -167,6 +168,49 @@ describe('the disposal of a file in the making', () => {
     };
     await assert.rejects(failing(), { message: 'the true error' });
     assert.deepEqual(await readdir(folder), []);
+  });
+});
+
+describe('a sync that is begun early', () => {
+  it('goes on while bytes are written, one at a time, and the last one waits for it', async (t) => {
+    await using file = await DraftFile.create(partPath);
+    const gates: PromiseWithResolvers<undefined>[] = [];
+    t.mock.method(file.handle, 'sync', async () => {
+      const gate = Promise.withResolvers<undefined>();
+      gates.push(gate);
+      await gate.promise;
+    });
+    file.startSync();
+    await file.write(Buffer.from('content'), 0);
+    file.startSync();
+    assert.equal(gates.length, 1);
+    const synced = file.sync();
+    gates[0]?.resolve(undefined);
+    await setImmediate();
+    assert.equal(gates.length, 2, 'bytes that came after its beginning may not be on the disk');
+    gates[1]?.resolve(undefined);
+    await synced;
+  });
+
+  it('is begun again when it has ended', async (t) => {
+    await using file = await DraftFile.create(partPath);
+    const sync = t.mock.method(file.handle, 'sync');
+    file.startSync();
+    await file.sync();
+    file.startSync();
+    await file.sync();
+    assert.equal(sync.mock.callCount(), 4);
+  });
+
+  it('tells its failure by the last one, since the system tells it once', async (t) => {
+    await using file = await DraftFile.create(partPath);
+    let syncs = 0;
+    t.mock.method(file.handle, 'sync', () => (syncs++ === 0 ? Promise.reject(new Error('EIO')) : Promise.resolve()));
+    file.startSync();
+    await setImmediate();
+    file.startSync();
+    await assert.rejects(file.publish(target), { message: 'EIO' });
+    assert.deepEqual(await readdir(folder), ['x.part']);
   });
 });
 

@@ -17,8 +17,9 @@ import { FakeUpload, FakeUploadCdn } from '../../support/upload-lab.ts';
 const CONTENT = randomBytes(6 * PART_LENGTH + 1_000);
 
 /** A file whose writes can be held up. */
-class HeldUpFile implements Pick<DraftFile, 'handle' | 'write'> {
+class HeldUpFile implements Pick<DraftFile, 'handle' | 'startSync' | 'write'> {
   readonly draft: DraftFile;
+  syncs = 0;
   beforeWrite: (position: number) => Promise<void> = () => Promise.resolve();
 
   constructor(draft: DraftFile) {
@@ -32,6 +33,11 @@ class HeldUpFile implements Pick<DraftFile, 'handle' | 'write'> {
   async write(bytes: Buffer, position: number): Promise<void> {
     await this.beforeWrite(position);
     await this.draft.write(bytes, position);
+  }
+
+  startSync(): void {
+    this.syncs++;
+    this.draft.startSync();
   }
 
   async hasAll(): Promise<boolean> {
@@ -89,6 +95,24 @@ describe('the parts of an upload', () => {
     );
     assert.ok(upload.content.equals(CONTENT));
     assert.ok(parts.isFileComplete && (await file.hasAll()));
+    assert.equal(file.syncs, 7, 'the disk gets each part while others are sent');
+  });
+
+  it('are all but one sent when the rest was sent', async () => {
+    const gates = Array.from({ length: 7 }, () => Promise.withResolvers<undefined>());
+    upload.beforePart = (number) => gates[number - 1]?.promise ?? assert.fail('there are seven parts');
+    for (const gate of gates.slice(0, 3)) gate.resolve(undefined);
+    await parts.push(CONTENT);
+    let isLast = false;
+    const sent = parts.sendRest().then(() => (isLast = true));
+    await turn();
+    assert.ok(!isLast);
+    for (const gate of gates.slice(3, 6)) gate.resolve(undefined);
+    await sent;
+    assert.ok(!upload.bodies.has(7));
+    gates[6]?.resolve(undefined);
+    await parts.end();
+    assert.ok(upload.content.equals(CONTENT));
   });
 
   it('are sent four at a time: a fifth is filled, and waits', async () => {

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, truncate, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { NEVER } from '../../../src/async/abort.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { decryptBuffer } from '../../../src/security/envelope-cipher.ts';
@@ -206,6 +207,42 @@ describe('an upload', () => {
     assert.equal(lab.cdn.uploads.at(-1)?.state, 'aborted');
   });
 
+  it('asks for the earlier small part while its last part is sent', { timeout: 5000 }, async () => {
+    const asked = Promise.withResolvers<undefined>();
+    let questions = 0;
+    lab.api.beforeFetch = () => {
+      questions++;
+      asked.resolve(undefined);
+      return Promise.resolve();
+    };
+    lab.cdn.onStart = (started) => {
+      started.beforePart = (number) => (number === 2 ? asked.promise : Promise.resolve());
+    };
+    await upload();
+    assert.equal(questions, 2, 'before and after the publication');
+  });
+
+  it('asks for it again when its last part took long: another upload may have ended', async (t) => {
+    const asked = Promise.withResolvers<undefined>();
+    lab.api.beforeFetch = () => {
+      asked.resolve(undefined);
+      return Promise.resolve();
+    };
+    lab.cdn.onStart = (started) => {
+      started.beforePart = async (number) => {
+        if (number === 1) return;
+        await asked.promise;
+        await setImmediate();
+        const now = performance.now.bind(performance);
+        t.mock.method(performance, 'now', () => now() + 2_000);
+        lab.api.files.set('models/m.small', EARLIER);
+      };
+      started.beforeComplete = () => Promise.reject(new LoaderError('cdn_error', 'no'));
+    };
+    await assert.rejects(upload(), { code: 'cdn_error' });
+    assert.equal(lab.api.files.get('models/m.small'), EARLIER);
+  });
+
   it('takes the place of an earlier small part that is damaged', async () => {
     lab.api.beforeFetch = () => {
       lab.api.beforeFetch = () => Promise.resolve();
@@ -228,7 +265,10 @@ describe('an upload', () => {
   it('looks at both parts at once', { timeout: 5000 }, async () => {
     const asked = Promise.withResolvers<undefined>();
     lab.cdn.beforeLook = async () => {
-      lab.api.beforeFetch = () => Promise.resolve(asked.resolve(undefined));
+      lab.api.beforeFetch = () => {
+        asked.resolve(undefined);
+        return Promise.resolve();
+      };
       await asked.promise;
     };
     await upload();
@@ -271,7 +311,8 @@ describe('a slow disk', () => {
       throw new LoaderError('api_error', 'The Resource API answered with status 500.');
     };
     await assert.rejects(upload(), { code: 'api_error' });
-    assert.deepEqual(order, ['the API failed', 'flushed', 'closed']);
+    // The first flush began with the first part.
+    assert.deepEqual(order, ['the API failed', 'flushed', 'flushed', 'closed']);
     assert.equal(lab.cdn.uploads[0]?.state, 'aborted');
     await noDrafts();
   });
