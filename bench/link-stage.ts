@@ -1,5 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { CertificateAuthority } from '../lab/links/certificate-authority.ts';
 import type { LinkShape } from '../lab/links/link-shape.ts';
 import { ShapedLink } from '../lab/links/shaped-link.ts';
@@ -84,6 +85,25 @@ export class LinkStage {
     const wallMs = performance.now() - startedAt;
     const rate = (1000 * (bytes() - early.bytes)) / (wallMs - early.ms);
     return { wallMs, fraction: rate / shape.bytesPerSecond, handshakes: counts.handshakes };
+  }
+
+  /** Cuts the link for `outageMs` as soon as `work` has brought so many bytes down. Returns what it brought in all. */
+  async cut(outage: 'silent' | 'reset', fromByte: number, outageMs: number, work: () => Promise<unknown>) {
+    const { counts } = this.#link;
+    counts.reset();
+    const startedAt = performance.now();
+    const cutting = this.#cut(outage, fromByte, outageMs);
+    await work();
+    const wallMs = performance.now() - startedAt;
+    await cutting;
+    return { wallMs, bytes: counts.bytesDown };
+  }
+
+  async #cut(outage: 'silent' | 'reset', fromByte: number, outageMs: number): Promise<void> {
+    while (this.#link.counts.bytesDown < fromByte) await sleep(10);
+    await this.#link.change({ outage });
+    await sleep(outageMs);
+    await this.#link.change({ outage: 'none' });
   }
 
   async stop(): Promise<void> {

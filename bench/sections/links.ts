@@ -6,6 +6,7 @@ import { Rclone } from '../peers/rclone.ts';
 import type { BenchResource } from '../stage.ts';
 import type { Row } from '../table.ts';
 import { timeRow } from '../time-row.ts';
+import { measureOutages } from './link-outages.ts';
 import { assertDigest, MB, TIMED_LENGTH, type Section, type SectionContext } from './section.ts';
 
 /** A link, what is moved over it, and the least fraction of its rate that counts as good. */
@@ -14,11 +15,13 @@ interface Way {
   readonly shape: LinkShape;
   readonly length: number;
   readonly target: number;
+  /** Whether it is also cut, once in each way. */
+  readonly hasOutages: boolean;
 }
 
 const WAYS: readonly Way[] = [
-  { name: 'far link', shape: FAR_LINK, length: TIMED_LENGTH, target: 0.85 },
-  { name: 'slow link', shape: SLOW_LINK, length: 30 * MB, target: 0.9 },
+  { name: 'far link', shape: FAR_LINK, length: TIMED_LENGTH, target: 0.85, hasOutages: true },
+  { name: 'slow link', shape: SLOW_LINK, length: 30 * MB, target: 0.9, hasOutages: false },
 ];
 /** For all connections of one transfer. */
 const MAX_HANDSHAKES = 8;
@@ -37,6 +40,7 @@ async function run(context: SectionContext): Promise<void> {
     try {
       await measureLoads(context, way, linked, resource);
       await measureUploads(context, way, linked, resource);
+      if (way.hasOutages) await measureOutages(context.table, way.name, linked, resource);
     } finally {
       await linked.stop();
     }

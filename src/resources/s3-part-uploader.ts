@@ -3,10 +3,8 @@ import type { S3Upload } from '../cdn/s3-upload.ts';
 import { systemErrorCode, toError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
 import type { Logger } from '../log/logger.ts';
+import { Parallelism } from '../net/parallelism.ts';
 import { FillingPart, type FillingPartOptions } from './filling-part.ts';
-
-/** Parts that are sent at a time. Another one is being filled: an upload holds at most 40 MiB of them. */
-const PARTS_IN_FLIGHT = 4;
 
 type PartsFile = Pick<DraftFile, 'handle' | 'startSync' | 'write'>;
 
@@ -16,8 +14,8 @@ export interface S3PartUploaderOptions extends FillingPartOptions {
 
 /**
  * Cuts a stream of bytes into the parts of an S3 upload, and writes each to a file as well. Parts are sent side by
- * side; `push` waits while enough of them are under way, or while other work holds the memory. The disposal waits until
- * none is under way any more.
+ * side; `push` waits while enough of them are under way, or while other work holds the memory. Another one is being
+ * filled, so an upload holds 40 MiB of them, and at most 64 MiB. The disposal waits until none is under way any more.
  *
  * A part holds its share of the memory until it was sent. No wait for a further share keeps it from that, so uploads that
  * wait for each other's shares always go on.
@@ -26,6 +24,7 @@ export class S3PartUploader implements AsyncDisposable {
   readonly #upload: Pick<S3Upload, 'sendPart'>;
   readonly #options: S3PartUploaderOptions;
   readonly #changes = new Changes();
+  readonly #parallelism = new Parallelism();
   #file: PartsFile | undefined;
   #filling: FillingPart | undefined;
   #partNumber = 0;
@@ -60,7 +59,7 @@ export class S3PartUploader implements AsyncDisposable {
       rest = rest.subarray(taken);
       if (!this.#filling.isFull) continue;
       this.#send(this.#filling);
-      await this.#fewerThan(PARTS_IN_FLIGHT);
+      await this.#fewerThan(this.#parallelism.count);
     }
   }
 
@@ -96,7 +95,7 @@ export class S3PartUploader implements AsyncDisposable {
       const { bytes, sha256 } = await part.end();
       // Both have settled before the part counts as done: the file may be closed after that.
       const [sent] = await Promise.allSettled([
-        this.#upload.sendPart(number, bytes, sha256),
+        this.#sendBytes(number, bytes, sha256),
         this.#writeToFile(bytes, part.position),
       ]);
       if (sent.status === 'rejected') throw toError(sent.reason);
@@ -105,6 +104,12 @@ export class S3PartUploader implements AsyncDisposable {
     }
     this.#inFlight--;
     this.#changes.announce();
+  }
+
+  async #sendBytes(number: number, bytes: Buffer<ArrayBuffer>, sha256: string): Promise<void> {
+    const startedAtMs = performance.now();
+    await this.#upload.sendPart(number, bytes, sha256);
+    this.#parallelism.finish(bytes.length, performance.now() - startedAtMs);
   }
 
   /** Waits until fewer than `count` parts are under way. */

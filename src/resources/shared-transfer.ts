@@ -10,6 +10,7 @@ import { FILE_CHUNK_LENGTH, readFileChunks, type Growth } from '../files/file-ch
 import { releaseChunk } from '../files/release-chunk.ts';
 import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
+import { MAX_PARALLEL, Parallelism } from '../net/parallelism.ts';
 import type { ResourceName } from '../resource-name.ts';
 import type { PartPair } from './part-pair.ts';
 import { WrittenRanges, type ReaderLimits, type WriteProgress } from './written-ranges.ts';
@@ -39,9 +40,8 @@ import { WrittenRanges, type ReaderLimits, type WriteProgress } from './written-
  * - Do not fail a reader when only the publication failed: all bytes were there.
  */
 
-/** Bytes of one ranged GET, and the number of ranges that are fetched side by side. */
+/** Bytes of one ranged GET. Longer ones are no faster (docs/architecture.md), and a reader waits longer for the first. */
 const RANGE_LENGTH = 8 * 1024 * 1024;
-const PARALLEL_RANGES = 4;
 /** Bytes that are collected before they are written. */
 const WRITE_LENGTH = 512 * 1024;
 /** The memory of one range: what is collected, and what waits for that in the connection. */
@@ -142,18 +142,33 @@ export class SharedTransfer {
 
   async #fetch(): Promise<void> {
     const draft = await this.draft;
-    const parallel = Math.min(PARALLEL_RANGES, Math.ceil(this.length / RANGE_LENGTH));
-    using _share = await this.#options.memory.acquire(parallel * RANGE_MEMORY, this.#abort.signal);
+    const most = Math.min(MAX_PARALLEL, Math.ceil(this.length / RANGE_LENGTH));
+    using _share = await this.#options.memory.acquire(most * RANGE_MEMORY, this.#abort.signal);
     const ranges = rangesOf(this.length);
-    // The first failure is the true one. It is thrown when no range is being written any more.
-    await Promise.all(Array.from({ length: parallel }, () => this.#fetchRanges(ranges, draft)));
+    const parallelism = new Parallelism();
+    const fetches: Promise<void>[] = [];
+    const widen = () => {
+      while (fetches.length < parallelism.count) fetches.push(this.#fetchRanges(ranges, draft, finish));
+    };
+    const finish = (length: number, ms: number) => {
+      parallelism.finish(length, ms);
+      widen();
+    };
+    widen();
+    // The first failure is the true one. It is thrown when no range is being written any more. Some fetches come while
+    // earlier ones are waited for.
+    for (const fetch of fetches) await fetch;
     if (this.written.failure !== undefined) throw this.written.failure;
   }
 
   /** Never fails: its failure is that of the transfer. */
-  async #fetchRanges(ranges: Iterable<Range>, draft: DraftFile): Promise<void> {
+  async #fetchRanges(ranges: Iterable<Range>, draft: DraftFile, finish: Parallelism['finish']): Promise<void> {
     try {
-      for (const range of ranges) await this.#fetchRange(range, draft);
+      for (const range of ranges) {
+        const startedAtMs = performance.now();
+        await this.#fetchRange(range, draft);
+        finish(range.end - range.start, performance.now() - startedAtMs);
+      }
     } catch (error) {
       this.#fail(error);
     }

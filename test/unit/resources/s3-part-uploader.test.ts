@@ -133,6 +133,21 @@ describe('the parts of an upload', () => {
     assert.equal(most, 4);
   });
 
+  it('are sent five at a time after two rounds', { timeout: 10_000 }, async () => {
+    const five = Promise.withResolvers<undefined>();
+    let held = 0;
+    const sendPart = async (number: number) => {
+      if (number <= 8) return;
+      held++;
+      if (held === 5) five.resolve(undefined);
+      await five.promise;
+    };
+    parts = uploaderOf({ sendPart });
+    for (let number = 1; number <= 13; number++) await parts.push(CONTENT.subarray(0, PART_LENGTH));
+    await parts.end();
+    assert.equal(held, 5);
+  });
+
   it('fail with the first failure of a part, at the next push', async () => {
     upload.beforePart = (number) => (number === 2 ? Promise.reject(new Error('part 2 failed')) : Promise.resolve());
     await assert.rejects(pushAll(), /part 2 failed/);
