@@ -3,12 +3,14 @@ import type { S3Upload } from '../cdn/s3-upload.ts';
 import { systemErrorCode, toError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
 import type { Logger } from '../log/logger.ts';
-import { Parallelism } from '../net/parallelism.ts';
+import type { Parallelism } from '../net/parallelism.ts';
 import { FillingPart, type FillingPartOptions } from './filling-part.ts';
 
 type PartsFile = Pick<DraftFile, 'handle' | 'startSync' | 'write'>;
 
 export interface S3PartUploaderOptions extends FillingPartOptions {
+  /** Of all uploads. */
+  readonly parallelism: Parallelism;
   readonly logger: Logger;
 }
 
@@ -24,7 +26,6 @@ export class S3PartUploader implements AsyncDisposable {
   readonly #upload: Pick<S3Upload, 'sendPart'>;
   readonly #options: S3PartUploaderOptions;
   readonly #changes = new Changes();
-  readonly #parallelism = new Parallelism();
   #file: PartsFile | undefined;
   #filling: FillingPart | undefined;
   #partNumber = 0;
@@ -36,6 +37,7 @@ export class S3PartUploader implements AsyncDisposable {
     this.#upload = upload;
     this.#file = file;
     this.#options = options;
+    options.parallelism.begin();
   }
 
   /** Bytes that were pushed. */
@@ -59,7 +61,7 @@ export class S3PartUploader implements AsyncDisposable {
       rest = rest.subarray(taken);
       if (!this.#filling.isFull) continue;
       this.#send(this.#filling);
-      await this.#fewerThan(this.#parallelism.count);
+      await this.#fewerThan(this.#options.parallelism.count);
     }
   }
 
@@ -109,7 +111,7 @@ export class S3PartUploader implements AsyncDisposable {
   async #sendBytes(number: number, bytes: Buffer<ArrayBuffer>, sha256: string): Promise<void> {
     const startedAtMs = performance.now();
     await this.#upload.sendPart(number, bytes, sha256);
-    this.#parallelism.finish(bytes.length, performance.now() - startedAtMs);
+    this.#options.parallelism.finish(bytes.length, performance.now() - startedAtMs);
   }
 
   /** Waits until fewer than `count` parts are under way. */

@@ -10,7 +10,7 @@ import { FILE_CHUNK_LENGTH, readFileChunks, type Growth } from '../files/file-ch
 import { releaseChunk } from '../files/release-chunk.ts';
 import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
-import { MAX_PARALLEL, Parallelism } from '../net/parallelism.ts';
+import { MAX_PARALLEL, type Parallelism } from '../net/parallelism.ts';
 import type { ResourceName } from '../resource-name.ts';
 import type { PartPair } from './part-pair.ts';
 import { WrittenRanges, type ReaderLimits, type WriteProgress } from './written-ranges.ts';
@@ -64,6 +64,8 @@ export interface SharedTransferOptions {
   readonly cache: Pick<BigPartCache, 'createDraft' | 'publish'>;
   /** Of the bytes that all uploads and transfers hold together: a transfer waits for its share before its first range. */
   readonly memory: WorkMemory;
+  /** Of all transfers. */
+  readonly parallelism: Parallelism;
   readonly logger: Logger;
 }
 
@@ -143,9 +145,10 @@ export class SharedTransfer {
   async #fetch(): Promise<void> {
     const draft = await this.draft;
     const most = Math.min(MAX_PARALLEL, Math.ceil(this.length / RANGE_LENGTH));
-    using _share = await this.#options.memory.acquire(most * RANGE_MEMORY, this.#abort.signal);
+    const { memory, parallelism } = this.#options;
+    using _share = await memory.acquire(most * RANGE_MEMORY, this.#abort.signal);
     const ranges = rangesOf(this.length);
-    const parallelism = new Parallelism();
+    parallelism.begin();
     const fetches: Promise<void>[] = [];
     const widen = () => {
       while (fetches.length < parallelism.count) fetches.push(this.#fetchRanges(ranges, draft, finish));
@@ -155,8 +158,7 @@ export class SharedTransfer {
       widen();
     };
     widen();
-    // The first failure is the true one. It is thrown when no range is being written any more. Some fetches come while
-    // earlier ones are waited for.
+    // The first failure is the true one; it is thrown when no range is written any more. Further fetches may come meanwhile.
     for (const fetch of fetches) await fetch;
     if (this.written.failure !== undefined) throw this.written.failure;
   }

@@ -1,11 +1,13 @@
 import type { Patience } from '../async/outage.ts';
+import { Parallelism } from '../net/parallelism.ts';
 import { SharedTransfer, type Follower, type SharedTransferOptions, type TransferSource } from './shared-transfer.ts';
 
-export type SharedTransfersOptions = Omit<SharedTransferOptions, 'source'>;
+export type SharedTransfersOptions = Omit<SharedTransferOptions, 'parallelism' | 'source'>;
 
 /** The transfers that are under way: callers who want the same version of an object share one. */
 export class SharedTransfers {
   readonly #options: SharedTransfersOptions;
+  readonly #parallelism = new Parallelism();
   readonly #transfers = new Map<string, SharedTransfer>();
 
   constructor(options: SharedTransfersOptions) {
@@ -22,7 +24,7 @@ export class SharedTransfers {
     const key = keyOf(source);
     const present = this.#transfers.get(key);
     if (present?.isJoinable === true) return present.join(signal, patience);
-    const transfer = new SharedTransfer({ ...this.#options, source });
+    const transfer = new SharedTransfer({ ...this.#options, parallelism: this.#parallelism, source });
     this.#transfers.set(key, transfer);
     void this.#forgetAtItsEnd(key, transfer);
     return transfer.join(signal, patience);

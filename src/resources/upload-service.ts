@@ -3,6 +3,7 @@ import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toError } from '../errors.ts';
 import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
+import { Parallelism } from '../net/parallelism.ts';
 import { assertStorable, DEFAULT_FOLDER, resourceKey } from '../resource-name.ts';
 import { smallPartSha256 } from './envelope-parts.ts';
 import type { UploadSession } from './publication.ts';
@@ -27,6 +28,7 @@ export type UploadItem =
 /** Stores resources: encrypted and split as they come, small part to the API, big part to the CDN and the cache. */
 export class UploadService {
   readonly #options: UploadServiceOptions;
+  readonly #parallelism = new Parallelism();
 
   constructor(options: UploadServiceOptions) {
     this.#options = options;
@@ -49,7 +51,7 @@ export class UploadService {
       if (item.kind === 'folder') assertStorable({ folder: item.folder, name });
       if (item.kind === 'folder') ({ folder } = item);
       else {
-        const options = { session, cache, journal, memory, logger, signal };
+        const options = { session, cache, journal, memory, parallelism: this.#parallelism, logger, signal };
         draft = owned.use(await UploadDraft.create({ folder, name }, item.chunks, options));
       }
     }

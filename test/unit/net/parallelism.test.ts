@@ -75,4 +75,23 @@ describe('the requests of a transfer', () => {
       parallelism.finish(REQUEST_LENGTH, finished < 8 || finished > 12 ? 100 : 1000);
     assert.equal(parallelism.count, MIN_PARALLEL + 2);
   });
+
+  it('stay as many in the next transfer, as long as the connections of the last one are kept', (t) => {
+    const parallelism = new Parallelism();
+    parallelism.begin();
+    const finishTwoRounds = (ms: number) => {
+      for (let left = 2 * parallelism.count; left > 0; left--) parallelism.finish(REQUEST_LENGTH, ms);
+    };
+    finishTwoRounds(100);
+    finishTwoRounds(200);
+    parallelism.begin();
+    finishTwoRounds(10);
+    assert.equal(parallelism.count, MIN_PARALLEL + 1, 'none is tried again');
+    const now = performance.now.bind(performance);
+    t.mock.method(performance, 'now', () => now() + 61_000);
+    parallelism.begin();
+    assert.equal(parallelism.count, MIN_PARALLEL);
+    finishTwoRounds(100);
+    assert.equal(parallelism.count, MIN_PARALLEL + 1);
+  });
 });

@@ -9,6 +9,7 @@ import { NEVER } from '../../../src/async/abort.ts';
 import { DraftFile } from '../../../src/files/draft-file.ts';
 import { WorkMemory } from '../../../src/files/work-memory.ts';
 import { createLogger } from '../../../src/log/logger.ts';
+import { Parallelism } from '../../../src/net/parallelism.ts';
 import { PART_LENGTH } from '../../../src/resources/filling-part.ts';
 import { S3PartUploader } from '../../../src/resources/s3-part-uploader.ts';
 import { FakeUpload, FakeUploadCdn } from '../../support/upload-lab.ts';
@@ -53,13 +54,14 @@ let file: HeldUpFile;
 let parts: S3PartUploader;
 
 let memory: WorkMemory;
+let parallelism: Parallelism;
 
 /** Of a turn, in ms. */
 const TURN_MS = 10;
 
 function uploaderOf(sender: Pick<FakeUpload, 'sendPart'>, signal = NEVER): S3PartUploader {
   const logger = createLogger({ level: 'silent' });
-  return new S3PartUploader(sender, file, { logger, memory, signal, turnMs: TURN_MS });
+  return new S3PartUploader(sender, file, { logger, memory, parallelism, signal, turnMs: TURN_MS });
 }
 
 before(async () => {
@@ -75,6 +77,7 @@ beforeEach(async () => {
   upload = new FakeUpload('models/m.big', 'ab'.repeat(32), new FakeUploadCdn());
   file = new HeldUpFile(await DraftFile.create(path.join(folder, 'draft')));
   memory = new WorkMemory(8 * PART_LENGTH);
+  parallelism = new Parallelism();
   parts = uploaderOf(upload);
 });
 

@@ -7,6 +7,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { digestChunks } from '../../../lab/sha256.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import { hasErrorCode, LoaderError, PassingError } from '../../../src/errors.ts';
+import { Parallelism } from '../../../src/net/parallelism.ts';
 import { SharedTransfer } from '../../../src/resources/shared-transfer.ts';
 import { CONTENT, MIB, PATIENCE, readAll, storeAll, TransferLab, WHOLE } from '../../support/transfer-lab.ts';
 
@@ -25,7 +26,13 @@ afterEach(async () => {
 
 function startTransfer(): SharedTransfer {
   const { cache, logger } = lab;
-  return new SharedTransfer({ source: lab.source(), cache, memory: lab.memory, logger });
+  return new SharedTransfer({
+    source: lab.source(),
+    cache,
+    memory: lab.memory,
+    parallelism: new Parallelism(),
+    logger,
+  });
 }
 
 /** Waits until so many bytes are written, of all ranges together. */

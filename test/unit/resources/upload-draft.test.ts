@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
 import { LoaderError } from '../../../src/errors.ts';
+import { Parallelism } from '../../../src/net/parallelism.ts';
 import { UploadDraft } from '../../../src/resources/upload-draft.ts';
 import { decryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { inChunks, KEY, UploadLab } from '../../support/upload-lab.ts';
@@ -23,7 +24,9 @@ afterEach(async () => {
 
 async function create(content: AsyncIterable<Buffer> = inChunks(CONTENT)): Promise<UploadDraft> {
   const { cache, logger } = lab.folder;
-  const options = { session: lab.session, cache, journal: lab.journal, memory: lab.memory, logger, signal: NEVER };
+  const { session, journal, memory } = lab;
+  const parallelism = new Parallelism();
+  const options = { session, cache, journal, memory, parallelism, logger, signal: NEVER };
   return await UploadDraft.create(RESOURCE, content, options);
 }
 
