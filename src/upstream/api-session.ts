@@ -1,7 +1,7 @@
 import { FormData, type Dispatcher } from 'undici';
 import { NEVER } from '../async/abort.ts';
 import { Outage, type Patience } from '../async/outage.ts';
-import { hasErrorCode, LoaderError, PassingError } from '../errors.ts';
+import { hasErrorCode, LoaderError, PassingError, systemErrorCode } from '../errors.ts';
 import { asRecord } from '../json.ts';
 import { boundedCall, jsonOf, type BoundedAnswer } from '../net/bounded-call.ts';
 import { retryAfterOf } from '../net/retry-after.ts';
@@ -15,7 +15,7 @@ export interface ResourceApi {
   readonly dispatcher: Dispatcher;
   /** For each attempt of a call, from the connection to the last byte of the answer, in ms. */
   readonly timeoutMs: number;
-  /** How long a call of a session waits for an API that fails. A login does not wait. */
+  /** How long a call of a session waits for an API that fails. A login does not wait, but for a connection that breaks. */
   readonly patience: Patience;
   /** Learns the time of the API. */
   readonly clock: Pick<ServerClock, 'note'>;
@@ -39,12 +39,16 @@ interface Call {
   readonly path: string;
   readonly json?: unknown;
   readonly form?: FormData;
+  /** Whether it asks for a file, which the API may lack. */
+  readonly isOfFile?: boolean;
 }
 
 /** The longest answer that is accepted, in bytes. All answers are small, and none may exhaust the memory. */
 const MAX_ANSWER_LENGTH = 4 * 1024 * 1024;
 /** Bytes of a token: it goes back to the API in the headers of each request, which servers limit to as much or less. */
 const MAX_TOKEN_LENGTH = 16 * 1024;
+/** Codes of a connection that broke. */
+const BROKEN: readonly string[] = ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'];
 /** Bytes of a key fragment. */
 const MAX_KEY_FRAGMENT_LENGTH = 64 * 1024;
 
@@ -61,7 +65,12 @@ export async function logInToApi(
   signal: AbortSignal,
 ): Promise<string> {
   const call: Call = { method: 'POST', path: 'login', json: { email, password } };
-  const answer = await callOnce(api, call, undefined, signal);
+  const answer = await callOnce(api, call, undefined, signal).catch(async (error: unknown) => {
+    // The server may just have closed a connection that was idle. That is no outage, so it costs no login.
+    const code = error instanceof LoaderError ? systemErrorCode(error.cause) : undefined;
+    if (code === undefined || !BROKEN.includes(code)) throw error;
+    return await callOnce(api, call, undefined, signal);
+  });
   if (answer.status === 401 || answer.status === 409) {
     throw new LoaderError('wrong_credentials', 'The Resource API refused the email and password.');
   }
@@ -89,7 +98,8 @@ export class ApiSession {
   async fetchResource(folder: string, fileName: string, signal: AbortSignal): Promise<Buffer> {
     const { password, hardware, apiAesKey } = this.#options;
     const json = { fileName, password, hardware };
-    const envelope = await this.#call({ method: 'POST', path: `resources/get/${encodeFolder(folder)}`, json }, signal);
+    const path = `resources/get/${encodeFolder(folder)}`;
+    const envelope = await this.#call({ method: 'POST', path, json, isOfFile: true }, signal);
     try {
       return decryptBuffer(envelope, apiAesKey);
     } catch (error) {
@@ -125,7 +135,8 @@ export class ApiSession {
   /** Fetches the secret of which the key of the image archive is made. @throws `key_fragment_invalid` */
   async fetchKeyFragment(signal: AbortSignal): Promise<Buffer> {
     try {
-      const fragment = await this.#call({ method: 'GET', path: 'binary-split/key-fragment' }, signal);
+      const call: Call = { method: 'GET', path: 'binary-split/key-fragment', isOfFile: true };
+      const fragment = await this.#call(call, signal);
       if (fragment.length > MAX_KEY_FRAGMENT_LENGTH) throw noKeyFragment('sent a key fragment of more than 64 KiB');
       if (fragment.length > 0) return fragment;
     } catch (error) {
@@ -139,7 +150,7 @@ export class ApiSession {
     const outage = new Outage(this.#options.api.patience);
     for (;;) {
       try {
-        return assertSuccess(await this.#callWithToken(call, signal)).body;
+        return assertSuccess(await this.#callWithToken(call, signal), call).body;
       } catch (error) {
         await outage.waitOrThrow(error, signal);
       }
@@ -231,17 +242,18 @@ function isTokenRefused({ status }: BoundedAnswer): boolean {
   return status === 401 || status === 403;
 }
 
-function assertSuccess(answer: BoundedAnswer): BoundedAnswer {
+/** A 404 says that the API lacks a file where one was asked for, and its own path elsewhere. */
+function assertSuccess(answer: BoundedAnswer, { isOfFile = false } = {}): BoundedAnswer {
   const { status, headers } = answer;
   const message = `The Resource API answered with status ${status}.`;
   if (PASSING.includes(status)) throw new PassingError('api_error', message, { retryAfterMs: retryAfterOf(headers) });
   if (status === 500) throw new PassingError('api_error', message, { isDoubtful: true });
   assertNoWebPage(answer);
-  if (status === 404) {
+  if (status === 404 && isOfFile) {
     throw new LoaderError('resource_not_in_api', 'The Resource API has no file of that name in that folder.');
   }
   if (status >= 200 && status < 300) return answer;
-  throw new LoaderError('api_error', message);
+  throw new LoaderError('api_error', status === 404 ? `${message} Check RESOURCE_API_URL.` : message);
 }
 
 /** Such as that of a gateway, or of a network that wants a login. */

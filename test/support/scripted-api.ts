@@ -15,6 +15,8 @@ export interface ScriptedAnswer {
   readonly type?: string;
   readonly location?: string;
   readonly body?: string | Buffer;
+  /** The connection is closed in the place of an answer. */
+  readonly isCut?: boolean;
 }
 
 /** A server in the place of the Resource API, whose answers a test makes one by one. */
@@ -32,6 +34,10 @@ export class ScriptedApi implements AsyncDisposable {
         const call = { path: request.url ?? '', token, body };
         this.calls.push(call);
         const answer = await this.answer(call);
+        if (answer.isCut === true) {
+          request.socket.destroy();
+          return;
+        }
         if (answer.location !== undefined) response.setHeader('location', answer.location);
         response.writeHead(answer.status ?? 200, { 'content-type': answer.type ?? 'application/json' });
         response.end(answer.body);

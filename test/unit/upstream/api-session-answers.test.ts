@@ -140,6 +140,15 @@ describe('a store', () => {
   });
 });
 
+describe('a path that the API does not have', () => {
+  it('is api_error, and no missing file, for what asks for none', async () => {
+    api.answer = () => ({ status: 404 });
+    const expected = { code: 'api_error', message: /404.*RESOURCE_API_URL/ };
+    await assert.rejects(logInToApi(api.link(), USER.email, USER.password, NEVER), expected);
+    await assert.rejects(session().storeResource('models', 'm.small', Buffer.from('content'), NEVER), expected);
+  });
+});
+
 describe('the key fragment', () => {
   it('comes as it is', async () => {
     api.answer = () => ({ body: Buffer.from([0, 255, 10]) });
@@ -160,6 +169,22 @@ describe('the key fragment', () => {
 });
 
 describe('a login', () => {
+  it('is sent once more when its connection breaks, and not when the API is slow or fails', async () => {
+    const logIn = async () => await logInToApi(api.link(100), USER.email, USER.password, NEVER);
+    api.answer = () => (api.calls.length === 1 ? { isCut: true } : { body: '{"token":"abc"}' });
+    assert.equal(await logIn(), 'abc');
+    for (const [answer, code, calls] of [
+      [{ isCut: true }, 'api_unreachable', 2],
+      [new Promise<never>(() => undefined), 'api_timeout', 1],
+      [{ status: 503 }, 'api_error', 1],
+    ] as const) {
+      api.calls.length = 0;
+      api.answer = () => answer;
+      await assert.rejects(logIn(), { code });
+      assert.equal(api.calls.length, calls);
+    }
+  });
+
   it('learns the time of the API', async () => {
     api.answer = () => ({ body: '{"token":"abc"}' });
     await logInToApi(api.link(), USER.email, USER.password, NEVER);
