@@ -6,6 +6,7 @@ import { hasErrorCode, LoaderError, PassingError } from '../errors.ts';
 import type { CdnClient } from './cdn-client.ts';
 import { objectChanged } from './cdn-errors.ts';
 import { isSameVersion, versionOf, type ObjectVersion } from './object-version.ts';
+import { ForeignAnswerError } from './undici-http-handler.ts';
 
 /** Where an object lies. */
 export interface ObjectLocation {
@@ -160,8 +161,11 @@ function bodyOf(answer: GetObjectCommandOutput): Readable {
   throw new LoaderError('cdn_invalid_response', 'The CDN answered without a body.');
 }
 
-/** A server that ignores the range answers 200 without this header. */
+/** A server that ignores the range answers 200 without this header, and so does a gateway with a page of its own. */
 function contentRangeOf(answer: GetObjectCommandOutput): ContentRange {
+  if (answer.ContentRange === undefined && answer.ContentType?.startsWith('text/html') === true) {
+    throw new ForeignAnswerError(answer.$metadata.httpStatusCode ?? 0, { 'content-type': answer.ContentType });
+  }
   const match = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(answer.ContentRange ?? '');
   if (answer.$metadata.httpStatusCode !== 206 || match === null) {
     throw new PassingError(

@@ -90,7 +90,7 @@ export class UndiciHttpHandler {
         response: {
           statusCode: answer.statusCode,
           headers: Object.fromEntries(headers) as Record<string, string>,
-          body: isObject(request, answer) ? answer.body : Readable.from([await this.#read(answer)]),
+          body: isObject(request, answer) ? answer.body : Readable.from([await this.#read(answer, request.method)]),
         },
       };
     } catch (error) {
@@ -128,13 +128,20 @@ export class UndiciHttpHandler {
   }
 
   /** The body of an answer that is no object's. @throws AnswerTooLongError; undici's error */
-  async #read({ statusCode, headers, body }: Dispatcher.ResponseData): Promise<Buffer> {
+  async #read({ statusCode, headers, body }: Dispatcher.ResponseData, method: string): Promise<Buffer> {
     const chunks = body as AsyncIterable<Buffer>;
-    if (statusCode < 300) return await readBounded(chunks, MAX_XML_LENGTH);
+    if (statusCode < 300) {
+      const xml = await readBounded(chunks, MAX_XML_LENGTH);
+      // A network that wants a login answers everything with its page.
+      if (String(headers['content-type']).startsWith('text/html')) throw new ForeignAnswerError(statusCode, headers);
+      return xml;
+    }
     const late = setTimeout(() => body.destroy(noAnswer()), this.#options.timeoutMs);
     try {
       const bytes = await readBounded(chunks, MAX_ERROR_LENGTH);
-      if (bytes.length > 0 && !bytes.includes('<Error')) throw new ForeignAnswerError(statusCode, headers);
+      // S3 says in the body why it redirects, except to HEAD.
+      const hasBody = bytes.length > 0 || (statusCode < 400 && method !== 'HEAD');
+      if (hasBody && !bytes.includes('<Error')) throw new ForeignAnswerError(statusCode, headers);
       return bytes;
     } catch (error) {
       if (!(error instanceof AnswerTooLongError)) throw error;

@@ -82,7 +82,7 @@ describe('the CDN', () => {
       else response.end('<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>');
     });
     await read(cdn);
-    await cdn.startUpload('models', 'm.big', 'ab'.repeat(32), NEVER);
+    await cdn.startUpload('models', 'm.big', 'ab'.repeat(32), { signal: NEVER });
     assert.deepEqual(seen, ['GET DOWN', 'GET DOWN', 'POST UP']);
   });
 
@@ -173,6 +173,8 @@ describe('an object', () => {
     ['503 of a gateway', 'cdn_error', 503, { 'content-type': 'text/html' }, '<html>Try later</html>'],
     ['a time that it does not take', 'clock_wrong', 403, {}, '<Error><Code>RequestTimeTooSkewed</Code></Error>'],
     ["a firewall's page", 'cdn_foreign_answer', 403, { 'content-type': 'text/html' }, '<html>Blocked</html>'],
+    ['a login page of the network', 'cdn_foreign_answer', 200, { 'content-type': 'text/html' }, '<html>Welcome</html>'],
+    ['a redirect to such a page', 'cdn_foreign_answer', 302, { location: 'http://127.0.0.1:9/' }, ''],
     ["a gateway's page", 'cdn_foreign_answer', 404, { 'content-type': 'text/html' }, '<html>Not here</html>'],
   ] as const;
   for (const [what, code, status, headers, body] of PASSING) {
@@ -314,7 +316,7 @@ describe('what the CDN says of an upload', () => {
   ] as const) {
     it(`is not believed: ${what}`, async () => {
       const cdn = await startCdn((_request, response) => response.end(xml));
-      const started = cdn.startUpload('models', 'm.big', 'small', NEVER);
+      const started = cdn.startUpload('models', 'm.big', 'small', { signal: NEVER });
       await assert.rejects(started, { code: 'cdn_invalid_response' });
     });
   }
@@ -325,7 +327,7 @@ describe('what the CDN says of an upload', () => {
       if (request.method === 'PUT') response.setHeader('etag', `"${'e'.repeat(255)}"`);
       response.end(request.method === 'PUT' ? '' : XML);
     });
-    const upload = await cdn.startUpload('models', 'm.big', 'small', NEVER);
+    const upload = await cdn.startUpload('models', 'm.big', 'small', { signal: NEVER });
     await assert.rejects(upload.sendPart(1, Buffer.from('part'), sha256(Buffer.from('part'))), {
       code: 'cdn_invalid_response',
     });
