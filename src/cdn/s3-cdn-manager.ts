@@ -9,7 +9,7 @@ import type { CdnConfig } from './cdn-config.ts';
 import { removeEmptyUploads } from './empty-uploads.ts';
 import { ObjectReader, type CdnObject, type ObjectLocation, type RangeReading } from './object-reader.ts';
 import { SMALL_SHA256, versionOf, type ObjectVersion } from './object-version.ts';
-import { S3Upload, type SentPart, type UploadTarget } from './s3-upload.ts';
+import { S3Upload, type SentPart, type UploadStart, type UploadTarget } from './s3-upload.ts';
 
 export type { CdnObject, ObjectVersion };
 
@@ -124,10 +124,10 @@ export class S3CdnManager {
 
   /**
    * Begins a multipart upload of the big part that belongs to the small part with this SHA-256 (hex). Nothing of it can
-   * be seen before its `complete`.
+   * be seen before its `complete`. The options are those of `S3Upload.start`.
    */
-  async startUpload(folder: string, name: string, smallSha256: string, signal: AbortSignal): Promise<S3Upload> {
-    return await S3Upload.start(this.#uploader, this.#locate(folder, name), { [SMALL_SHA256]: smallSha256 }, signal);
+  async startUpload(folder: string, name: string, smallSha256: string, options: UploadStart): Promise<S3Upload> {
+    return await S3Upload.start(this.#uploader, this.#locate(folder, name), { [SMALL_SHA256]: smallSha256 }, options);
   }
 
   /** Goes on with an upload that an earlier process began. */

@@ -25,6 +25,11 @@ export interface SentPart {
   readonly etag: string;
 }
 
+export interface UploadStart {
+  readonly signal: AbortSignal;
+  readonly onRepeat?: (failure: LoaderError) => void;
+}
+
 /** How long the removal of an unfinished upload may take, in ms. It happens even when the request was aborted. */
 const ABORT_TIMEOUT_MS = 10_000;
 
@@ -48,17 +53,21 @@ export class S3Upload {
     this.#outage = new Outage(client.patience);
   }
 
-  /** Begins an upload whose object will carry `metadata`. */
+  /**
+   * Begins an upload whose object will carry `metadata`. `onRepeat` is called before the CDN is asked once more, with the
+   * failure: an upload whose ID was lost may be left then.
+   */
   static async start(
     client: CdnClient,
     { bucket, key }: ObjectLocation,
     metadata: Record<string, string>,
-    signal: AbortSignal,
+    { signal, onRepeat }: UploadStart,
   ): Promise<S3Upload> {
     try {
       // Without the signal: an upload whose ID we never got could not be removed.
       const command = new CreateMultipartUploadCommand({ Bucket: bucket, Key: key, Metadata: metadata });
-      const answer = await patiently(client, new Outage(client.patience), signal, () => client.s3.send(command));
+      const outage = new Outage({ ...client.patience, onWait: (failure) => failure && onRepeat?.(failure) });
+      const answer = await patiently(client, outage, signal, () => client.s3.send(command));
       const uploadId = assertToken(answer.UploadId, 'the ID of an upload');
       const upload = new S3Upload(client, { bucket, key, uploadId }, [], signal);
       if (signal.aborted) await upload.abort();

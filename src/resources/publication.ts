@@ -6,6 +6,7 @@ import { hasErrorCode, LoaderError, toError } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
 import { bigPartFile, smallPartFile, type ResourceName } from '../resource-name.ts';
 import type { Session } from '../upstream/upstream.ts';
+import { endEntry } from './end-entry.ts';
 import { smallPartSha256 } from './envelope-parts.ts';
 import type { JournalEntry, PublicationRecord } from './upload-journal.ts';
 
@@ -134,7 +135,7 @@ export class Publication {
     const present = await this.fetchSmall();
     const isOurs = present !== undefined && smallPartSha256(present) === publication.smallSha256;
     if (isOurs && earlier !== undefined) await this.#storeSmall(earlier);
-    await this.#options.entry.remove();
+    await this.#end();
     return false;
   }
 
@@ -144,7 +145,7 @@ export class Publication {
       await this.lookAtBoth(small, publication);
     } catch (error) {
       if (hasErrorCode(error, 'upload_superseded')) {
-        await this.#options.entry.remove();
+        await Promise.allSettled([this.#end()]); // While it fails, the entry stays.
         throw error;
       }
       this.#options.logger.warn(
@@ -175,6 +176,10 @@ export class Publication {
       await this.#storeSmall(small);
     }
     throw superseded();
+  }
+
+  async #end(): Promise<void> {
+    await endEntry(this.#options.entry, this.#options.session.cdn);
   }
 
   /** The object that stands on the CDN; undefined when there is none. @throws as `S3CdnManager.lookAt` does */

@@ -7,6 +7,7 @@ import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { encryptEnvelope } from '../security/envelope-cipher.ts';
+import { endEntry } from './end-entry.ts';
 import { EnvelopeSplitter, smallPartSha256 } from './envelope-parts.ts';
 import { Publication, type PartsUpload, type UploadSession } from './publication.ts';
 import { S3PartUploader, type S3PartUploaderOptions } from './s3-part-uploader.ts';
@@ -174,18 +175,19 @@ export class UploadDraft implements AsyncDisposable {
     const { session, journal, logger, signal } = this.#options;
     const { folder, name } = this.#resource;
     const entry = await journal.begin(folder, name);
+    const failures: LoaderError[] = [];
+    const onRepeat = (failure: LoaderError) => failures.push(failure);
     try {
-      const upload = await session.cdn.startUpload(
-        folder,
-        bigPartFile({ folder, name }),
-        smallPartSha256(small),
+      const upload = await session.cdn.startUpload(folder, bigPartFile({ folder, name }), smallPartSha256(small), {
         signal,
-      );
-      await entry.note({ ...entry.record, target: upload.target });
+        onRepeat,
+      });
+      await entry.note({ ...entry.record, target: upload.target, ...(failures.length > 0 && { isRepeated: true }) });
       this.#begun = { upload, entry, publication: new Publication({ session, upload, entry, logger }) };
       return upload;
     } catch (error) {
-      if (hasErrorCode(error, ...UNKNOWN_OUTCOMES)) entry[Symbol.dispose]();
+      const isUnknown = [...failures, error].some((failure) => hasErrorCode(failure, ...UNKNOWN_OUTCOMES));
+      if (isUnknown) entry[Symbol.dispose]();
       else await entry.remove();
       throw error;
     }
@@ -198,7 +200,7 @@ export class UploadDraft implements AsyncDisposable {
     using entry = owned;
     try {
       await upload.abort();
-      await entry.remove();
+      await endEntry(entry, this.#options.session.cdn);
     } catch (error) {
       this.#options.logger.warn(
         { err: error, resource: this.#resource },

@@ -24,6 +24,8 @@ const RECORD = Type.Object({
   name: Type.String(),
   /** ms since 1970. */
   startedAtMs: Type.Integer(),
+  /** Whether the CDN was asked for the upload more than once: another one, without a part, may be left. */
+  isRepeated: Type.Optional(Type.Boolean()),
   /** The S3 upload; absent before the CDN has told its ID. */
   target: Type.Optional(Type.Object({ bucket: Type.String(), key: Type.String(), uploadId: Type.String() })),
   /** Present from just before the small part is stored. */

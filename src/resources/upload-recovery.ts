@@ -3,7 +3,8 @@ import { Changes } from '../async/changes.ts';
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { hasErrorCode } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
-import { bigPartFile, resourceKey } from '../resource-name.ts';
+import { resourceKey } from '../resource-name.ts';
+import { endEntry } from './end-entry.ts';
 import { smallPartSha256 } from './envelope-parts.ts';
 import { Publication, type PartsUpload, type UploadSession } from './publication.ts';
 import type { JournalEntry, PublicationRecord, UploadJournal } from './upload-journal.ts';
@@ -134,23 +135,26 @@ interface EndOptions {
  * @throws LoaderError when the entry stays and another try may succeed
  */
 async function endUpload(entry: JournalEntry, { session, logger }: EndOptions): Promise<boolean> {
-  const { folder, name, startedAtMs, target, publication } = entry.record;
+  const { folder, name, target, publication } = entry.record;
   const resource = { folder, name };
+  const { cdn } = session;
   if (target === undefined) {
-    await session.cdn.removeEmptyUploads(folder, bigPartFile(resource), startedAtMs);
-    await entry.remove();
+    await endEntry(entry, cdn);
     return true;
   }
-  const upload = session.cdn.resumeUpload(target, publication?.parts ?? []);
+  const upload = cdn.resumeUpload(target, publication?.parts ?? []);
   if (publication === undefined) {
     await upload.abort();
-    await entry.remove();
+    await endEntry(entry, cdn);
     return true;
   }
   const left = new Publication({ session, upload, entry, logger });
   const small = left.decrypt(publication.small, publication.smallSha256);
   if (small === undefined) return false;
-  if (!(await left.hasObjectOf(publication)) && !(await completeLate(left, publication, { upload, entry, logger })))
+  if (
+    !(await left.hasObjectOf(publication)) &&
+    !(await completeLate(left, publication, { upload, entry, cdn, logger }))
+  )
     return true;
   try {
     await left.lookAtBoth(small, publication);
@@ -158,13 +162,14 @@ async function endUpload(entry: JournalEntry, { session, logger }: EndOptions): 
     if (!hasErrorCode(error, 'upload_superseded')) throw error;
     logger.info({ resource }, 'Another upload has taken the place of an upload');
   }
-  await entry.remove();
+  await endEntry(entry, cdn);
   return true;
 }
 
 interface LeftUpload {
   readonly upload: PartsUpload;
   readonly entry: JournalEntry;
+  readonly cdn: UploadSession['cdn'];
   readonly logger: Logger;
 }
 
@@ -172,18 +177,18 @@ interface LeftUpload {
 async function completeLate(
   left: Publication,
   publication: PublicationRecord,
-  { upload, entry, logger }: LeftUpload,
+  { upload, entry, cdn, logger }: LeftUpload,
 ): Promise<boolean> {
   const { folder, name } = entry.record;
   const resource = { folder, name };
   if (publication.standsSinceMs !== undefined) {
-    await entry.remove(); // Another upload has replaced it since.
+    await endEntry(entry, cdn); // Another upload has replaced it since.
     return false;
   }
   const present = await left.fetchSmall();
   if (present === undefined || smallPartSha256(present) !== publication.smallSha256) {
     await upload.abort(); // Its small part was not stored, or another upload has replaced that.
-    await entry.remove();
+    await endEntry(entry, cdn);
     return false;
   }
   try {

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { WorkMemory } from '../../src/files/work-memory.ts';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
 import type { ObjectVersion } from '../../src/cdn/s3-cdn-manager.ts';
-import type { S3Upload, SentPart, UploadTarget } from '../../src/cdn/s3-upload.ts';
+import type { S3Upload, SentPart, UploadStart, UploadTarget } from '../../src/cdn/s3-upload.ts';
 import { LoaderError } from '../../src/errors.ts';
 import { UploadJournal } from '../../src/resources/upload-journal.ts';
 import { UploadService, type UploadItem, type UploadServiceOptions } from '../../src/resources/upload-service.ts';
@@ -80,9 +80,12 @@ export class FakeUploadCdn {
   /** The places at which empty uploads were to be removed. */
   readonly emptied: string[] = [];
   onStart: (upload: FakeUpload) => void = () => undefined;
+  /** Called when an upload is asked for; it may say that the answer was lost, and the request repeated. */
+  onAsk: (options: UploadStart) => void = () => undefined;
   beforeLook: () => Promise<void> = () => Promise.resolve();
 
-  startUpload(folder: string, fileName: string, smallSha256: string): Promise<FakeUpload> {
+  startUpload(folder: string, fileName: string, smallSha256: string, options: UploadStart): Promise<FakeUpload> {
+    this.onAsk(options);
     const upload = new FakeUpload(`${folder}/${fileName}`, smallSha256, this);
     this.onStart(upload);
     this.uploads.push(upload);

@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { sha256 } from '../../../lab/sha256.ts';
 import { NEVER } from '../../../src/async/abort.ts';
 import { createCdnClient, type CdnClient } from '../../../src/cdn/cdn-client.ts';
+import type { LoaderError } from '../../../src/errors.ts';
 import { S3Upload } from '../../../src/cdn/s3-upload.ts';
 import { TestLinks } from '../../support/test-links.ts';
 
@@ -84,7 +85,8 @@ function part(text: string): [Buffer<ArrayBuffer>, string] {
 }
 
 const kinds = () => seen.map(({ kind }) => kind);
-const start = async (signal = NEVER) => await S3Upload.start(client, LOCATION, { 'small-sha256': 'abc' }, signal);
+const METADATA = { 'small-sha256': 'abc' };
+const start = async (signal = NEVER) => await S3Upload.start(client, LOCATION, METADATA, { signal });
 
 describe('an upload to the CDN', () => {
   it('makes its parts one object, in their order', async () => {
@@ -118,6 +120,27 @@ describe('an upload to the CDN', () => {
     const part = seen[1];
     assert.ok(part?.body.equals(body) === true);
     assert.equal(part.headers['x-amz-content-sha256'], sha256(body));
+  });
+
+  it('says when it is asked for once more, since another one may have begun', async () => {
+    const codes: string[] = [];
+    const onRepeat = ({ code }: LoaderError) => codes.push(code);
+    await S3Upload.start(client, LOCATION, METADATA, { signal: NEVER, onRepeat });
+    assert.deepEqual(codes, []);
+    answers.create = (response, request) => (codes.length === 0 ? cut : CREATED)(response, request);
+    await S3Upload.start(client, LOCATION, METADATA, { signal: NEVER, onRepeat });
+    assert.deepEqual(codes, ['cdn_unreachable']);
+  });
+
+  it('is refused where a network answers everything with its page', async () => {
+    const page: Answer = (response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<p>Welcome</p>');
+    const upload = await start();
+    answers = { create: page, part: page, complete: page, abort: page };
+    const expected = { code: 'cdn_foreign_answer' };
+    await assert.rejects(start(), expected);
+    await assert.rejects(upload.sendPart(1, ...part('first')), expected);
+    await assert.rejects(upload.complete(), expected);
+    await assert.rejects(upload.abort(), expected);
   });
 
   it('is refused without an ID', async () => {

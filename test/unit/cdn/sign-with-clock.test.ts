@@ -88,7 +88,7 @@ describe('a CDN whose clock is an hour ahead', () => {
     const second = login();
     await open(second);
     await second.lookAt('models', 'm.big', NEVER);
-    await second.startUpload('models', 'm.big', 'abc', NEVER);
+    await second.startUpload('models', 'm.big', 'abc', { signal: NEVER });
     assert.equal(refused(), 1);
     assert.equal(links.corrections.length, 1);
     assert.ok(Math.abs((links.clock.offsetMs ?? 0) - HOUR_MS) < 5000);
@@ -121,7 +121,7 @@ describe('a CDN whose clock is an hour ahead', () => {
     await login().lookAt('models', 'm.big', NEVER);
     assert.deepEqual(asked[0], { method: 'HEAD', isRefused: true });
     serverOffsetMs = -HOUR_MS;
-    await login().startUpload('models', 'm.big', 'abc', NEVER);
+    await login().startUpload('models', 'm.big', 'abc', { signal: NEVER });
     assert.equal(refused(), 2);
     assert.equal(links.corrections.length, 2);
   });

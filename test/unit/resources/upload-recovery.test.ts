@@ -476,4 +476,34 @@ describe('the journal', () => {
     await cleared();
     assert.deepEqual(lab.cdn.emptied, [BIG]);
   });
+
+  it('has an upload that was asked for twice: another one that began at its place is removed once it has ended', async () => {
+    lab.cdn.onAsk = ({ onRepeat }) => onRepeat?.(new LoaderError('cdn_unreachable', 'no'));
+    await upload();
+    assert.deepEqual(lab.cdn.emptied, []);
+    {
+      await using _recovery = await restart();
+      await cleared();
+      assert.deepEqual(lab.cdn.emptied, [BIG]);
+    }
+    lab.cdn.onStart = (started) => {
+      started.beforePart = () => Promise.reject(new LoaderError('cdn_access_denied', 'no'));
+    };
+    await assert.rejects(upload(), { code: 'cdn_access_denied' });
+    assert.deepEqual([await entries(), lab.cdn.emptied], [[], [BIG, BIG]]);
+    lab.cdn.onAsk = () => undefined;
+    await assert.rejects(upload(), { code: 'cdn_access_denied' });
+    assert.deepEqual(lab.cdn.emptied, [BIG, BIG]);
+  });
+
+  it('has an upload that was asked for twice and then refused', async () => {
+    lab.cdn.onAsk = ({ onRepeat }) => onRepeat?.(new LoaderError('cdn_unreachable', 'no'));
+    lab.cdn.onStart = () => {
+      throw new LoaderError('cdn_access_denied', 'no');
+    };
+    await assert.rejects(upload(), { code: 'cdn_access_denied' });
+    await using _recovery = await restart();
+    await cleared();
+    assert.deepEqual(lab.cdn.emptied, [BIG]);
+  });
 });
