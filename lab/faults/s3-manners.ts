@@ -9,6 +9,7 @@ export const S3_MANNERS = {
   'takes Range away': { requestHeaders: { range: undefined } },
   'no ETags': { answerHeaders: () => ({ etag: undefined }) },
   'weak ETags': { answerHeaders: ({ etag }) => (etag === undefined ? {} : { etag: `W/${etag}` }) },
+  /** The same. */
   'ETags that differ between edges': ofTwoEdges(),
 } as const satisfies Readonly<Record<string, Manner>>;
 

@@ -2,7 +2,12 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
+import {
+  AbortMultipartUploadCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  S3Client,
+} from '@aws-sdk/client-s3';
 import { Origin } from '../../lab/upstream/origin.ts';
 import { FaultProxy } from '../../lab/faults/fault-proxy.ts';
 import type { CertificateAuthority } from '../../lab/links/certificate-authority.ts';
@@ -200,6 +205,14 @@ export class Device {
   async pendingUploads(): Promise<string[]> {
     const answer = await this.#s3Client.send(new ListMultipartUploadsCommand({ Bucket: this.bucket }));
     return (answer.Uploads ?? []).map((upload) => upload.Key ?? '');
+  }
+
+  /** Removes them. */
+  async abortUploads(): Promise<void> {
+    const answer = await this.#s3Client.send(new ListMultipartUploadsCommand({ Bucket: this.bucket }));
+    for (const { Key, UploadId } of answer.Uploads ?? []) {
+      await this.#s3Client.send(new AbortMultipartUploadCommand({ Bucket: this.bucket, Key, UploadId }));
+    }
   }
 
   async objects(): Promise<string[]> {
