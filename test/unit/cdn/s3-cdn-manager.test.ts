@@ -261,7 +261,7 @@ describe('an object', () => {
       if (request.method === 'HEAD') response.writeHead(200, { etag: ETAG, 'content-length': CONTENT.length }).end();
       else response.end('<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>');
     });
-    await cdn.startUpload('models', 'm.big', 'ab'.repeat(32), NEVER);
+    await cdn.startUpload('models', 'm.big', 'ab'.repeat(32), { signal: NEVER });
     await turn(); // undici uses a connection again after a turn of the event loop.
     assert.equal((await cdn.lookAt('models', 'm.big', NEVER))?.etag, ETAG);
     assert.equal(sockets.size, 1);
