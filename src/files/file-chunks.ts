@@ -1,5 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import { releaseChunk } from './release-chunk.ts';
+import type { PooledBuffer } from './slab-pool.ts';
 
 /** A file ended before the position up to which it was to be read. Each room translates it into an error of its own. */
 export class EndOfFileError extends Error {
@@ -10,13 +11,22 @@ export class EndOfFileError extends Error {
   }
 }
 
-/** A good length for reading a file that is decrypted and sent on: larger chunks are not faster, and take more memory. */
-export const FILE_CHUNK_LENGTH = 256 * 1024;
+/**
+ * A good length for reading a file that is decrypted and sent on. With 256 KiB, a load changes twice as often between the
+ * event loop and the threads that read; larger chunks are not faster, and take more memory.
+ */
+export const FILE_CHUNK_LENGTH = 512 * 1024;
 
 /** A file that is still being written. */
 export interface Growth {
   /** Waits until the bytes before `position` are in the file. */
   reach(position: number): Promise<void>;
+}
+
+export interface FileChunksOptions {
+  readonly growth?: Growth;
+  /** Has the two buffers. Without it, they are made anew. */
+  readonly buffers?: { take(length: number): PooledBuffer };
 }
 
 /**
@@ -33,11 +43,16 @@ export async function* readFileChunks(
   start: number,
   end: number,
   chunkLength: number,
-  growth?: Growth,
+  { growth, buffers }: FileChunksOptions = {},
 ): AsyncGenerator<Buffer, void, undefined> {
   const bufferLength = Math.max(0, Math.min(chunkLength, end - start));
-  let present = Buffer.allocUnsafeSlow(bufferLength);
-  let next = Buffer.allocUnsafeSlow(end - start > chunkLength ? bufferLength : 0);
+  using owned = new DisposableStack();
+  const makeBuffer = (length: number) =>
+    buffers === undefined
+      ? owned.adopt(Buffer.allocUnsafeSlow(length), releaseChunk)
+      : owned.use(buffers.take(chunkLength)).bytes;
+  let present = makeBuffer(bufferLength);
+  let next = makeBuffer(end - start > chunkLength ? bufferLength : 0);
   const read = async (buffer: Buffer, from: number) => {
     const to = Math.min(end, from + chunkLength);
     await growth?.reach(to);
@@ -59,8 +74,6 @@ export async function* readFileChunks(
   } finally {
     // The caller may close the file after this generator has ended; no read may then be under way.
     await reading.catch(ignore);
-    releaseChunk(present);
-    releaseChunk(next);
   }
 }
 

@@ -29,7 +29,10 @@ export class WorkMemory {
     return await this.#budget.acquire(bytes, signal);
   }
 
-  /** A buffer within a share that the caller holds. Dispose of it first. */
+  /**
+   * A buffer within a share that the caller holds. Dispose of it first. Readers of a transfer, whose buffers are small, hold
+   * no share.
+   */
   take(length: number): PooledBuffer {
     let pool = this.#pools.get(length);
     if (pool === undefined) {

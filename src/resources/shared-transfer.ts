@@ -6,13 +6,14 @@ import type { CopyRecord } from '../cache/copy-record.ts';
 import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError, toError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
-import { FILE_CHUNK_LENGTH, readFileChunks, type Growth } from '../files/file-chunks.ts';
+import { readFileChunks, type Growth } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
 import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
 import { MAX_PARALLEL, type Parallelism } from '../net/parallelism.ts';
 import type { ResourceName } from '../resource-name.ts';
 import type { PartPair } from './part-pair.ts';
+import { rangesOf, type Range } from './ranges-of.ts';
 import { WrittenRanges, type ReaderLimits, type WriteProgress } from './written-ranges.ts';
 
 /*
@@ -44,6 +45,8 @@ import { WrittenRanges, type ReaderLimits, type WriteProgress } from './written-
 const RANGE_LENGTH = 8 * 1024 * 1024;
 /** Bytes that are collected before they are written. */
 const WRITE_LENGTH = 512 * 1024;
+/** Bytes that a reader takes from the file at a time. It holds twice as many, also while its client has stalled. */
+const READ_LENGTH = 128 * 1024;
 /** The memory of one range: what is collected, and what waits for that in the connection. */
 const RANGE_MEMORY = WRITE_LENGTH + 512 * 1024;
 
@@ -99,6 +102,11 @@ export class SharedTransfer {
     return this.#options.source.object.length;
   }
 
+  /** For its readers. */
+  get buffers(): Pick<WorkMemory, 'take'> {
+    return this.#options.memory;
+  }
+
   /** The reason why a whole file was not published. */
   get publishFailure(): Error | undefined {
     return this.#publishFailure;
@@ -147,7 +155,7 @@ export class SharedTransfer {
     const most = Math.min(MAX_PARALLEL, Math.ceil(this.length / RANGE_LENGTH));
     const { memory, parallelism } = this.#options;
     using _share = await memory.acquire(most * RANGE_MEMORY, this.#abort.signal);
-    const ranges = rangesOf(this.length);
+    const ranges = rangesOf(this.length, RANGE_LENGTH);
     parallelism.begin();
     const fetches: Promise<void>[] = [];
     const widen = () => {
@@ -264,8 +272,9 @@ export class Follower implements AsyncDisposable, Growth {
    */
   async *chunks(): AsyncGenerator<Buffer, void, undefined> {
     const { handle } = await this.#transfer.draft;
+    const { buffers } = this.#transfer;
     try {
-      yield* readFileChunks(handle, 0, this.#transfer.length, FILE_CHUNK_LENGTH, this);
+      yield* readFileChunks(handle, 0, this.#transfer.length, READ_LENGTH, { growth: this, buffers });
     } catch (error) {
       throw toCutFileError(error);
     }
@@ -292,21 +301,6 @@ export class Follower implements AsyncDisposable, Growth {
   /** Never fails. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#transfer.leave(this);
-  }
-}
-
-interface Range {
-  readonly index: number;
-  readonly start: number;
-  /** Exclusive. */
-  readonly end: number;
-}
-
-/** The ranges of an object, from its beginning. Several loops may share them: each range goes to one of them. */
-function* rangesOf(length: number): Generator<Range, void, undefined> {
-  for (let index = 0; index * RANGE_LENGTH < length; index++) {
-    const start = index * RANGE_LENGTH;
-    yield { index, start, end: Math.min(length, start + RANGE_LENGTH) };
   }
 }
 

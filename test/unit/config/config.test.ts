@@ -60,7 +60,7 @@ describe('the configuration', () => {
       engineTimeoutMs: 30_000,
       engineStallTimeoutMs: 120_000,
       clientStallTimeoutMs: 120_000,
-      memoryBudget: 128 * 1024 * 1024,
+      memoryBudget: 96 * 1024 * 1024,
       secondLookMs: 5_000,
       shutdownTimeoutMs: 8000,
       logLevel: 'info',

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { readFileChunks } from '../../../src/files/file-chunks.ts';
+import { SlabPool } from '../../../src/files/slab-pool.ts';
 
 const CHUNK = 1000;
 
@@ -80,6 +81,25 @@ describe('readFileChunks', () => {
     }
   });
 
+  it('takes both buffers from a pool that it is given, and gives them back', async () => {
+    const content = randomBytes(10 * CHUNK);
+    const file = await openFile(content);
+    for (const count of [1, 10]) {
+      const pool = new SlabPool(CHUNK);
+      const buffers = { take: () => pool.take() };
+      const memory = new Set<ArrayBufferLike>();
+      let chunks = 0;
+      for await (const chunk of readFileChunks(file, 0, content.length, CHUNK, { buffers })) {
+        assert.ok(chunk.equals(content.subarray(chunks * CHUNK, (chunks + 1) * CHUNK)));
+        assert.ok(pool.length > 0, 'the chunk is not of the pool');
+        memory.add(chunk.buffer);
+        if (++chunks === count) break;
+      }
+      assert.equal(memory.size, 1);
+      assert.equal(pool.length, 0, 'a buffer was not given back');
+    }
+  });
+
   for (const there of [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK - 1]) {
     it(`fails with EndOfFileError when the file ends after ${there} of ${3 * CHUNK} bytes`, async () => {
       const content = randomBytes(there);
@@ -137,7 +157,7 @@ describe('readFileChunks', () => {
         written += bytesWritten;
       }
     };
-    const chunks = await collect(readFileChunks(file, 0, content.length, CHUNK, { reach }));
+    const chunks = await collect(readFileChunks(file, 0, content.length, CHUNK, { growth: { reach } }));
     assert.ok(Buffer.concat(chunks).equals(content));
     assert.deepEqual(asked, [CHUNK, 2 * CHUNK, content.length]);
   });
@@ -149,7 +169,7 @@ describe('readFileChunks', () => {
       asked.push(position);
       return Promise.resolve();
     };
-    await collect(readFileChunks(file, CHUNK, 3 * CHUNK, CHUNK, { reach }));
+    await collect(readFileChunks(file, CHUNK, 3 * CHUNK, CHUNK, { growth: { reach } }));
     assert.deepEqual(asked, [2 * CHUNK, 3 * CHUNK]);
   });
 
@@ -160,7 +180,7 @@ describe('readFileChunks', () => {
       position > 2 * CHUNK ? Promise.reject(new Error('the CDN failed')) : Promise.resolve();
     const chunks: Buffer[] = [];
     await assert.rejects(async () => {
-      for await (const chunk of readFileChunks(file, 0, content.length, CHUNK, { reach })) {
+      for await (const chunk of readFileChunks(file, 0, content.length, CHUNK, { growth: { reach } })) {
         chunks.push(Buffer.from(chunk));
       }
     }, /the CDN failed/);
