@@ -224,6 +224,15 @@ describe('the images of an engine', () => {
     await assert.rejects(engine.listImages(NEVER), INVALID_RESPONSE);
   });
 
+  it('come in an answer of 16 MiB at most', async () => {
+    const list = JSON.stringify([{ Id: 'sha256:a' }]);
+    let length = 16 * 1024 * 1024;
+    const engine = await startEngine((_, response) => response.end(list.padEnd(length)));
+    assert.deepEqual(await engine.listImages(NEVER), ['sha256:a']);
+    length++;
+    await assert.rejects(engine.listImages(NEVER), INVALID_RESPONSE);
+  });
+
   it('are refused when the list is endless', async () => {
     const engine = await startEngine((_, response) => {
       const more = () => {
