@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { PassingError } from '../../src/errors.ts';
 import { toLinkError, type Link } from '../../src/link-errors.ts';
 import { NetworkFault } from '../../src/net/network-fault.ts';
 
@@ -43,5 +44,20 @@ describe('a fault of the network', () => {
       assert.match(error.message, /^The CDN could not be asked through the proxy proxy:3128: it is so; /);
       assert.match(error.message, advice);
     });
+  }
+
+  for (const [kinds, passes] of [
+    [['unknown-name', 'unreachable', 'late', 'proxy-unreachable'], 'passes by itself'],
+    [['no-http', 'no-tls', 'tls-refused', 'proxy-refused'], 'rarely passes by itself'],
+    [['certificate-date', 'unknown-ca', 'other-host', 'proxy-password'], 'stays'],
+  ] as const) {
+    for (const kind of kinds) {
+      it(`${kind} ${passes}`, () => {
+        const error = toLinkError(new NetworkFault(kind, 'cdn.example.com:443', 'it is so'), LINK);
+        const isPassing = error instanceof PassingError;
+        assert.equal(isPassing, passes !== 'stays');
+        if (isPassing) assert.equal(error.isDoubtful, passes === 'rarely passes by itself');
+      });
+    }
   }
 });
