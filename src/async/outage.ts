@@ -11,6 +11,9 @@ export interface Patience {
   readonly onWait?: ((failure: PassingError | undefined) => void) | undefined;
 }
 
+/** Of a caller that waits itself: each failure is thrown as it is. */
+export const NO_PATIENCE: Patience = { limitMs: 0, setting: 'none' };
+
 /** Bounds of a pause, in ms. The longest one is short beside the time that a gateway takes for its restart. */
 const MIN_PAUSE_MS = 100;
 const MAX_PAUSE_MS = 5_000;
@@ -61,6 +64,7 @@ export class Outage {
     const firstMs = (this.#firstFailureMs ??= now);
     this.#tries++;
     const patience = this.#patience();
+    if (patience.limitMs === 0) throw failure;
     const endMs = this.#progressMs + patience.limitMs;
     const leftMs = (failure.isDoubtful ? Math.min(endMs, firstMs + DOUBTFUL_MS) : endMs) - now;
     const askedMs = failure.retryAfterMs ?? 0;

@@ -43,8 +43,13 @@ export class ObjectReader {
   }
 
   /** Finds an object and reads its last `tailLength` bytes. @throws as `S3CdnManager.openObject` does */
-  async open(location: ObjectLocation, tailLength: number, signal: AbortSignal): Promise<CdnObject> {
-    const outage = new Outage(this.#client.patience);
+  async open(
+    location: ObjectLocation,
+    tailLength: number,
+    signal: AbortSignal,
+    patience = this.#client.patience,
+  ): Promise<CdnObject> {
+    const outage = new Outage(patience);
     for (;;) {
       try {
         return await this.#open(location, tailLength, signal);

@@ -63,12 +63,19 @@ export class S3CdnManager {
   }
 
   /**
-   * Finds an object and reads its last `tailLength` bytes, in one request.
+   * Finds an object and reads its last `tailLength` bytes, in one request. A CDN that fails is waited for as `patience`
+   * says; without one, as all requests do.
    *
    * @throws LoaderError `resource_not_in_cdn`, or any code that begins with `cdn_`; the reason of `signal`
    */
-  async openObject(folder: string, name: string, tailLength: number, signal: AbortSignal): Promise<CdnObject> {
-    return await this.#reader.open(this.#locate(folder, name), tailLength, signal);
+  async openObject(
+    folder: string,
+    name: string,
+    tailLength: number,
+    signal: AbortSignal,
+    patience?: Patience,
+  ): Promise<CdnObject> {
+    return await this.#reader.open(this.#locate(folder, name), tailLength, signal, patience);
   }
 
   /**

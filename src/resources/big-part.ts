@@ -135,9 +135,9 @@ export class RemoteBigPart implements BigPart {
    * code that begins with `cdn_`
    */
   static async find(resource: ResourceName, small: SmallPart, options: RemoteBigPartOptions): Promise<RemoteBigPart> {
-    const { session, signal } = options;
+    const { session, signal, patience } = options;
     const { api, cdn } = session;
-    const object = await cdn.openObject(resource.folder, bigPartFile(resource), PREFLIGHT_LENGTH, signal);
+    const object = await cdn.openObject(resource.folder, bigPartFile(resource), PREFLIGHT_LENGTH, signal, patience);
     const { etag, length: bigLength, smallSha256 } = object;
     if (smallSha256 !== undefined && smallSha256 !== small.sha256) throw unfinishedUpload(resource);
     const isPair = smallSha256 !== undefined;

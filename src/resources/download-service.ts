@@ -1,5 +1,5 @@
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
-import { Outage, type Patience } from '../async/outage.ts';
+import { NO_PATIENCE, Outage, type Patience } from '../async/outage.ts';
 import { RetryCounter } from '../async/retry.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { hasErrorCode } from '../errors.ts';
@@ -63,7 +63,7 @@ export class DownloadService {
     await using owned = new AsyncDisposableStack();
     // Taken before the cache is looked at, so that no eviction comes between that and the first byte.
     owned.use(this.#options.cache.hold(resource));
-    const { small, big } = await this.#find(resource, signal);
+    const { small, big } = await this.#find(resource, signal, this.#options.patience);
     owned.use(big);
     const length = small.plaintextLength(big);
     const opened = owned.move();
@@ -94,12 +94,12 @@ export class DownloadService {
     return new Prefetch(resource, small, big, { ...this.#options, cdn, patience });
   }
 
-  /** Each try waits as long as a load does. */
+  /** It waits between the tries and not within them, since each one keeps uploads of the resource waiting. */
   async #findPatiently(resource: ResourceName, signal: AbortSignal, patience: Patience): Promise<Parts> {
     const outage = new Outage(patience);
     for (;;) {
       try {
-        const parts = await this.#find(resource, signal);
+        const parts = await this.#find(resource, signal, NO_PATIENCE);
         outage.progress();
         return parts;
       } catch (error) {
@@ -109,24 +109,24 @@ export class DownloadService {
   }
 
   /** Finds the parts of a resource. While they are of two versions, it looks again, for a few seconds. */
-  async #find(resource: ResourceName, signal: AbortSignal): Promise<Parts> {
+  async #find(resource: ResourceName, signal: AbortSignal, patience: Patience): Promise<Parts> {
     assertStorable(resource);
     const attempts = new RetryCounter(UNFINISHED_POLICY);
     for (;;) {
       try {
-        return await this.#findOnce(resource, signal);
+        return await this.#findOnce(resource, signal, patience);
       } catch (error) {
         await attempts.pauseOrThrow(error, signal);
       }
     }
   }
 
-  async #findOnce(resource: ResourceName, signal: AbortSignal): Promise<Parts> {
-    const { upstream, transfers, memory, publicationLocks, patience } = this.#options;
+  async #findOnce(resource: ResourceName, signal: AbortSignal, patience: Patience): Promise<Parts> {
+    const { upstream, transfers, memory, publicationLocks } = this.#options;
     const session = upstream.currentSession();
     const aesKey = session.resourceAesKey();
     using _lock = await publicationLocks.shared(resourceKey(resource), signal);
-    const bytes = await session.api.fetchResource(resource.folder, smallPartFile(resource), signal);
+    const bytes = await session.api.fetchResource(resource.folder, smallPartFile(resource), signal, patience);
     const small = new SmallPart(bytes, aesKey);
     const proofSource = { cdn: session.cdn, signal };
     const cached = await CachedBigPart.find(resource, small, proofSource, this.#options);

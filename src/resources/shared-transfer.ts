@@ -1,5 +1,5 @@
 import { unlessAborted } from '../async/abort.ts';
-import { Outage, type Patience } from '../async/outage.ts';
+import { NO_PATIENCE, Outage, type Patience } from '../async/outage.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCacheError, toCutFileError } from '../cache/cache-error.ts';
 import type { CopyRecord } from '../cache/copy-record.ts';
@@ -49,9 +49,6 @@ const WRITE_LENGTH = 512 * 1024;
 const READ_LENGTH = 128 * 1024;
 /** The memory of one range: what is collected, and what waits for that in the connection. */
 const RANGE_MEMORY = WRITE_LENGTH + 512 * 1024;
-
-/** Of a transfer that nobody follows: it ends with its first failure. */
-const NO_PATIENCE: Patience = { limitMs: 0, setting: 'STALL_TIMEOUT_MS' };
 
 /** A big part on the CDN, and the copy that the cache makes of it. */
 export interface TransferSource {

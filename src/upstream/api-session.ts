@@ -94,12 +94,17 @@ export class ApiSession {
     this.#token = options.token;
   }
 
-  /** Fetches a file and decrypts it. `folder` is empty for `cdn.yaml`. @throws `resource_not_in_api`, `envelope_invalid` */
-  async fetchResource(folder: string, fileName: string, signal: AbortSignal): Promise<Buffer> {
+  /**
+   * Fetches a file and decrypts it. `folder` is empty for `cdn.yaml`. An API that fails is waited for as `patience` says;
+   * without one, as all calls do.
+   *
+   * @throws `resource_not_in_api`, `envelope_invalid`
+   */
+  async fetchResource(folder: string, fileName: string, signal: AbortSignal, patience?: Patience): Promise<Buffer> {
     const { password, hardware, apiAesKey } = this.#options;
     const json = { fileName, password, hardware };
     const path = `resources/get/${encodeFolder(folder)}`;
-    const envelope = await this.#call({ method: 'POST', path, json, isOfFile: true }, signal);
+    const envelope = await this.#call({ method: 'POST', path, json, isOfFile: true }, signal, patience);
     try {
       return decryptBuffer(envelope, apiAesKey);
     } catch (error) {
@@ -146,8 +151,8 @@ export class ApiSession {
     throw noKeyFragment('sent an empty key fragment');
   }
 
-  async #call(call: Call, signal: AbortSignal): Promise<Buffer> {
-    const outage = new Outage(this.#options.api.patience);
+  async #call(call: Call, signal: AbortSignal, patience = this.#options.api.patience): Promise<Buffer> {
+    const outage = new Outage(patience);
     for (;;) {
       try {
         return assertSuccess(await this.#callWithToken(call, signal), call).body;

@@ -16,6 +16,8 @@ import { CacheFolder } from './cache-folder.ts';
 import { TestLinks } from './test-links.ts';
 
 const MIB = 1024 * 1024;
+/** For how long a load waits for an API or a CDN that fails. */
+export const LOAD_PATIENCE_MS = 2_000;
 export const RESOURCE = { folder: 'models', name: 'm' };
 const KEY = randomBytes(32);
 /** Three ranges. */
@@ -41,6 +43,8 @@ export class OneObjectServer {
   looks = 0;
   /** Undefined for none. */
   object: Buffer | undefined = BIG;
+  /** Whether it answers 503 to everything. */
+  isDown = false;
   /** Called with the bytes of a body that are sent already, of those that have more than 1 MiB. */
   beforeRest: (sent: number) => Promise<void> = () => Promise.resolve();
   readonly #server: Server = createServer((request, response) => {
@@ -79,6 +83,7 @@ export class OneObjectServer {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (this.isDown) return void response.writeHead(503).end();
     if (request.method === 'HEAD') {
       this.#head(response);
       return;
@@ -138,6 +143,7 @@ export class DownloadLab implements AsyncDisposable {
   readonly cdn: S3CdnManager;
   readonly api = new OneSmallPart();
   readonly memory = new WorkMemory(16 * MIB);
+  readonly publicationLocks = new KeyedReadWriteLock();
   readonly downloads: DownloadService;
   readonly #links = new TestLinks();
   key = KEY;
@@ -157,8 +163,8 @@ export class DownloadLab implements AsyncDisposable {
       proofs: new CopyProofs({ cache, logger }),
       transfers: new SharedTransfers({ cache, memory: this.memory, logger }),
       memory: this.memory,
-      publicationLocks: new KeyedReadWriteLock(),
-      patience: { limitMs: 2000, setting: 'STALL_TIMEOUT_MS' },
+      publicationLocks: this.publicationLocks,
+      patience: { limitMs: LOAD_PATIENCE_MS, setting: 'STALL_TIMEOUT_MS' },
       logger,
     });
   }

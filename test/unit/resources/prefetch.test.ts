@@ -3,9 +3,10 @@ import { utimes } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
 import { hasErrorCode, LoaderError } from '../../../src/errors.ts';
+import { resourceKey } from '../../../src/resource-name.ts';
 import type { Prefetch } from '../../../src/resources/prefetch.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
-import { BIG, DownloadLab, RECORD, RESOURCE } from '../../support/download-lab.ts';
+import { BIG, DownloadLab, LOAD_PATIENCE_MS, RECORD, RESOURCE } from '../../support/download-lab.ts';
 import { eventually } from '../../../lab/waiting.ts';
 
 const hookedFs = new HookedFs();
@@ -110,6 +111,22 @@ describe('a prefetch', () => {
     await assert.rejects(lab.downloads.prefetch(RESOURCE, NEVER), { code: 'resource_not_in_cdn' });
     lab.api.fetchResource = () => Promise.reject(new LoaderError('resource_not_in_api', 'no'));
     await assert.rejects(lab.downloads.prefetch(RESOURCE, NEVER), { code: 'resource_not_in_api' });
+  });
+
+  it('tells at once that it waits, and keeps no upload of the resource waiting meanwhile', async () => {
+    lab.server.isDown = true;
+    const waits: (string | undefined)[] = [];
+    const onWait = (failure?: LoaderError) => waits.push(failure?.code);
+    const patience = { limitMs: 60_000, setting: 'PREFETCH_OUTAGE_MS', onWait };
+    const wanted = lab.downloads.prefetch(RESOURCE, NEVER, patience);
+    const startedAt = performance.now();
+    await eventually(() => waits.length > 0);
+    assert.ok(performance.now() - startedAt < LOAD_PATIENCE_MS, 'it told of its wait as late as a load gives up');
+    (await lab.publicationLocks.exclusive(resourceKey(RESOURCE)))[Symbol.dispose]();
+    assert.ok(performance.now() - startedAt < LOAD_PATIENCE_MS, 'an upload had to wait');
+    lab.server.isDown = false;
+    await wanted;
+    assert.deepEqual(new Set(waits), new Set(['cdn_error', undefined]));
   });
 
   it('fails when the object was replaced since, and leaves nothing', async () => {
