@@ -358,13 +358,15 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
     await device.upload('contested', content);
     await device.clearCache();
     const gate = Promise.withResolvers<undefined>();
-    device.apiProxy.fault = (request) =>
-      request.method === 'POST' && !request.url.includes('login') && !request.url.includes('get')
-        ? { kind: 'hold', until: gate.promise }
-        : PASS;
+    let isStoring = false;
+    device.apiProxy.fault = (request) => {
+      if (request.method !== 'POST' || /login|get/.test(request.url)) return PASS;
+      isStoring = true;
+      return { kind: 'hold', until: gate.promise };
+    };
     const uploading = device.upload('contested', content);
     try {
-      await eventually(() => device.apiProxy.openRequests > 0);
+      await eventually(() => isStoring);
       const uid = await device.tasks.beginPrefetch('contested');
       await sleep(50);
       await cancelWithinASecond(uid);
