@@ -161,7 +161,7 @@ export const VARIABLES = {
   memoryBudget: mebibytes('MEMORY_BUDGET_MB', {
     min: 16,
     max: 65_536,
-    fallback: 96,
+    fallback: 64,
     about: 'MiB that all uploads and transfers from the CDN hold together; more of them wait for their turn',
   }),
   shutdownTimeoutMs: milliseconds('SHUTDOWN_TIMEOUT_MS', {
