@@ -27,9 +27,8 @@ import { shippedFolder } from '../lab/shipped-folder.ts';
 
 /** The number of files whose times are printed at the end. */
 const SLOWEST_FILES = 10;
-/** Unit tests wait for timers more than they work, integration tests for other processes of theirs. */
-const UNIT_CONCURRENCY = 4;
-const CONCURRENCY = 3;
+/** Files that run at a time, on two cores or more: tests wait for timers and for other processes more than they work. */
+const CONCURRENCY = 4;
 /** Their files take longest: they begin first, so that none of them runs alone at the end. */
 const LONG_FOLDER = 'test/integration/unlock/';
 /** For one file: a test that hangs must not hang the run. Campaigns (test/README.md) set a longer time. */
@@ -74,7 +73,7 @@ for (const signal of Object.keys(EXIT_CODES) as (keyof typeof EXIT_CODES)[]) {
 
 try {
   await prepared;
-  const passedUnit = await runFiles(unitFiles, UNIT_CONCURRENCY);
+  const passedUnit = await runFiles(unitFiles, CONCURRENCY);
   const passedOthers = await runFiles(integrationFiles, CONCURRENCY);
   // The last test looks at what all the others left behind. With patterns, there may be no logs to look at.
   const passedLast = patterns.length > 0 || (await runFiles(await Array.fromAsync(glob('test/last/*.test.ts')), 1));

@@ -10,9 +10,9 @@ const WORTHWHILE = 1.1;
 const KEPT_MS = 60_000;
 
 /**
- * How many requests of each transfer in one direction are under way side by side: one more is tried, and another one as long as the last one
- * has raised the rate. A connection brings no more than its window in a round trip, so a fast link far away wants several,
- * while any other would only get more memory and more handshakes.
+ * How many requests of each transfer in one direction are under way side by side: one more is tried, and another one as
+ * long as the last one has raised the rate. A connection brings no more than its window in a round trip, so a fast link
+ * far away wants several, while any other would only get more memory and more handshakes.
  *
  * The rate is the sum of those of as many requests as are under way. As many before them do not count, since the windows
  * of new connections grow meanwhile. So no length of time must be chosen. What was found holds for the next transfer, which

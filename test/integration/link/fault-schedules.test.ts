@@ -24,7 +24,7 @@ import { newApiKey } from '../../support/test-loader.ts';
  */
 
 /** A run of the tests takes few, the campaign (npm run test:schedules) 500. */
-const COUNT = Number(process.env['LOADER_TEST_SCHEDULES'] ?? 8);
+const COUNT = Number(process.env['LOADER_TEST_SCHEDULES'] ?? 5);
 const FIRST_SEED = Number(process.env['LOADER_TEST_SCHEDULE_FIRST'] ?? 1);
 /** Repeats one. */
 const SEED = process.env['LOADER_TEST_SCHEDULE_SEED'];

@@ -15,7 +15,7 @@ import { UnlockDevice } from '../../support/unlock-device.ts';
 const run = promisify(execFile);
 const ENGINE = 'dockerd-interruptions';
 /** A campaign of its own, `npm run test:kills`, takes more moments than every run of the tests needs. */
-const KILLS = Number(process.env['LOADER_TEST_KILLS'] ?? 6);
+const KILLS = Number(process.env['LOADER_TEST_KILLS'] ?? 4);
 
 describe('an unlock that is interrupted', { skip: DOCKER_SKIP }, () => {
   let device: UnlockDevice;
