@@ -98,7 +98,7 @@ export class Stage {
         resourceSecret: undefined,
       }),
       tokenKeys: { publicKeyPem: undefined, secret: undefined },
-      openCdn: (config) => Promise.resolve(new S3CdnManager(config, { patience, links, clock })),
+      loadCdn: () => Promise.resolve((config) => new S3CdnManager(config, { patience, links, clock })),
       secrets: new KnownSecrets(),
       logger: createLogger({ level: 'error' }),
     });

@@ -97,10 +97,10 @@ export class ApiClient {
       }),
       keys: new SecurityKeys(options.keys),
       tokenKeys: options.tokenKeys,
-      openCdn: async (config) => {
-        // Read from disk here, since the AWS SDK is large and nothing needs it before the first login.
+      loadCdn: async () => {
+        // The AWS SDK is large, and nothing needs it before the first login.
         const { S3CdnManager } = await import('../cdn/s3-cdn-manager.ts');
-        return new S3CdnManager(config, { patience, links, clock });
+        return (config) => new S3CdnManager(config, { patience, links, clock });
       },
       secrets: options.secrets,
       logger,

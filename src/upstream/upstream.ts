@@ -16,7 +16,8 @@ export interface UpstreamOptions {
   readonly fingerprint: Pick<HardwareFingerprint, 'accept' | 'hardwareString'>;
   readonly keys: SecurityKeys;
   readonly tokenKeys: TokenKeys;
-  readonly openCdn: (config: CdnConfig) => Promise<S3CdnManager>;
+  /** Reads the code of the CDN from disk, while a login waits for other things. */
+  readonly loadCdn: () => Promise<(config: CdnConfig) => S3CdnManager>;
   /** Gets the secrets of each login, so that the log leaves them out. */
   readonly secrets: KnownSecrets;
   readonly logger: Logger;
@@ -101,11 +102,13 @@ export class Upstream {
   }
 
   async #createSession(email: string, password: string, signal: AbortSignal): Promise<Session> {
-    const { api, fingerprint, keys, tokenKeys, openCdn, secrets } = this.#options;
+    const { api, fingerprint, keys, tokenKeys, loadCdn, secrets } = this.#options;
     secrets.add(password);
     const token = await logInToApi(api, email, password, signal);
     secrets.add(token);
     const user = userFromClaims(readClaims(token, tokenKeys));
+    const loadingCdn = loadCdn();
+    loadingCdn.catch(() => undefined); // It is awaited below, unless the login fails before.
     const hardware = await fingerprint.hardwareString();
     const apiSession = new ApiSession({
       api,
@@ -123,7 +126,8 @@ export class Upstream {
     const { downloader, uploader, resourceKey } = cdnConfig;
     secrets.add(downloader.secretAccessKey, uploader.secretAccessKey, resourceKey);
     // The key is derived once, for all loads and uploads of the session. A login needs no resource key.
-    const session = new Session(user, apiSession, await openCdn(cdnConfig), keys.resourceAesKey(resourceKey));
+    const openCdn = await loadingCdn;
+    const session = new Session(user, apiSession, openCdn(cdnConfig), keys.resourceAesKey(resourceKey));
     // Under the keys of other hardware, cdn.yaml would not have been readable.
     await fingerprint.accept(hardware);
     return session;

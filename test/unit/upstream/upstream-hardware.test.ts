@@ -67,7 +67,7 @@ async function login(board: Board): Promise<void> {
     }),
     keys: KEYS,
     tokenKeys: { publicKeyPem: undefined, secret: undefined },
-    openCdn: (config) => Promise.resolve(new S3CdnManager(config, api.links.cdn(1_000))),
+    loadCdn: () => Promise.resolve((config) => new S3CdnManager(config, api.links.cdn(1_000))),
     secrets: new KnownSecrets(),
     logger: log.logger,
   });

@@ -67,7 +67,7 @@ function upstreamWith(resourceSecret?: string, secrets = new KnownSecrets()): Up
     },
     keys: keys(resourceSecret),
     tokenKeys: { publicKeyPem: undefined, secret: undefined },
-    openCdn: (config) => Promise.resolve(new S3CdnManager(config, api.links.cdn(1_000))),
+    loadCdn: () => Promise.resolve((config) => new S3CdnManager(config, api.links.cdn(1_000))),
     secrets,
     logger: createLogger({ level: 'silent' }),
   });
