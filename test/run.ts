@@ -18,6 +18,7 @@ import {
   stopRgw,
 } from '../lab/services/services.ts';
 import { shippedFolder } from '../lab/shipped-folder.ts';
+import { FolderBusyError, FolderLock } from '../src/files/folder-lock.ts';
 
 /**
  * Runs the tests: `npm test` all of them after `npm run check`, `npm run test:only -- PATTERN...` the files whose path has
@@ -57,6 +58,8 @@ const needsDocker26 = files.some((file) => names(file, 'DOCKER_26_SKIP'));
 const needsContainers = files.some((file) => names(file, 'CONTAINER_SKIP'));
 const runsLoaders = integrationFiles.length > 0;
 
+mkdirSync(SERVICES_FOLDER, { recursive: true });
+using _lock = await lockRun();
 const runFolder = path.join(SERVICES_FOLDER, 'run');
 rmSync(runFolder, { recursive: true, force: true });
 mkdirSync(path.join(runFolder, 'logs'), { recursive: true });
@@ -80,6 +83,17 @@ try {
   process.exitCode = passedUnit && passedOthers && passedLast ? 0 : 1;
 } finally {
   await stopAll();
+}
+
+/** Two runs at once would remove each other's logs and services. */
+async function lockRun(): Promise<FolderLock> {
+  try {
+    return await FolderLock.take(SERVICES_FOLDER, 'run.lock');
+  } catch (error) {
+    if (!(error instanceof FolderBusyError)) throw error;
+    console.error('Tests are running in this checkout already: wait for their end, or use another clone.');
+    process.exit(1);
+  }
 }
 
 /** Ends the run at a signal, with nothing left of it. Further signals change nothing. */

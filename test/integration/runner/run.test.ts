@@ -2,13 +2,14 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { findProcesses } from '../../../lab/proc.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 import { eventually } from '../../../lab/waiting.ts';
+import { FolderLock } from '../../../src/files/folder-lock.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../../..');
 /** For a start of Ceph on a busy machine, and the end of all after a signal. */
@@ -83,6 +84,17 @@ describe('test/run.ts', () => {
     await using run = new InnerRun('unit/errors.test');
     assert.equal(await run.ended(), 0, run.text);
     assert.doesNotMatch(run.text, /Starting|Building/);
+  });
+
+  it('refuses to run beside another run in the same checkout, and takes nothing from it', async () => {
+    using _other = await FolderLock.take(folder, 'run.lock');
+    const log = path.join(folder, 'run', 'of-the-other.log');
+    await mkdir(path.dirname(log));
+    await writeFile(log, 'x');
+    await using run = new InnerRun('unit/errors.test');
+    assert.equal(await run.ended(), 1, run.text);
+    assert.match(run.text, /Tests are running in this checkout already/);
+    assert.equal(readFileSync(log, 'utf8'), 'x');
   });
 
   for (const [signal, code] of [
