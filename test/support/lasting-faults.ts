@@ -64,6 +64,8 @@ export const LASTING_FAULTS_OF_S3: Readonly<Record<string, LastingFault<S3Reques
     meets: ['read'],
     fault: { kind: 'rewrite', headers: { 'content-range': 'bytes 16-47/1000000' } },
     code: 'cdn_invalid_response',
+    // To a load that has begun, another length is another object.
+    only: (request) => !isOfRange(request),
   },
   '200 for a range': { meets: ['read'], fault: { kind: 'rewrite', status: 200 }, code: 'cdn_invalid_response' },
   'another object': {
