@@ -11,7 +11,7 @@ export interface StallWatchdogOptions {
 }
 
 /** Bytes that may be queued here while the consumer is busy, before the source is paused. */
-const MAX_QUEUED_LENGTH = 128 * 1024;
+const MAX_QUEUED_LENGTH = 256 * 1024;
 
 /**
  * Yields the chunks of `source`, and fails when it goes silent or `signal` aborts. The source is destroyed whenever

@@ -46,7 +46,7 @@ const RANGE_LENGTH = 8 * 1024 * 1024;
 /** Bytes that are collected before they are written. */
 const WRITE_LENGTH = 512 * 1024;
 /** Bytes that a reader takes from the file at a time. It holds twice as many, also while its client has stalled. */
-const READ_LENGTH = 128 * 1024;
+const READ_LENGTH = 256 * 1024;
 /** The memory of one range: what is collected, and what waits for that in the connection. */
 const RANGE_MEMORY = WRITE_LENGTH + 512 * 1024;
 
