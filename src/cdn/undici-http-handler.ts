@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import type { Dispatcher } from 'undici';
 import { NEVER } from '../async/abort.ts';
 import { StallTimer } from '../async/stall-timer.ts';
@@ -90,7 +91,9 @@ export class UndiciHttpHandler {
         response: {
           statusCode: answer.statusCode,
           headers: Object.fromEntries(headers) as Record<string, string>,
-          body: isObject(request, answer) ? answer.body : Readable.from([await this.#read(answer, request.method)]),
+          body: isObject(request, answer)
+            ? answer.body
+            : Readable.from([await this.#readWhole(answer, request.method)]),
         },
       };
     } catch (error) {
@@ -125,6 +128,15 @@ export class UndiciHttpHandler {
     // A body that is destroyed before its end, because its headers were enough, emits an error that has no reader.
     answer.body.on('error', () => undefined);
     return answer;
+  }
+
+  /** As `#read`. The connection is free for the next request then. */
+  async #readWhole(answer: Dispatcher.ResponseData, method: string): Promise<Buffer> {
+    const bytes = await this.#read(answer, method);
+    // undici uses a connection again in the turn after the one in which an answer has ended. A request that came sooner
+    // would make another connection.
+    await setImmediate();
+    return bytes;
   }
 
   /** The body of an answer that is no object's. @throws AnswerTooLongError; undici's error */

@@ -280,7 +280,21 @@ describe('a connection', () => {
     const head = { ...server, method: 'HEAD', headers: {} };
     for (let count = 0; count < 3; count++) {
       await text((await handler.handle(head)).response.body);
-      await setImmediate(); // undici has the connection free a turn after the end of the body.
+    }
+    assert.equal(ports.size, 1);
+  });
+});
+
+describe('requests one after the other', () => {
+  it('need one connection', async () => {
+    const ports = new Set<number | undefined>();
+    const server = await startServer((incoming, response) => {
+      ports.add(incoming.socket.remotePort);
+      incoming.resume().on('end', () => response.end());
+    });
+    const handler = makeHandler(8);
+    for (let part = 0; part < 4; part++) {
+      await handler.handle({ ...server, method: 'PUT', headers: {}, body: randomBytes(1000) });
     }
     assert.equal(ports.size, 1);
   });
