@@ -13,9 +13,9 @@ type Serialize = (data: unknown) => string;
 export function registerLazyCompilers(app: FastifyInstance): void {
   // As in FastAPI, every fault is reported, and a number is no string.
   // The schema of schemas is slow to compile; Ajv's strict mode finds faults of ours.
-  const ajv = once(() => new Ajv({ allErrors: true, formats: REQUEST_FORMATS, validateSchema: false }));
+  const ajv = new Ajv({ allErrors: true, formats: REQUEST_FORMATS, validateSchema: false });
   app.setValidatorCompiler<AnySchema>(({ schema }) => {
-    const validator = once(() => ajv().compile(schema));
+    const validator = once(() => ajv.compile(schema));
     return (data) => {
       const validate = validator();
       return validate(data) ? true : { error: validate.errors ?? [] };
@@ -26,11 +26,25 @@ export function registerLazyCompilers(app: FastifyInstance): void {
   app.setSerializerCompiler<Schema>(({ schema }) => {
     // A description changes no byte of a response.
     const key = JSON.stringify({ ...schema, description: '' });
-    const serializer = once(() => fastJsonStringify(schema, { schema: app.getSchemas() as Record<string, Schema> }));
+    const serializer = once(() => fastJsonStringify(schema, { schema: referredTo(schema, app.getSchemas()) }));
     const serialize = serializers.get(key) ?? ((data) => serializer()(data));
     serializers.set(key, serialize);
     return serialize;
   });
+}
+
+/** The shared schemas that a schema needs. All of them would be checked each time, which takes tens of ms. */
+function referredTo(schema: unknown, shared: Record<string, unknown>): Record<string, Schema> {
+  const needed: Record<string, Schema> = {};
+  const rest = [schema];
+  for (let next = rest.pop(); next !== undefined; next = rest.pop()) {
+    for (const [, id = ''] of JSON.stringify(next).matchAll(/"\$ref":"([^"#]+)#"/g)) {
+      if (id in needed) continue;
+      needed[id] = shared[id] as Schema;
+      rest.push(shared[id]);
+    }
+  }
+  return needed;
 }
 
 function once<T>(make: () => T): () => T {
