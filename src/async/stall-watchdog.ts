@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import { onAbort } from './abort.ts';
+import { QueuedBytes } from './queued-bytes.ts';
 import { StallTimer } from './stall-timer.ts';
 
 export interface StallWatchdogOptions {
@@ -10,7 +11,7 @@ export interface StallWatchdogOptions {
   readonly signal: AbortSignal;
 }
 
-/** Bytes that may be queued here while the consumer is busy, before the source is paused. */
+/** Bytes that may be queued here while the consumer is busy, before the source is paused. One chunk may, where many are queued. */
 const MAX_QUEUED_LENGTH = 256 * 1024;
 
 /**
@@ -24,7 +25,7 @@ export async function* watchForStalls(
   options: StallWatchdogOptions,
 ): AsyncGenerator<Buffer, void, undefined> {
   const queue: Buffer[] = [];
-  let queuedLength = 0;
+  using queued = new QueuedBytes();
   let outcome: { readonly error?: Error } | undefined;
   let wake: (() => void) | undefined;
   const finish = (error?: Error) => {
@@ -33,8 +34,8 @@ export async function* watchForStalls(
   };
   source.on('data', (chunk: Buffer) => {
     queue.push(chunk);
-    queuedLength += chunk.length;
-    if (queuedLength >= MAX_QUEUED_LENGTH) source.pause();
+    queued.add(chunk.length);
+    if (queued.areOfMany || queued.length >= MAX_QUEUED_LENGTH) source.pause();
     wake?.();
   });
   source.once('end', finish);
@@ -44,6 +45,7 @@ export async function* watchForStalls(
     finish(reason);
     // At once: the consumer may be busy for long.
     queue.length = 0;
+    queued.remove(queued.length);
     source.destroy();
   });
   using timer = new StallTimer(options.timeoutMs, () => {
@@ -56,7 +58,7 @@ export async function* watchForStalls(
     else if (source.destroyed) finish(source.errored ?? new Error('the stream was closed before its end'));
     for (;;) {
       for (let chunk = queue.shift(); chunk !== undefined; chunk = queue.shift()) {
-        queuedLength -= chunk.length;
+        queued.remove(chunk.length);
         yield chunk;
         options.signal.throwIfAborted();
       }

@@ -1,5 +1,6 @@
 import type { FastifyReply } from 'fastify';
 import { asLoaderError, hasErrorCode, LoaderError } from '../../errors.ts';
+import { QueuedBytes } from '../../async/queued-bytes.ts';
 import { releaseChunk } from '../../files/release-chunk.ts';
 import { waitForReader, type ReaderOptions } from './wait-for-reader.ts';
 
@@ -25,6 +26,7 @@ export async function sendBody(reply: FastifyReply, body: Body, options: ReaderO
   let next = await chunks.next();
   reply.hijack();
   const response = reply.raw;
+  using queued = new QueuedBytes();
   try {
     response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': body.length });
     let sent = 0;
@@ -33,8 +35,15 @@ export async function sendBody(reply: FastifyReply, body: Body, options: ReaderO
       sent += next.value.length;
       if (sent > body.length) throw new LoaderError('envelope_invalid', 'The body is longer than was announced.');
       const chunk = next.value;
-      response.write(chunk, () => releaseChunk(chunk));
-      if (response.writableLength > MAX_QUEUED_LENGTH) await waitForReader(response, 'drain', options);
+      const { length } = chunk;
+      queued.add(length);
+      response.write(chunk, () => {
+        queued.remove(length);
+        releaseChunk(chunk);
+      });
+      // Below the mark of the response, no `drain` comes.
+      const most = queued.areOfMany ? response.writableHighWaterMark : MAX_QUEUED_LENGTH;
+      if (response.writableLength > most) await waitForReader(response, 'drain', options);
     }
     if (sent < body.length) throw new LoaderError('envelope_invalid', 'The body is shorter than was announced.');
     response.end();

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { PassThrough, Readable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { QueuedBytes } from '../../../src/async/queued-bytes.ts';
 import { watchForStalls } from '../../../src/async/stall-watchdog.ts';
 import { abortReason } from '../../../src/async/abort.ts';
 
@@ -126,6 +127,13 @@ describe('watchForStalls', () => {
     assert.ok(source.destroyed);
   });
 
+  it('queues 256 KiB while its consumer is busy, and one chunk where many are queued', async () => {
+    using others = new QueuedBytes();
+    assert.equal(await takenWhileBusy(), 6);
+    others.add(8 * 1024 * 1024);
+    assert.equal(await takenWhileBusy(), 2);
+  });
+
   it('leaves neither timer nor listener behind', async (t) => {
     const abort = new AbortController();
     const remove = t.mock.method(abort.signal, 'removeEventListener');
@@ -135,6 +143,20 @@ describe('watchForStalls', () => {
     assert.equal(clear.mock.callCount(), 1);
   });
 });
+
+/** The number of chunks of 64 KiB that a source was asked for while the consumer works on the first; it keeps one itself. */
+async function takenWhileBusy(): Promise<number> {
+  let made = 0;
+  const read = function (this: Readable) {
+    made++;
+    setImmediate(() => this.push(Buffer.alloc(64 * 1024)));
+  };
+  const chunks = watchForStalls(new Readable({ highWaterMark: 1, read }), options(5000));
+  await chunks.next();
+  await sleep(50);
+  await chunks.return();
+  return made;
+}
 
 describe('abortReason', () => {
   it('is the reason where it is an error, and an error that carries it where it is none', () => {

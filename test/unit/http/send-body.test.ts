@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import type { ServerResponse } from 'node:http';
 import { connect, type AddressInfo } from 'node:net';
-import { Writable } from 'node:stream';
+import { Readable, Writable } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fastify, type FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { eventually } from '../../../lab/waiting.ts';
+import { QueuedBytes } from '../../../src/async/queued-bytes.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { abortWhenClientLeaves } from '../../../src/http/bodies/client-abort.ts';
 import { sendBody } from '../../../src/http/bodies/send-body.ts';
@@ -20,6 +22,8 @@ describe('a body', () => {
   /** Level and code of each line of the log that has a code. */
   let failures: string[] = [];
   let chunks: AsyncIterable<Buffer>;
+  /** The last one. */
+  let response: ServerResponse | undefined;
   before(async () => {
     const stream = new Writable({
       write: (chunk: Buffer, _encoding, done) => {
@@ -30,6 +34,7 @@ describe('a body', () => {
     });
     app = fastify({ logger: { stream } });
     app.get('/', async (_request, reply) => {
+      response = reply.raw;
       const abort = abortWhenClientLeaves(reply);
       await sendBody(reply, { length: LENGTH, chunks }, { stallTimeoutMs: STALL_TIMEOUT_MS, abort });
     });
@@ -70,6 +75,25 @@ describe('a body', () => {
     socket.on('error', () => undefined).resume();
     await once(socket, 'close');
   });
+
+  it('queues 384 KiB for a client that reads nothing, and one chunk where many bytes are queued', async () => {
+    using others = new QueuedBytes();
+    assert.equal(await queuedForStalled(), 384 * 1024);
+    others.add(9 * 1024 * 1024);
+    assert.equal(await queuedForStalled(), 128 * 1024);
+  });
+
+  /** The bytes that wait for the socket when chunks of 128 KiB are sent. */
+  async function queuedForStalled(): Promise<number> {
+    const many = Array.from({ length: LENGTH / (128 * 1024) }, () => Buffer.alloc(128 * 1024));
+    [failures, chunks] = [[], Readable.from(many)];
+    const socket = ask().pause();
+    await sleep(STALL_TIMEOUT_MS / 2);
+    const queued = response?.writableLength ?? 0;
+    socket.destroy();
+    await eventually(() => Promise.resolve(failures.length > 0));
+    return queued;
+  }
 
   it('is broken off without an error in the log when its client leaves, and with one when it fails itself', async () => {
     [failures, chunks] = [[], oneChunk()];
