@@ -5,6 +5,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ProcessOutput } from './process-output.ts';
 import { shippedFolder, shippedMain } from './shipped-folder.ts';
+import { shippedNodeOptions } from './shipped-options.ts';
 
 const START_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 30_000;
@@ -26,8 +27,8 @@ export interface LoaderProcessOptions {
 }
 
 /**
- * The Loader as its users run it: a process of its own, made of what ships, on a free port, over real sockets. Tests,
- * demo and bench start it here and nowhere else.
+ * The Loader as its users run it: a process of its own, made of what ships and with its options of Node, on a free port,
+ * over real sockets. Tests, demo and bench start it here and nowhere else.
  *
  * It is in a process group of its own, so that Ctrl-C in the terminal reaches only its parent, which stops it in its own
  * time. When the parent is killed, Linux kills the Loader too.
@@ -123,7 +124,7 @@ async function spawnLoader({ main, env, logPath, uid, signal }: LoaderProcessOpt
   mkdirSync(path.dirname(logPath), { recursive: true });
   const output = new ProcessOutput(logPath);
   try {
-    const [command, ...args] = [...DIES_WITH_PARENT, process.execPath, script];
+    const [command, ...args] = [...DIES_WITH_PARENT, process.execPath, ...shippedNodeOptions(), script];
     const child = spawn(command, args, {
       detached: true,
       env: { PATH: process.env['PATH'], PORT: '0', ...env },

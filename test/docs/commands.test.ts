@@ -4,6 +4,7 @@ import { existsSync, globSync } from 'node:fs';
 import path from 'node:path';
 import { describe, it } from 'node:test';
 import { parseOptions } from '../../bench/options.ts';
+import { shippedNodeOptions } from '../../lab/shipped-options.ts';
 import { parsePackArguments } from '../../src/cli/pack-arguments.ts';
 import { VARIABLE_DOCS } from '../../src/config/config-docs.ts';
 import { VARIABLE_NAMES } from '../../src/config/config.ts';
@@ -20,7 +21,7 @@ const DOCKERFILE = readProjectFile('Dockerfile');
 /** By the first word of a command. */
 const CHECKS: Readonly<Record<string, (args: ShellCommand) => void>> = {
   npm: checkNpm,
-  node: ([script = '']) => assertIsBuilt(script),
+  node: checkNode,
   'node_modules/.bin/node': checkTestFile,
   docker: checkDocker,
 };
@@ -53,6 +54,7 @@ describe('shell lines', () => {
       'npm run bench -- --only z',
       'npm run test:only -- no-such-file',
       'node dist/no-such-file.js',
+      'node dist/main.js',
       'node_modules/.bin/node --test test/no-such-file.test.ts',
       'docker run -e NO_SUCH_VARIABLE=1 loader',
       'docker run -v x:/no-such-volume loader',
@@ -104,6 +106,15 @@ function checkScriptArguments(script: string, args: ShellCommand): void {
   } else {
     assert.fail(`there is a check for the options of ${script}`);
   }
+}
+
+/** The Loader starts with the options of the image; `--help` and other programs need none. */
+function checkNode(args: ShellCommand): void {
+  const at = args.findIndex((arg) => !arg.startsWith('-'));
+  const [script = '', ...rest] = args.slice(at);
+  assertIsBuilt(script);
+  const isStart = script === 'dist/main.js' && rest.length === 0;
+  assert.deepEqual(args.slice(0, at), isStart ? shippedNodeOptions() : []);
 }
 
 /** `dist/x.js` is what `npm run build` makes of `src/x.ts`. */
