@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Share } from '../async/byte-budget.ts';
+import { passes } from '../async/pause.ts';
 import { toCutFileError } from '../cache/cache-error.ts';
 import type { DraftFile } from '../files/draft-file.ts';
 import { readFully } from '../files/file-chunks.ts';
@@ -37,7 +38,7 @@ export class FillingPart implements AsyncDisposable {
   readonly #hash = createHash('sha256');
   #length = 0;
   #held: HeldBuffer | undefined;
-  #turn: NodeJS.Timeout | undefined;
+  #turns: AbortController | undefined;
   #settingAside: Promise<void> | undefined;
 
   constructor(place: PartFile, options: FillingPartOptions) {
@@ -70,7 +71,7 @@ export class FillingPart implements AsyncDisposable {
    */
   async end(): Promise<{ bytes: Buffer<ArrayBuffer>; sha256: string }> {
     const held = await this.#hold();
-    clearInterval(this.#turn);
+    this.#turns?.abort();
     return { bytes: held.bytes.subarray(0, this.#length), sha256: this.#hash.digest('hex') };
   }
 
@@ -86,7 +87,7 @@ export class FillingPart implements AsyncDisposable {
   }
 
   async #begin(): Promise<HeldBuffer> {
-    const { memory, signal, turnMs = TURN_MS } = this.#options;
+    const { memory, signal } = this.#options;
     const held = await HeldBuffer.acquire(memory, signal);
     try {
       const { file, position } = this.#place;
@@ -95,14 +96,20 @@ export class FillingPart implements AsyncDisposable {
       held[Symbol.dispose]();
       throw toCutFileError(error);
     }
-    this.#turn = setInterval(() => this.#endTurn(), turnMs);
+    this.#turns = new AbortController();
+    void this.#takeTurns(held, this.#turns.signal);
     return held;
   }
 
-  #endTurn(): void {
+  /** Ends when the part is full or gives its memory back. */
+  async #takeTurns({ bytes }: HeldBuffer, signal: AbortSignal): Promise<void> {
+    const { memory, turnMs = TURN_MS } = this.#options;
     const { file, position } = this.#place;
-    if (file === undefined || this.#held === undefined || !this.#options.memory.isWanted) return;
-    this.#settingAside ??= this.#setAside(file, this.#held.bytes.subarray(0, this.#length), position);
+    while (file !== undefined && (await passes(turnMs, signal))) {
+      if (!memory.isWanted) continue;
+      this.#settingAside = this.#setAside(file, bytes.subarray(0, this.#length), position);
+      await this.#settingAside;
+    }
   }
 
   /** Never fails: the memory is kept where the file can't be written. */
@@ -118,7 +125,7 @@ export class FillingPart implements AsyncDisposable {
   }
 
   #giveBack(): void {
-    clearInterval(this.#turn);
+    this.#turns?.abort();
     this.#held?.[Symbol.dispose]();
     this.#held = undefined;
   }

@@ -1,3 +1,4 @@
+import type { LoaderError } from '../errors.ts';
 import { isDamaged, toStoreError } from './store-error.ts';
 
 /** Finds out that a database is damaged while it is in use. */
@@ -14,8 +15,13 @@ export class DamageAlarm {
     try {
       return work();
     } catch (error) {
-      if (isDamaged(error)) this.#found.resolve(undefined);
-      throw toStoreError(error);
+      throw this.toStoreError(error);
     }
+  }
+
+  /** The LoaderError `task_store_unavailable` that a store throws for `error`, which the database has thrown. */
+  toStoreError(error: unknown): LoaderError {
+    if (isDamaged(error)) this.#found.resolve(undefined);
+    return toStoreError(error);
   }
 }

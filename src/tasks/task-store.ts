@@ -249,16 +249,14 @@ export class TaskStore {
   /** Writes the unsaved ends, then the changes of `work`: all of it, or nothing where a part fails. */
   #write(work: () => void): void {
     try {
-      this.#alarm.guard(() => {
-        inTransaction(this.#database, () => {
-          for (const end of this.#unsaved.values()) this.#saveEnd(end);
-          work();
-        });
+      inTransaction(this.#database, () => {
+        for (const end of this.#unsaved.values()) this.#saveEnd(end);
+        work();
       });
       this.#unsaved.clear();
     } catch (error) {
       this.#retention.recount();
-      throw error;
+      throw this.#alarm.toStoreError(error);
     }
   }
 

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { HardwareSources } from '../../src/hardware/hardware-sources.ts';
+import type { HardwareSources } from '../../src/hardware/read-hardware.ts';
 import { UntoldError } from '../../src/hardware/untold-error.ts';
 
 export const BOARDS_FOLDER = path.resolve(import.meta.dirname, '../unit/hardware/fixtures');

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, it } from 'node:test';
-import { MACHINE } from '../../../src/hardware/hardware-sources.ts';
+import { MACHINE } from '../../../src/hardware/read-hardware.ts';
 import { readHardware } from '../../../src/hardware/read-hardware.ts';
 import { Board } from '../../support/board.ts';
 

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { runTool } from '../../../src/hardware/run-tool.ts';
+import { runTool } from '../../../src/hardware/read-hardware.ts';
 
 let folder: string;
 const { PATH, LC_ALL } = process.env;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { readDriveSerials } from '../../../src/hardware/read-drive-serials.ts';
+import { readDriveSerials } from '../../../src/hardware/read-hardware.ts';
 import { Board, vpdPage, type FakeDisk } from '../../support/board.ts';
 
 let board: Board;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { readCpu } from '../../../src/hardware/read-cpu.ts';
+import { readCpu } from '../../../src/hardware/read-hardware.ts';
 import { Board } from '../../support/board.ts';
 
 const ARM = 'processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd42\n';

@@ -1,7 +1,4 @@
-import { readFile } from 'node:fs/promises';
-import path from 'node:path';
 import { sortedSet } from './hardware-facts.ts';
-import { askTwice, type HardwareSources } from './hardware-sources.ts';
 import type { NamedReading } from './named-reading.ts';
 import { UntoldError } from './untold-error.ts';
 
@@ -9,30 +6,26 @@ import { UntoldError } from './untold-error.ts';
 const BOARD_LINES = ['uarch', 'Model', 'Hardware'] as const;
 
 /**
- * Reads the CPU. Its names are those that `lscpu` prints as "Model name", whole. On ARM they come from a table in lscpu,
- * so /proc/cpuinfo, which lacks them, can't take its place; on x86 lscpu itself takes them from there.
+ * The CPU of a machine, as /proc/cpuinfo and lscpu tell it. `models` are the names that lscpu has, or why it has none.
  *
- * @throws the system's error without /proc/cpuinfo
+ * On ARM they come from a table in lscpu, so /proc/cpuinfo, which lacks them, can't take its place; on x86 lscpu itself
+ * takes them from there.
  */
-export async function readCpu(sources: HardwareSources): Promise<NamedReading> {
-  const cpuinfo = parseCpuinfo(await readFile(path.join(sources.procRoot, 'cpuinfo'), 'utf8'));
+export function cpuOf(cpuinfoText: string, models: readonly string[] | UntoldError): NamedReading {
+  const cpuinfo = parseCpuinfo(cpuinfoText);
   const ids = sortedSet(cpuinfo.armIds);
-  try {
-    return { ids, models: await askTwice(sources, async () => lscpuModels(await sources.runTool('lscpu'))) };
-  } catch (error) {
-    if (!(error instanceof UntoldError)) throw error;
-    const isUnknown = error instanceof UnknownCpuError;
-    const models = isUnknown || cpuinfo.isX86 ? namesIn(cpuinfo, isUnknown) : [];
-    if (models.length === 0) return { ids, models, untold: error.message };
-    return { ids, models, remark: `The CPU's name is that of /proc/cpuinfo, since ${error.message}` };
-  }
+  if (!(models instanceof UntoldError)) return { ids, models };
+  const isUnknown = models instanceof UnknownCpuError;
+  const names = isUnknown || cpuinfo.isX86 ? namesIn(cpuinfo, isUnknown) : [];
+  if (names.length === 0) return { ids, models: [], untold: models.message };
+  return { ids, models: names, remark: `The CPU's name is that of /proc/cpuinfo, since ${models.message}` };
 }
 
 /** lscpu has run, but has no name. */
 class UnknownCpuError extends UntoldError {}
 
-/** @throws UnknownCpuError when there is none */
-function lscpuModels(output: string): readonly string[] {
+/** The names that lscpu prints as "Model name", whole. @throws UntoldError when there is none */
+export function lscpuModels(output: string): readonly string[] {
   // "BIOS Model name" is another field, and only root sees it.
   const models = output.split('\n').map((line) => /^\s*Model name:(.*)$/.exec(line)?.[1] ?? '');
   const told = sortedSet(models.map((model) => model.trim()).filter(isTold));

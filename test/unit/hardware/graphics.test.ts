@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { readGraphics } from '../../../src/hardware/read-graphics.ts';
+import { readGraphics } from '../../../src/hardware/read-hardware.ts';
 import { Board, type PciDevice } from '../../support/board.ts';
 
 const NVIDIA: PciDevice = { class: '0x030000', vendor: '0x10de', device: '0x2204' };
