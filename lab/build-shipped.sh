@@ -30,4 +30,5 @@ fi
 touch "$MODULES"
 cp -al "$MODULES/node_modules" "$NEW/shipped/"
 mv "$NEW/build/dist" "$NEW/build/package.json" "$NEW/shipped/"
+cp "$PROJECT/Dockerfile" "$NEW/shipped/"   # its command has the options of Node
 mv "$NEW/shipped" "$FOLDER"; rm -rf "$NEW"

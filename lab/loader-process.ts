@@ -124,7 +124,7 @@ async function spawnLoader({ main, env, logPath, uid, signal }: LoaderProcessOpt
   mkdirSync(path.dirname(logPath), { recursive: true });
   const output = new ProcessOutput(logPath);
   try {
-    const [command, ...args] = [...DIES_WITH_PARENT, process.execPath, ...shippedNodeOptions(), script];
+    const [command, ...args] = [...DIES_WITH_PARENT, process.execPath, ...shippedNodeOptions(script), script];
     const child = spawn(command, args, {
       detached: true,
       env: { PATH: process.env['PATH'], PORT: '0', ...env },

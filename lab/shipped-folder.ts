@@ -18,6 +18,7 @@ const INPUTS = [
   'package-lock.json',
   'tsconfig.json',
   'tsconfig.build.json',
+  'Dockerfile',
   'lab/build.ts',
   'docs/openapi.json',
 ];
