@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, utimesSync } from 'node:fs';
+import { existsSync, statSync, utimesSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -75,7 +75,8 @@ async function digestInputs(project: string): Promise<string> {
 
 /** Their paths under the project's root, sorted. An older checkout may lack some. */
 async function filesOf(project: string, input: string): Promise<string[]> {
-  if (path.extname(input) !== '') return existsSync(path.join(project, input)) ? [input] : [];
+  const stats = statSync(path.join(project, input), { throwIfNoEntry: false });
+  if (stats?.isDirectory() !== true) return stats === undefined ? [] : [input];
   const entries = await readdir(path.join(project, input), { recursive: true, withFileTypes: true });
   return entries
     .filter((entry) => entry.isFile())
