@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 
 export interface ProgramBounds {
   /** From the start to the end, in ms. */
@@ -20,6 +21,7 @@ export class ProgramError extends Error {
 
 /** The exit code of a shell that did not find the program. */
 const NOT_FOUND = 127;
+const run = promisify(execFile);
 
 /**
  * Runs a command line of the shell within bounds, and returns what it prints. It is ours since the `timeout` of execFile
@@ -29,20 +31,16 @@ const NOT_FOUND = 127;
  */
 export async function runProgram(commandLine: string, { timeoutMs, maxLength }: ProgramBounds): Promise<string> {
   const signal = AbortSignal.timeout(timeoutMs);
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  execFile(
-    '/bin/sh',
-    ['-c', commandLine],
-    { signal, killSignal: 'SIGKILL', maxBuffer: maxLength, encoding: 'utf8' },
-    (error, stdout) => {
-      if (error === null) resolve(stdout);
-      else reject(new ProgramError(kindOf(error, signal), { cause: error }));
-    },
-  );
-  return await promise;
+  try {
+    const bounds = { signal, killSignal: 'SIGKILL', maxBuffer: maxLength } as const;
+    return (await run('/bin/sh', ['-c', commandLine], bounds)).stdout;
+  } catch (error) {
+    throw new ProgramError(kindOf(error, signal), { cause: error });
+  }
 }
 
-function kindOf(error: Error & { readonly code?: unknown }, signal: AbortSignal): ProgramError['kind'] {
-  if (error.code === NOT_FOUND || error.code === 'ENOENT') return 'absent';
+function kindOf(error: unknown, signal: AbortSignal): ProgramError['kind'] {
+  const { code } = error as { readonly code?: unknown };
+  if (code === NOT_FOUND || code === 'ENOENT') return 'absent';
   return signal.aborted ? 'late' : 'failed';
 }

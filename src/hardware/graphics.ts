@@ -1,18 +1,47 @@
-import { sortedSet } from './hardware-facts.ts';
-import { UntoldError } from './untold-error.ts';
+import { sortedSet, type NamedReading } from './hardware-facts.ts';
+import type { UntoldError } from './untold-error.ts';
 
-/** A graphics card on PCI. */
-export interface GraphicsCard {
+/** PCI's base class of VGA, 3D and other display controllers. */
+const DISPLAY_CLASS = '0x03';
+
+/** A device on PCI; what it lacks is undefined. */
+export interface PciDevice {
   /** With the domain, such as `0000:01:00.0`. */
   readonly address: string;
-  /** Vendor and device. */
+  readonly class: string | undefined;
+  readonly vendor: string | undefined;
+  readonly device: string | undefined;
+}
+
+export interface GraphicsCard {
+  readonly address: string;
   readonly id: string;
 }
 
-/** The names of the cards in what `lspci -Dvmm` prints. @throws UntoldError when one is missing */
-export function lspciModels(cards: readonly GraphicsCard[], output: string): readonly string[] {
-  const names = parseLspci(output);
-  return sortedSet(cards.map(({ address }) => nameOf(address, names)));
+/**
+ * The graphics cards among the devices on PCI. The graphics unit of a system on a chip (Jetson, Raspberry Pi, Rockchip)
+ * is not on PCI and does not count, with whatever tools are installed.
+ */
+export function graphicsCards(devices: readonly PciDevice[]): readonly GraphicsCard[] {
+  return devices.flatMap(({ address, class: kind, vendor, device }) => {
+    const isCard = kind?.startsWith(DISPLAY_CLASS) === true && vendor !== undefined && device !== undefined;
+    return isCard ? { address, id: `${vendor}:${device}` } : [];
+  });
+}
+
+/**
+ * Cards with their names, by what `lspci -Dvmm` printed or why it printed nothing. The kernel tells which cards there
+ * are, lspci only what they are called: without lspci the names are missing, but never a card.
+ */
+export function nameGraphics(cards: readonly GraphicsCard[], lspci: string | UntoldError): NamedReading {
+  const ids = sortedSet(cards.map((card) => card.id));
+  if (typeof lspci !== 'string') return { ids, models: [], untold: lspci.message };
+  const names = parseLspci(lspci);
+  const nameOf = ({ address }: GraphicsCard) => names.get(address) ?? '';
+  const nameless = cards.find((card) => nameOf(card) === '');
+  if (nameless === undefined) return { ids, models: sortedSet(cards.map(nameOf)) };
+  const untold = `lspci does not list the card at ${nameless.address}: see what lspci -Dvmm prints`;
+  return { ids, models: [], untold };
 }
 
 /** The names of devices by address, from records of lines such as `Device:\tGA102 [GeForce RTX 3090]`. */
@@ -23,11 +52,4 @@ function parseLspci(output: string): ReadonlyMap<string, string> {
     names.set(field('Slot'), field('Device'));
   }
   return names;
-}
-
-/** @throws UntoldError */
-function nameOf(address: string, names: ReadonlyMap<string, string>): string {
-  const name = names.get(address) ?? '';
-  if (name === '') throw new UntoldError(`lspci does not list the card at ${address}: see what lspci -Dvmm prints`);
-  return name;
 }

@@ -10,6 +10,14 @@ export interface NamedHardware {
   readonly models: readonly string[];
 }
 
+/** What was read of CPU or graphics cards. */
+export interface NamedReading extends NamedHardware {
+  /** Why there are no models, where there should be some. */
+  readonly untold?: string;
+  /** What a person should know, though there are models. */
+  readonly remark?: string;
+}
+
 /** What the hardware string is made of. */
 export interface HardwareFacts {
   /** Its IDs are ARM's implementer and part, `0x41:0xd0b`. On x86 the name comes from the CPU itself: there are none. */

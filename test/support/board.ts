@@ -2,7 +2,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { HardwareSources } from '../../src/hardware/read-hardware.ts';
+import { readHardware, type HardwareReading } from '../../src/hardware/read-hardware.ts';
+import { Machine, type Tool } from '../../src/hardware/machine.ts';
 import { UntoldError } from '../../src/hardware/untold-error.ts';
 
 export const BOARDS_FOLDER = path.resolve(import.meta.dirname, '../unit/hardware/fixtures');
@@ -80,20 +81,20 @@ export class Board implements AsyncDisposable {
     return path.join(this.folder, 'sys');
   }
 
-  get sources(): HardwareSources {
-    return {
-      procRoot: this.procRoot,
-      sysRoot: this.sysRoot,
-      runTool: (tool) => {
-        this.runs.push(tool);
-        const output = this.outputs.get(tool);
-        return output === undefined
-          ? Promise.reject(new UntoldError(`${tool} is not installed`))
-          : Promise.resolve(output);
-      },
-      readMemory: () => Promise.resolve(this.memoryBytes),
-      pauseMs: 0,
-    };
+  /** What this board tells of itself. */
+  get machine(): Machine {
+    return new BoardMachine(this);
+  }
+
+  /** Reads its hardware, without a pause before a source is asked again. */
+  async read(): Promise<HardwareReading> {
+    return await readHardware(this.machine, 0);
+  }
+
+  /** What a program prints, or why it prints nothing. */
+  run(tool: Tool): string | UntoldError {
+    this.runs.push(tool);
+    return this.outputs.get(tool) ?? new UntoldError(`${tool} is not installed`);
   }
 
   /** Makes sysfs anew. */
@@ -128,6 +129,25 @@ export class Board implements AsyncDisposable {
       await mkdir(path.dirname(file), { recursive: true });
       await writeFile(file, typeof content === 'string' ? `${content}\n` : content);
     }
+  }
+}
+
+/** A machine whose files are the board's, and whose programs and memory are too. */
+class BoardMachine extends Machine {
+  readonly #board: Board;
+
+  constructor(board: Board) {
+    super({ procRoot: board.procRoot, sysRoot: board.sysRoot });
+    this.#board = board;
+  }
+
+  override toolOutput(tool: Tool): Promise<string> {
+    const output = this.#board.run(tool);
+    return typeof output === 'string' ? Promise.resolve(output) : Promise.reject(output);
+  }
+
+  override memoryBytes(): Promise<number> {
+    return Promise.resolve(this.#board.memoryBytes);
   }
 }
 

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { formatHardwareString } from '../../../src/hardware/hardware-facts.ts';
-import { readHardware } from '../../../src/hardware/read-hardware.ts';
 import { Board, BOARDS_FOLDER } from '../../support/board.ts';
 
 /** The whole string of each board. */
@@ -52,7 +51,7 @@ describe('the hardware string', () => {
   for (const [name, expected] of Object.entries(STRINGS)) {
     it(`of ${name} is whole`, async () => {
       await using board = await Board.open(name);
-      const { facts, untold } = await readHardware(board.sources);
+      const { facts, untold } = await board.read();
       assert.deepEqual([...untold], []);
       assert.equal(formatHardwareString(facts), expected);
     });
@@ -61,14 +60,14 @@ describe('the hardware string', () => {
   for (const [name, expected] of Object.entries(WITHOUT_NAMES)) {
     it(`of ${name} is not made, since ${expected.join()} has no name`, async () => {
       await using board = await Board.open(name);
-      const { untold } = await readHardware(board.sources);
+      const { untold } = await board.read();
       assert.deepEqual([...untold.keys()], expected);
     });
   }
 
   it('of a container without sysfs is not made, since neither cards nor disks can be told', async () => {
     await using board = await Board.open('container-without-sysfs');
-    await assert.rejects(readHardware(board.sources), {
+    await assert.rejects(board.read(), {
       code: 'hardware_unreadable',
       message: /^The hardware .* GPU: \S+ shows no devices: .* DriveSerial: \S+ shows no devices: .* set HARDWARE_ID /,
     });

@@ -6,7 +6,6 @@ import { S3CdnManager } from '../../../src/cdn/s3-cdn-manager.ts';
 import { DEFAULT_KEY_TEMPLATES } from '../../../src/config/variables.ts';
 import { HardwareFingerprint } from '../../../src/hardware/hardware-fingerprint.ts';
 import { KeptHardware } from '../../../src/hardware/kept-hardware.ts';
-import { readHardware } from '../../../src/hardware/read-hardware.ts';
 import { KnownSecrets } from '../../../src/log/known-secrets.ts';
 import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import { SecurityKeys } from '../../../src/security/security-keys.ts';
@@ -63,7 +62,7 @@ async function login(board: Board): Promise<void> {
       hardwareId: undefined,
       kept: new KeptHardware(path.join(board.folder, 'state'), log.logger),
       logger: log.logger,
-      read: () => readHardware(board.sources),
+      read: () => board.read(),
     }),
     keys: KEYS,
     tokenKeys: { publicKeyPem: undefined, secret: undefined },
