@@ -17,6 +17,7 @@ export interface FillingPartOptions {
   /** Ends the wait for memory. */
   readonly signal: AbortSignal;
   readonly turnMs?: number;
+  readonly partLength?: number;
 }
 
 /** Where a part belongs in the file of its upload; undefined where the disk failed. */
@@ -46,13 +47,17 @@ export class FillingPart implements AsyncDisposable {
     this.#options = options;
   }
 
+  get #partLength(): number {
+    return this.#options.partLength ?? PART_LENGTH;
+  }
+
   /** Of its first byte, in the whole upload. */
   get position(): number {
     return this.#place.position;
   }
 
   get isFull(): boolean {
-    return this.#length === PART_LENGTH;
+    return this.#length === this.#partLength;
   }
 
   /** Takes a copy of as many bytes as there is room for. Returns their number. @throws as `bytes` */
@@ -88,7 +93,7 @@ export class FillingPart implements AsyncDisposable {
 
   async #begin(): Promise<HeldBuffer> {
     const { memory, signal } = this.#options;
-    const held = await HeldBuffer.acquire(memory, signal);
+    const held = await HeldBuffer.acquire(memory, this.#partLength, signal);
     try {
       const { file, position } = this.#place;
       if (file !== undefined) await readFully(file.handle, held.bytes, position, position + this.#length);
@@ -141,8 +146,8 @@ class HeldBuffer implements Disposable {
     this.#buffer = buffer;
   }
 
-  static async acquire(memory: WorkMemory, signal: AbortSignal): Promise<HeldBuffer> {
-    return new HeldBuffer(await memory.acquire(PART_LENGTH, signal), memory.take(PART_LENGTH));
+  static async acquire(memory: WorkMemory, length: number, signal: AbortSignal): Promise<HeldBuffer> {
+    return new HeldBuffer(await memory.acquire(length, signal), memory.take(length));
   }
 
   get bytes(): Buffer<ArrayBuffer> {

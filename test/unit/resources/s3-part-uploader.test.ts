@@ -10,10 +10,11 @@ import { DraftFile } from '../../../src/files/draft-file.ts';
 import { WorkMemory } from '../../../src/files/work-memory.ts';
 import { createLogger } from '../../../src/log/logger.ts';
 import { Parallelism } from '../../../src/net/parallelism.ts';
-import { PART_LENGTH } from '../../../src/resources/filling-part.ts';
 import { S3PartUploader } from '../../../src/resources/s3-part-uploader.ts';
 import { FakeUpload, FakeUploadCdn } from '../../support/upload-lab.ts';
 
+/** Of these tests. */
+const PART_LENGTH = 1024 * 1024;
 /** Six parts and a bit. */
 const CONTENT = randomBytes(6 * PART_LENGTH + 1_000);
 
@@ -61,7 +62,14 @@ const TURN_MS = 10;
 
 function uploaderOf(sender: Pick<FakeUpload, 'sendPart'>, signal = NEVER): S3PartUploader {
   const logger = createLogger({ level: 'silent' });
-  return new S3PartUploader(sender, file, { logger, memory, parallelism, signal, turnMs: TURN_MS });
+  return new S3PartUploader(sender, file, {
+    logger,
+    memory,
+    parallelism,
+    signal,
+    turnMs: TURN_MS,
+    partLength: PART_LENGTH,
+  });
 }
 
 before(async () => {
@@ -82,8 +90,8 @@ beforeEach(async () => {
 });
 
 async function pushAll(): Promise<void> {
-  for (let start = 0; start < CONTENT.length; start += 3_000_000) {
-    await parts.push(Buffer.from(CONTENT.subarray(start, start + 3_000_000)));
+  for (let start = 0; start < CONTENT.length; start += 375_000) {
+    await parts.push(Buffer.from(CONTENT.subarray(start, start + 375_000)));
   }
   await parts.end();
 }
@@ -206,8 +214,8 @@ describe('the memory of parts', () => {
       uploads.map(async (sender) => {
         parts = uploaderOf(sender);
         const uploader = parts;
-        for (let start = 0; start < CONTENT.length; start += 3_000_000) {
-          await uploader.push(CONTENT.subarray(start, start + 3_000_000));
+        for (let start = 0; start < CONTENT.length; start += 375_000) {
+          await uploader.push(CONTENT.subarray(start, start + 375_000));
         }
         await uploader.end();
         assert.ok(sender.content.equals(CONTENT));
@@ -250,8 +258,8 @@ describe('the memory of parts', () => {
   it('of a slow client goes to another who waits, and none of its bytes is lost', async () => {
     memory = new WorkMemory(PART_LENGTH);
     await using slow = uploaderOf(upload);
-    for (let start = 0; start < CONTENT.length; start += 3_000_000) {
-      await slow.push(CONTENT.subarray(start, start + 3_000_000));
+    for (let start = 0; start < CONTENT.length; start += 375_000) {
+      await slow.push(CONTENT.subarray(start, start + 375_000));
       // It comes although the client sends nothing more, and goes back before the client may go on.
       using _other = await memory.acquire(PART_LENGTH, NEVER);
     }
