@@ -12,7 +12,9 @@ import { makeVersion, KEY, uploadItems, UploadLab } from '../../support/upload-l
 import { sha256 } from '../../../lab/sha256.ts';
 
 /** Two parts. */
-const CONTENT = randomBytes(9_000_000);
+const CONTENT = randomBytes(900_000);
+/** Of two parts of an upload. */
+const LARGE = randomBytes(9_000_000);
 const EARLIER = Buffer.from('the earlier small part');
 
 const hookedFs = new HookedFs();
@@ -27,8 +29,12 @@ afterEach(async () => {
   await lab[Symbol.asyncDispose]();
 });
 
-async function upload(folder: Parameters<typeof uploadItems>[1] = {}, signal = NEVER): Promise<void> {
-  await lab.uploads.upload('m', uploadItems(CONTENT, folder), signal);
+async function upload(
+  folder: Parameters<typeof uploadItems>[1] = {},
+  signal = NEVER,
+  content = CONTENT,
+): Promise<void> {
+  await lab.uploads.upload('m', uploadItems(content, folder), signal);
 }
 
 /** What a load would get of the present upload. */
@@ -69,8 +75,8 @@ describe('an upload', () => {
     ['whose folder comes after its file', { after: 'a/b' }, 'a/b/m'],
   ] as const) {
     it(`${what} is stored whole at ${place}: on the CDN, with the API and in the cache`, async () => {
-      await upload(folder);
-      assert.ok(plaintextAt(place).equals(CONTENT));
+      await upload(folder, NEVER, LARGE);
+      assert.ok(plaintextAt(place).equals(LARGE));
       assert.deepEqual(
         lab.cdn.uploads.map((present) => present.state),
         'after' in folder ? ['aborted', 'completed'] : ['completed'],
@@ -239,7 +245,7 @@ describe('an upload', () => {
       };
       started.beforeComplete = () => Promise.reject(new LoaderError('cdn_error', 'no'));
     };
-    await assert.rejects(upload(), { code: 'cdn_error' });
+    await assert.rejects(upload({}, NEVER, LARGE), { code: 'cdn_error' });
     assert.equal(lab.api.files.get('models/m.small'), EARLIER);
   });
 
