@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync, type StdioOptions } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -27,7 +27,7 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 /** The arguments that run `script` with a `log` in a process of its own. */
 function nodeArgs(script: string, filePath?: string): string[] {
   const program = `
-    import { writeFileSync } from 'node:fs';
+    import { readFileSync, writeFileSync } from 'node:fs';
     import { setTimeout as sleep } from 'node:timers/promises';
     import { Log } from ${JSON.stringify(LOG)};
     import { KnownSecrets } from ${JSON.stringify(SECRETS)};
@@ -127,8 +127,10 @@ describe('a stdout that nothing reads holds up neither the event loop nor the ex
 
 describe('a stdout that is read again', () => {
   it('gets the lines that had room, then how many are missing, then the next ones', async () => {
-    const args = nodeArgs(`${FLOOD} await sleep(500); log.logger.info('last'); await log.exit(7);`);
     const output = path.join(folder, 'output');
+    const untilTold = `while (!readFileSync('${output}', 'utf8').includes('are missing here')) await sleep(20);`;
+    const args = nodeArgs(`${FLOOD} ${untilTold} log.logger.info('last'); await log.exit(7);`);
+    writeFileSync(output, '');
     const reader = `"$@" | { until [ -s '${report}' ]; do sleep 0.05; done; cat > '${output}'; }`;
     await once(
       spawn('sh', ['-c', reader, 'sh', process.execPath, ...args], { stdio: ['ignore', 'ignore', 'inherit'] }),
