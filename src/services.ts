@@ -12,7 +12,7 @@ import { ServerClock } from './net/server-clock.ts';
 import { createProviders } from './providers/providers.ts';
 import { Tasks } from './tasks/tasks.ts';
 import { Presence } from './unlock/presence.ts';
-import { Receipt } from './unlock/receipt.ts';
+import { receiptPath } from './unlock/receipt.ts';
 
 export interface Services extends AppServices {
   readonly apiClient: ApiClient;
@@ -52,11 +52,10 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     downloads: dispatchers.create(cdnOptions),
     uploads: dispatchers.create(cdnOptions),
   };
-  const receipt = new Receipt(config.stateDir);
   const presence = new Presence({
     engine,
-    receipt,
     archivePath: config.imagesPath,
+    receiptPath: receiptPath(config.stateDir),
     serviceImages: config.serviceImages,
     apiVersion: config.apiVersion,
   });
@@ -75,7 +74,6 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     secondLookMs: config.secondLookMs,
     engine,
     presence,
-    receipt,
     unlockJob: {
       path: config.imagesPath,
       dockerHost: config.dockerHost,

@@ -20,7 +20,7 @@ import { UploadRecovery } from '../resources/upload-recovery.ts';
 import { UploadService, type UploadItem } from '../resources/upload-service.ts';
 import { SecurityKeys, type SecurityKeysOptions } from '../security/security-keys.ts';
 import type { Presence } from '../unlock/presence.ts';
-import type { Receipt } from '../unlock/receipt.ts';
+import { receiptPath } from '../unlock/receipt.ts';
 import { ReleaseWatch } from '../unlock/release-watch.ts';
 import { UnlockService, type UnlockStatus } from '../unlock/unlock-service.ts';
 import type { UnlockState } from '../unlock/unlock-state-machine.ts';
@@ -41,13 +41,12 @@ export interface ApiClientOptions {
   readonly keys: SecurityKeysOptions;
   readonly tokenKeys: TokenKeys;
   readonly cache: BigPartCache;
-  /** Keeps the journal of uploads, and the hardware string that the server accepted. */
+  /** Keeps the journal of uploads, the receipt, and the hardware string that the server accepted. */
   readonly stateDir: string;
   /** After how long both parts of a finished upload are looked at once more, in ms. */
   readonly secondLookMs: number;
   readonly engine: Pick<DockerEngine, 'imageEvents'>;
   readonly presence: Presence;
-  readonly receipt: Receipt;
   readonly unlockJob: UnlockJob;
   /** Gets the secrets of each login, so that the log leaves them out. */
   readonly secrets: KnownSecrets;
@@ -79,7 +78,7 @@ export class ApiClient {
   #working: Promise<unknown> = Promise.resolve();
 
   constructor(options: ApiClientOptions) {
-    const { cache, links, clock, logger, presence, receipt, stallTimeoutMs, unlockJob } = options;
+    const { cache, links, clock, logger, presence, stallTimeoutMs, unlockJob } = options;
     const patience = { limitMs: stallTimeoutMs, setting: 'STALL_TIMEOUT_MS' };
     this.#clock = clock;
     this.upstream = new Upstream({
@@ -120,8 +119,8 @@ export class ApiClient {
     this.unlocks = new UnlockService({
       upstream: this.upstream,
       presence,
-      receipt,
       archivePath: unlockJob.path,
+      receiptPath: receiptPath(options.stateDir),
       createWorker: () => new UnlockWorker(unlockJob),
       logger,
     });

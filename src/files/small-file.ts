@@ -1,6 +1,9 @@
 import { constants } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
+import path from 'node:path';
 import { systemErrorCode } from '../errors.ts';
+import { DraftFile } from './draft-file.ts';
+import { makeFolder } from './folders.ts';
 
 /** What stands under the name is not a regular file, or is longer than any that is expected there. */
 export class UnfitFileError extends Error {
@@ -24,4 +27,25 @@ export async function readSmallFile(filePath: string, maxLength: number): Promis
     throw error;
   }
   throw new UnfitFileError(`not a regular file of at most ${maxLength} bytes`);
+}
+
+/**
+ * Writes a small file whole or not at all, and makes its folder. One that is `durable` is there after a power cut too.
+ *
+ * @throws the system's error
+ */
+export async function writeSmallFile(
+  filePath: string,
+  text: string,
+  mode: 'durable' | 'fast' = 'durable',
+): Promise<void> {
+  const folder = path.dirname(filePath);
+  await makeFolder(folder);
+  // It always has the same name, so that the next write finds and removes what a killed process left.
+  const draftPath = path.join(folder, `.${path.basename(filePath)}.part`);
+  await rm(draftPath, { force: true });
+  await using draft = await DraftFile.create(draftPath);
+  await draft.write(Buffer.from(text), 0);
+  if (mode === 'durable') await draft.publish(filePath);
+  else await draft.place(filePath);
 }

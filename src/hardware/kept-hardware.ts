@@ -1,8 +1,5 @@
-import { rm } from 'node:fs/promises';
 import path from 'node:path';
-import { DraftFile } from '../files/draft-file.ts';
-import { makeFolder } from '../files/folders.ts';
-import { readSmallFile } from '../files/small-file.ts';
+import { readSmallFile, writeSmallFile } from '../files/small-file.ts';
 import { asRecord, parseJson } from '../json.ts';
 import type { Logger } from '../log/logger.ts';
 import { formatHardwareString, type HardwareFacts, type NamedHardware } from './hardware-facts.ts';
@@ -13,12 +10,12 @@ const MAX_LENGTH = 64 * 1024;
 
 /** The hardware whose string the server accepted last, on disk, so that the next start can prefer that string. */
 export class KeptHardware {
-  readonly #folder: string;
+  readonly #path: string;
   readonly #logger: Logger;
 
   /** @param folder STATE_DIR; it is made when the hardware is first written */
   constructor(folder: string, logger: Logger) {
-    this.#folder = folder;
+    this.#path = path.join(folder, FILE_NAME);
     this.#logger = logger;
   }
 
@@ -40,24 +37,11 @@ export class KeptHardware {
   /** Writes it whole or not at all. A failure is a line in the log: the login has succeeded without it. */
   async write(facts: HardwareFacts): Promise<void> {
     try {
-      await this.#write(JSON.stringify({ version: VERSION, string: formatHardwareString(facts), facts }));
+      const text = JSON.stringify({ version: VERSION, string: formatHardwareString(facts), facts });
+      await writeSmallFile(this.#path, text);
     } catch (error) {
       this.#logger.warn({ err: error }, 'The accepted hardware string could not be kept in STATE_DIR');
     }
-  }
-
-  async #write(text: string): Promise<void> {
-    await makeFolder(this.#folder);
-    // It always has the same name, so that the next write finds and removes what a killed Loader left.
-    const partPath = path.join(this.#folder, `.${FILE_NAME}.part`);
-    await rm(partPath, { force: true });
-    await using file = await DraftFile.create(partPath);
-    await file.write(Buffer.from(text), 0);
-    await file.publish(this.#path);
-  }
-
-  get #path(): string {
-    return path.join(this.#folder, FILE_NAME);
   }
 }
 

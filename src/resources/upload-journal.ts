@@ -5,9 +5,7 @@ import { Ajv, type ValidateFunction } from 'ajv';
 import type { Static } from 'typebox';
 import { Changes } from '../async/changes.ts';
 import { systemErrorCode } from '../errors.ts';
-import { DraftFile } from '../files/draft-file.ts';
-import { makeFolder } from '../files/folders.ts';
-import { readSmallFile } from '../files/small-file.ts';
+import { readSmallFile, writeSmallFile } from '../files/small-file.ts';
 import { Type } from '../json-schemas.ts';
 import { parseJson } from '../json.ts';
 import type { Logger } from '../log/logger.ts';
@@ -78,7 +76,7 @@ export class UploadJournal {
   /** Begins an entry. It never fails: without it, only a process that dies leaves something behind. */
   async begin(folder: string, name: string): Promise<JournalEntry> {
     const record: UploadRecord = { version: 1, folder, name, startedAtMs: Date.now() };
-    const entry = this.#entry(randomUUID(), record);
+    const entry = this.#entry(randomUUID() + SUFFIX, record);
     await entry.note(record);
     return entry;
   }
@@ -95,12 +93,12 @@ export class UploadJournal {
         continue;
       }
       const record = await this.#read(filePath, isSound);
-      if (record !== undefined) this.#released.add(this.#entry(file.slice(0, -SUFFIX.length), record));
+      if (record !== undefined) this.#released.add(this.#entry(file, record));
     }
   }
 
-  #entry(id: string, record: UploadRecord): JournalEntry {
-    return new JournalEntry(path.join(this.#folder, id), record, {
+  #entry(file: string, record: UploadRecord): JournalEntry {
+    return new JournalEntry(path.join(this.#folder, file), record, {
       logger: this.#logger,
       released: this.#released,
       changes: this.#changes,
@@ -169,7 +167,7 @@ export class JournalEntry implements Disposable {
     this.#hasEnded = true;
     this.#options.released.delete(this);
     try {
-      await rm(this.#path + SUFFIX, { force: true });
+      await rm(this.#path, { force: true });
     } catch (error) {
       this.#options.logger.warn({ err: error }, 'An entry of the journal of uploads could not be removed');
     }
@@ -183,14 +181,8 @@ export class JournalEntry implements Disposable {
 
   async #write(record: UploadRecord, mode: 'fast' | 'durable'): Promise<void> {
     this.#record = record;
-    const draftPath = `${this.#path}.part`;
     try {
-      await makeFolder(path.dirname(draftPath));
-      await rm(draftPath, { force: true });
-      await using draft = await DraftFile.create(draftPath);
-      await draft.write(Buffer.from(JSON.stringify(record)), 0);
-      if (mode === 'durable') await draft.publish(this.#path + SUFFIX);
-      else await draft.place(this.#path + SUFFIX);
+      await writeSmallFile(this.#path, JSON.stringify(record), mode);
     } catch (error) {
       this.#options.logger.warn({ err: error }, 'An upload goes on without its entry in the journal');
     }

@@ -1,12 +1,13 @@
 import { archiveExists, isSameArchive, readArchiveIdentity } from '../archive/open-archive.ts';
 import type { DockerEngine, EngineTraits } from '../docker/docker-engine.ts';
 import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
-import type { Receipt } from './receipt.ts';
+import { readSmallFile } from '../files/small-file.ts';
+import { MAX_RECEIPT_LENGTH, parseReceipt } from './receipt.ts';
 
 export interface PresenceOptions {
   readonly engine: Pick<DockerEngine, 'findImage' | 'inspectImage'>;
-  readonly receipt: Pick<Receipt, 'read'>;
   readonly archivePath: string;
+  readonly receiptPath: string;
   /** Repositories whose `:apiVersion` the engine must have where there is no archive. */
   readonly serviceImages: readonly string[];
   readonly apiVersion: string;
@@ -31,14 +32,23 @@ export class Presence {
    * @throws LoaderError `engine_...`, `archive_unreadable` when that can't be found out
    */
   async isLoaded(signal: AbortSignal): Promise<boolean> {
-    const { archivePath, receipt, serviceImages } = this.#options;
-    const loaded = await receipt.read();
+    const { archivePath, serviceImages } = this.#options;
+    const loaded = await this.#readReceipt();
     if (await archiveExists(archivePath)) {
       if (loaded === undefined || !isSameArchive(loaded.identity, await readArchiveIdentity(archivePath))) return false;
       return await this.#isWhole(loaded, signal);
     }
     if (serviceImages.length > 0) return await this.#hasServiceImages(signal);
     return loaded !== undefined && (await this.#isWhole(loaded, signal));
+  }
+
+  /** Undefined without a receipt, or with one that can't be read or makes no sense. The unlock is then done again. */
+  async #readReceipt(): Promise<UnlockedArchive | undefined> {
+    try {
+      return parseReceipt((await readSmallFile(this.#options.receiptPath, MAX_RECEIPT_LENGTH)) ?? '');
+    } catch {
+      return undefined;
+    }
   }
 
   async #hasServiceImages(signal: AbortSignal): Promise<boolean> {

@@ -11,11 +11,12 @@ import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
 import { completeProgress, haltProgress, type UnlockProgress } from '../binary-split/unlock-progress.ts';
 import type { UnlockWorker } from '../binary-split/unlock-worker.ts';
 import { asLoaderError, LoaderError } from '../errors.ts';
+import { writeSmallFile } from '../files/small-file.ts';
 import type { Logger } from '../log/logger.ts';
 import { deriveArchiveAesKey } from '../security/key-derivation.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import type { Presence } from './presence.ts';
-import type { Receipt } from './receipt.ts';
+import { formatReceipt } from './receipt.ts';
 import type { UnlockClaim } from './unlock-state-machine.ts';
 
 /** What a run needs of an UnlockWorker. */
@@ -24,8 +25,8 @@ export type RunWorker = Pick<UnlockWorker, 'terminate' | 'unlock' | typeof Symbo
 export interface UnlockRunOptions {
   readonly upstream: Pick<Upstream, 'login'>;
   readonly presence: Pick<Presence, 'isLoaded'>;
-  readonly receipt: Pick<Receipt, 'write'>;
   readonly archivePath: string;
+  readonly receiptPath: string;
   readonly createWorker: () => RunWorker;
   readonly logger: Logger;
 }
@@ -179,9 +180,9 @@ export class UnlockRun {
 
   /** Without the receipt, the next start does some work again, but the images are loaded. */
   async #writeReceipt(loaded: UnlockedArchive): Promise<void> {
-    const { receipt, logger } = this.#options;
+    const { receiptPath, logger } = this.#options;
     try {
-      await receipt.write(loaded);
+      await writeSmallFile(receiptPath, formatReceipt(loaded));
     } catch (error) {
       logger.warn(
         { err: error },

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
@@ -9,10 +9,11 @@ import type { UnlockedArchive } from '../../../src/binary-split/unlock-archive.t
 import type { EngineImage, SoughtImage } from '../../../src/docker/docker-engine.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { Presence } from '../../../src/unlock/presence.ts';
+import { formatReceipt, MAX_RECEIPT_LENGTH } from '../../../src/unlock/receipt.ts';
 
 const IMAGES = [
-  { id: 'sha256:aa', tags: ['azaion/api:1'] },
-  { id: 'sha256:bb', tags: ['azaion/worker:1', 'azaion/worker:latest'] },
+  { id: `sha256:${'aa'.repeat(32)}`, tags: ['azaion/api:1'] },
+  { id: `sha256:${'bb'.repeat(32)}`, tags: ['azaion/worker:1', 'azaion/worker:latest'] },
 ];
 
 /** An engine of these tags. */
@@ -39,25 +40,30 @@ class Engine {
 let folder: string;
 let archivePath: string;
 let engine: Engine;
-let receipt: UnlockedArchive | undefined;
+let receiptPath: string;
 
 beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'loader-presence-'));
   archivePath = path.join(folder, 'images.enc');
   await writeFile(archivePath, Buffer.alloc(64, 1));
   engine = new Engine();
-  receipt = { identity: await readArchiveIdentity(archivePath), images: IMAGES };
+  receiptPath = path.join(folder, 'receipt.json');
+  await writeReceipt({ identity: await readArchiveIdentity(archivePath), images: IMAGES });
 });
 
 afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
+async function writeReceipt(loaded: UnlockedArchive): Promise<void> {
+  await writeFile(receiptPath, formatReceipt(loaded));
+}
+
 async function isLoaded(serviceImages: readonly string[] = []): Promise<boolean> {
   const presence = new Presence({
     engine,
-    receipt: { read: () => Promise.resolve(receipt) },
     archivePath,
+    receiptPath,
     serviceImages,
     apiVersion: '1',
   });
@@ -76,7 +82,20 @@ describe('a release whose archive is there', () => {
   });
 
   it('is not loaded without a receipt, whatever tags the engine has: they may be of another release', async () => {
-    receipt = undefined;
+    await rm(receiptPath);
+    assert.equal(await isLoaded(SERVICES), false);
+  });
+
+  it("is not loaded when the receipt makes no sense or can't be read", async () => {
+    const text = await readFile(receiptPath, 'utf8');
+    await writeFile(receiptPath, text.padEnd(MAX_RECEIPT_LENGTH));
+    assert.equal(await isLoaded(SERVICES), true);
+    await writeFile(receiptPath, text.padEnd(MAX_RECEIPT_LENGTH + 1));
+    assert.equal(await isLoaded(SERVICES), false);
+    await writeFile(receiptPath, text.slice(0, -1));
+    assert.equal(await isLoaded(SERVICES), false);
+    await rm(receiptPath);
+    await mkdir(receiptPath);
     assert.equal(await isLoaded(SERVICES), false);
   });
 
@@ -103,7 +122,7 @@ describe('a release whose archive was removed', () => {
   });
 
   it('is loaded when the engine has the SERVICE_IMAGES, without a receipt', async () => {
-    receipt = undefined;
+    await rm(receiptPath);
     assert.equal(await isLoaded(SERVICES), true);
     assert.equal(await isLoaded([...SERVICES, 'azaion/other']), false);
     assert.equal(await isLoaded(), false);

@@ -55,8 +55,8 @@ class RunLab {
     const options: UnlockRunOptions = {
       upstream,
       presence: { isLoaded: (signal) => this.isLoaded(signal) },
-      receipt: { write: () => Promise.resolve() },
       archivePath: this.archivePath,
+      receiptPath: `${this.archivePath}.receipt`,
       createWorker: () => ({
         unlock: (_aesKey, signal) => {
           this.unlockCalls++;

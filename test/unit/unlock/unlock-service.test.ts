@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
@@ -37,13 +37,14 @@ class Lab {
   isLoaded: (signal: AbortSignal) => Promise<boolean> = () => Promise.resolve(this.hasImages);
   /** Fails when it rejects; the archive is loaded then. */
   load: (signal: AbortSignal) => Promise<void> = () => Promise.resolve();
-  writeReceipt: (loaded: UnlockedArchive) => Promise<void> = () => Promise.resolve();
   terminations = 0;
   readonly service: UnlockService;
   readonly archivePath: string;
+  readonly receiptPath: string;
 
   constructor(archivePath: string) {
     this.archivePath = archivePath;
+    this.receiptPath = `${archivePath}.receipt`;
     const session = {
       api: {
         fetchKeyFragment: () => {
@@ -61,8 +62,8 @@ class Lab {
     this.service = new UnlockService({
       upstream,
       presence: { isLoaded: (signal) => this.isLoaded(signal) },
-      receipt: { write: (loaded) => this.writeReceipt(loaded) },
       archivePath,
+      receiptPath: this.receiptPath,
       createWorker: () => this.#createWorker(),
       logger: createLogger({ level: 'silent' }),
     });
@@ -247,14 +248,20 @@ describe('a run of the unlock', () => {
 
   it('is ready even when its receipt cannot be written', async () => {
     await lab.putArchive();
-    let written: UnlockedArchive | undefined;
-    lab.writeReceipt = (loaded) => {
-      written = loaded;
-      return Promise.reject(new Error('ENOSPC'));
-    };
+    await mkdir(lab.receiptPath);
     await lab.start();
     assert.equal((await lab.ended())?.state, 'ready');
-    assert.deepEqual(written?.images, IMAGES);
+  });
+
+  it('leaves a receipt of the archive and its images', async () => {
+    await lab.putArchive();
+    await lab.start();
+    await lab.ended();
+    assert.deepEqual(JSON.parse(await readFile(lab.receiptPath, 'utf8')), {
+      version: 1,
+      identity: await readArchiveIdentity(lab.archivePath),
+      images: IMAGES,
+    });
   });
 });
 
