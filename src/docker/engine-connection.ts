@@ -1,7 +1,8 @@
 import type { Readable } from 'node:stream';
-import { Agent, request, type Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
 import { asRecord, parseJson } from '../json.ts';
 import { boundedCall, DeadlineError, jsonOf, readBounded } from '../net/bounded-call.ts';
+import { Agent } from '../net/undici-parts.ts';
 import { describeDockerHost, type DockerHost } from './docker-host.ts';
 import { EngineErrors } from './engine-errors.ts';
 
@@ -89,8 +90,10 @@ export class EngineConnection {
     signal: AbortSignal,
   ): Promise<Dispatcher.ResponseData> {
     const version = await this.#version(signal);
-    return await request(`${this.#origin}${version}${path}`, {
-      dispatcher: this.#dispatcher,
+    const { origin, pathname, search } = new URL(`${this.#origin}${version}${path}`);
+    return await this.#dispatcher.request({
+      origin,
+      path: pathname + search,
       method,
       headers: { ...headers },
       // undici takes any async iterable, as its documentation says and its types do not.

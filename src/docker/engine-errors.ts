@@ -1,6 +1,6 @@
-import { errors } from 'undici';
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import { AnswerTooLongError } from '../net/bounded-call.ts';
+import { errors } from '../net/undici-parts.ts';
 
 const NO_SPACE = /no space left on device|disk quota exceeded/i;
 const MAX_WORDS = 500;

@@ -1,4 +1,4 @@
-import { request, type Dispatcher, type FormData } from 'undici';
+import type { Dispatcher, FormData } from 'undici';
 import { parseJson } from '../json.ts';
 
 export interface BoundedCallOptions {
@@ -41,8 +41,10 @@ export async function boundedCall(options: BoundedCallOptions): Promise<BoundedA
   const { dispatcher, method, url, headers = {}, body = null, timeoutMs, maxLength, signal } = options;
   const timeout = AbortSignal.timeout(timeoutMs);
   try {
-    const response = await request(url, {
-      dispatcher,
+    const { origin, pathname, search } = new URL(url);
+    const response = await dispatcher.request({
+      origin,
+      path: pathname + search,
       method,
       headers: { ...headers },
       body,

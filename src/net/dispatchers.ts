@@ -1,9 +1,10 @@
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
-import { Agent, DecoratorHandler, type Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
 import { Connector } from './connector.ts';
 import { hostAndPort, ProxyRules, targetOf, type ProxyServer } from './proxy-rules.ts';
 import { passwordNeeded } from './tunnel.ts';
 import type { RaceConnectParts } from './race-connect.ts';
+import { Agent, DecoratorHandler } from './undici-parts.ts';
 
 export interface DispatchersOptions {
   readonly proxies?: ProxyRules | undefined;

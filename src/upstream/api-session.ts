@@ -1,4 +1,4 @@
-import { FormData, type Dispatcher } from 'undici';
+import type { Dispatcher, FormData } from 'undici';
 import { NEVER } from '../async/abort.ts';
 import { Outage, type Patience } from '../async/outage.ts';
 import { hasErrorCode, LoaderError, PassingError, systemErrorCode } from '../errors.ts';
@@ -6,6 +6,7 @@ import { asRecord } from '../json.ts';
 import { boundedCall, jsonOf, type BoundedAnswer } from '../net/bounded-call.ts';
 import { retryAfterOf } from '../net/retry-after.ts';
 import type { ServerClock } from '../net/server-clock.ts';
+import { createFormData } from '../net/undici-parts.ts';
 import { decryptBuffer, encryptBuffer } from '../security/envelope-cipher.ts';
 import { hostOf, toApiError } from './api-error.ts';
 
@@ -118,7 +119,7 @@ export class ApiSession {
 
   /** Stores a file. */
   async storeResource(folder: string, fileName: string, content: Buffer, signal: AbortSignal): Promise<void> {
-    const form = new FormData();
+    const form = createFormData();
     form.append('data', new File([new Uint8Array(content)], fileName, { type: 'application/octet-stream' }));
     await this.#call({ method: 'POST', path: `resources/${encodeFolder(folder)}`, form }, signal);
   }

@@ -61,6 +61,7 @@ const NAMED_AFTER_THEIR_THEME: readonly string[] = [
   'src/http/bodies/client-abort.ts',
   'src/http/errors/request-faults.ts',
   'src/json-schemas.ts',
+  'src/net/undici-parts.ts',
   'src/resources/envelope-parts.ts',
   'src/security/envelope-cipher.ts',
   'src/security/key-derivation.ts',
