@@ -9,11 +9,15 @@ type Serialize = (data: unknown) => string;
  * Compiles the schema of a request or a response when the first one comes. Fastify itself compiles all those of all
  * routes at the start and keeps them, though most are for failures that never come. Equal schemas share one serializer,
  * so all routes have the same one for their errors.
+ *
+ * The first schema of all takes each compiler several times as long as a later one, since its own code is compiled then.
+ * That is done here, so that no client waits for it.
  */
 export function registerLazyCompilers(app: FastifyInstance): void {
   // As in FastAPI, every fault is reported, and a number is no string.
   // The schema of schemas is slow to compile; Ajv's strict mode finds faults of ours.
   const ajv = new Ajv({ allErrors: true, formats: REQUEST_FORMATS, validateSchema: false });
+  ajv.compile({ type: 'object' });
   app.setValidatorCompiler<AnySchema>(({ schema }) => {
     const validator = once(() => ajv.compile(schema));
     return (data) => {
@@ -22,6 +26,7 @@ export function registerLazyCompilers(app: FastifyInstance): void {
     };
   });
 
+  fastJsonStringify({ type: 'object' });
   const serializers = new Map<string, Serialize>();
   app.setSerializerCompiler<Schema>(({ schema }) => {
     // A description changes no byte of a response.
