@@ -18,6 +18,14 @@ describe('a pool of buffers', () => {
     assert.equal(pool.length, 0);
   });
 
+  it('cuts small ones from slabs of 8 MiB: V8 collects its heap when 64 MiB are added beside it', () => {
+    const pool = new SlabPool(MIB / 2);
+    const buffers = Array.from({ length: 17 }, () => pool.take());
+    assert.equal(pool.length, 16 * MIB);
+    for (const buffer of buffers) buffer[Symbol.dispose]();
+    assert.equal(pool.length, 0);
+  });
+
   it('gives the first free buffer, so that few pages are ever touched', () => {
     const pool = new SlabPool(BUFFER);
     const [first, second] = [pool.take(), pool.take()];
