@@ -1,7 +1,7 @@
 import type { Dispatcher, FormData } from 'undici';
 import { NEVER } from '../async/abort.ts';
 import { Outage, type Patience } from '../async/outage.ts';
-import { hasErrorCode, LoaderError, PassingError, systemErrorCode } from '../errors.ts';
+import { asLoaderError, hasErrorCode, LoaderError, PassingError, systemErrorCode } from '../errors.ts';
 import { asRecord } from '../json.ts';
 import { boundedCall, jsonOf, type BoundedAnswer } from '../net/bounded-call.ts';
 import { retryAfterOf } from '../net/retry-after.ts';
@@ -32,6 +32,8 @@ export interface ApiSessionOptions {
   readonly token: string;
   /** Throws for a token that must not be used. */
   readonly checkToken: (token: string) => void;
+  /** The shortest time between two fresh logins, in ms; a minute unless given. */
+  readonly renewalPauseMs?: number;
 }
 
 interface Call {
@@ -50,6 +52,8 @@ const MAX_ANSWER_LENGTH = 4 * 1024 * 1024;
 const MAX_TOKEN_LENGTH = 16 * 1024;
 /** Codes of a connection that broke. */
 const BROKEN: readonly string[] = ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'];
+/** No call makes a fresh login within this time after another one, in ms: an account that is refused is not asked by each. */
+const RENEWAL_PAUSE_MS = 60_000;
 /** Bytes of a key fragment. */
 const MAX_KEY_FRAGMENT_LENGTH = 64 * 1024;
 
@@ -89,6 +93,8 @@ export class ApiSession {
   readonly #options: ApiSessionOptions;
   #token: string;
   #renewal: Promise<string> | undefined;
+  /** When the last fresh login ended, and its failure, unless that may pass by itself. */
+  #renewed: { readonly atMs: number; readonly failure?: LoaderError } | undefined;
 
   constructor(options: ApiSessionOptions) {
     this.#options = options;
@@ -169,19 +175,22 @@ export class ApiSession {
     const present = this.#token;
     const answer = await callOnce(api, call, present, signal);
     if (!isTokenRefused(answer)) return answer;
-    const fresh = await this.#renew(present);
+    const fresh = await this.#renew(present, answer);
     signal.throwIfAborted();
     const second = await callOnce(api, call, fresh, signal);
     if (!isTokenRefused(second)) return second;
-    throw new LoaderError(
-      'token_refused',
-      `The Resource API refuses this user even with a fresh token (${second.status}).`,
-    );
+    throw tokenRefused(second);
   }
 
-  async #renew(refused: string): Promise<string> {
+  /** Returns a token that the API has not refused yet. `answer` is its refusal of the token `refused`. */
+  async #renew(refused: string, answer: BoundedAnswer): Promise<string> {
     // Another call may have renewed it since.
     if (this.#token !== refused) return this.#token;
+    if (this.#renewal === undefined && this.#renewed !== undefined) {
+      const { renewalPauseMs = RENEWAL_PAUSE_MS } = this.#options;
+      const { atMs, failure } = this.#renewed;
+      if (performance.now() - atMs < renewalPauseMs) throw failure ?? tokenRefused(answer);
+    }
     this.#renewal ??= this.#logIn();
     return await this.#renewal;
   }
@@ -193,7 +202,12 @@ export class ApiSession {
       const token = await logInToApi(api, email, password, NEVER);
       checkToken(token);
       this.#token = token;
+      this.#renewed = { atMs: performance.now() };
       return token;
+    } catch (error) {
+      const failure = asLoaderError(error);
+      if (!(failure instanceof PassingError)) this.#renewed = { atMs: performance.now(), failure };
+      throw failure;
     } finally {
       this.#renewal = undefined;
     }
@@ -246,6 +260,13 @@ const PASSING: readonly number[] = [408, 425, 429, 502, 503, 504];
 
 function isTokenRefused({ status }: BoundedAnswer): boolean {
   return status === 401 || status === 403;
+}
+
+function tokenRefused({ status }: BoundedAnswer): LoaderError {
+  return new LoaderError(
+    'token_refused',
+    `The Resource API refuses this user even with a fresh token (${status}): look at the user's rights there.`,
+  );
 }
 
 /** A 404 says that the API lacks a file where one was asked for, and its own path elsewhere. */

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { NEVER } from '../../../src/async/abort.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { encryptBuffer } from '../../../src/security/envelope-cipher.ts';
-import { ApiSession } from '../../../src/upstream/api-session.ts';
+import { ApiSession, type ApiSessionOptions } from '../../../src/upstream/api-session.ts';
 import { ScriptedApi, type SeenCall } from '../../support/scripted-api.ts';
 
 const KEY = randomBytes(32);
@@ -28,7 +29,7 @@ afterEach(async () => {
   await api[Symbol.asyncDispose]();
 });
 
-function session(checkToken: (token: string) => void = () => undefined): ApiSession {
+function session(options: Partial<ApiSessionOptions> = {}): ApiSession {
   return new ApiSession({
     api: api.link(),
     email: 'operator@example.com',
@@ -36,7 +37,8 @@ function session(checkToken: (token: string) => void = () => undefined): ApiSess
     hardware: 'hardware',
     apiAesKey: KEY,
     token: 'token-0',
-    checkToken,
+    checkToken: () => undefined,
+    ...options,
   });
 }
 
@@ -90,19 +92,56 @@ describe('a session', () => {
     assert.equal(logins, 1);
   });
 
-  it('fails with token_refused when the fresh token is refused too, and tries again at the next call', async () => {
+  it('fails with token_refused when the fresh token is refused too, and logs in again a while later', async () => {
     validTokens = [];
-    const refused = session();
+    const refused = session({ renewalPauseMs: 1_000 });
     await assert.rejects(refused.fetchResource('models', 'm.small', NEVER), { code: 'token_refused' });
     assert.equal(api.calls.length, 3);
     validTokens = ['token-2'];
+    for (let call = 0; call < 10; call++) {
+      await assert.rejects(refused.fetchResource('models', 'm.small', NEVER), { code: 'token_refused' });
+    }
+    assert.equal(logins, 1);
+    await sleep(1_000);
     assert.ok((await refused.fetchResource('models', 'm.small', NEVER)).equals(CONTENT));
+    assert.equal(logins, 2);
+  });
+
+  it('makes one login for all calls when that is refused, and the next one a while later', async () => {
+    validTokens = [];
+    const answer = api.answer;
+    api.answer = (call) => {
+      if (call.path !== '/login') return answer(call);
+      logins++;
+      return { status: 401 };
+    };
+    const refused = session({ renewalPauseMs: 1_000 });
+    for (let call = 0; call < 10; call++) {
+      await assert.rejects(refused.fetchResource('models', 'm.small', NEVER), { code: 'wrong_credentials' });
+    }
+    assert.equal(logins, 1);
+    await sleep(1_000);
+    await assert.rejects(refused.fetchResource('models', 'm.small', NEVER), { code: 'wrong_credentials' });
+    assert.equal(logins, 2);
+  });
+
+  it('logs in again at once when the last login failed by an outage', async () => {
+    validTokens = ['token-1'];
+    const answer = api.answer;
+    let outage = true;
+    api.answer = (call) => (outage && call.path === '/login' ? { status: 503 } : answer(call));
+    const renewed = session();
+    await assert.rejects(renewed.fetchResource('models', 'm.small', NEVER), { code: 'api_error' });
+    outage = false;
+    assert.ok((await renewed.fetchResource('models', 'm.small', NEVER)).equals(CONTENT));
   });
 
   it('does not use a fresh token that fails the check', async () => {
     validTokens = ['token-1'];
-    const checked = session(() => {
-      throw new LoaderError('token_invalid', 'no');
+    const checked = session({
+      checkToken: () => {
+        throw new LoaderError('token_invalid', 'no');
+      },
     });
     await assert.rejects(checked.fetchResource('models', 'm.small', NEVER), { code: 'token_invalid' });
     assert.deepEqual(paths(api.calls), ['/resources/get/models token-0', '/login -']);
