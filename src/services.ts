@@ -1,8 +1,10 @@
 import { ApiClient } from './api-client/api-client.ts';
 import { BigPartCache } from './cache/big-part-cache.ts';
 import type { Config } from './config/config.ts';
+import { parseSecret, parseSecretList, type RotatedSecret } from './config/secrets.ts';
 import { DockerEngine } from './docker/docker-engine.ts';
 import type { AppServices } from './http/app.ts';
+import { ChangingFile } from './files/changing-file.ts';
 import { LoaderFolders } from './loader-folders.ts';
 import type { KnownSecrets } from './log/known-secrets.ts';
 import type { Logger } from './log/logger.ts';
@@ -69,6 +71,10 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     hardwareId: config.hardwareId,
     keys: { templates: config.keyTemplates, resourceSecret: config.resourceKey },
     tokenKeys: config.tokenKeys,
+    ownAccount: config.ownAccount && {
+      email: config.ownAccount.email,
+      password: rotated(config.ownAccount.password, parseSecret, (password) => secrets.keep(password), logger),
+    },
     cache,
     stateDir: config.stateDir,
     secondLookMs: config.secondLookMs,
@@ -97,6 +103,7 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     cache,
     folders,
     tasks,
+    apiKeys: rotated(config.apiKeys, parseSecretList, (keys) => secrets.keep(...keys), logger),
     close: async () => {
       await apiClient.close();
       await dispatchers.destroy();
@@ -105,6 +112,27 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
       folders.close();
     },
   };
+}
+
+/** A secret that is read again when its file has changed. The log says so, and leaves the new one out. */
+function rotated<T>(
+  { initial, path, variable }: RotatedSecret<T>,
+  parse: (text: string) => T | undefined,
+  keep: (value: T) => void,
+  logger: Logger,
+): ChangingFile<T> {
+  return new ChangingFile({
+    initial,
+    path,
+    parse,
+    onChange: (value) => {
+      keep(value);
+      logger.info({ path }, `The file of ${variable} has changed: what it holds now is used`);
+    },
+    onFailure: (reason) => {
+      logger.warn({ path }, `The file of ${variable} ${reason}: what it held before is still used`);
+    },
+  });
 }
 
 function warnOfClock(logger: Logger, offsetMs: number): void {

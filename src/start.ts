@@ -32,8 +32,8 @@ export async function composeLoader(
 ): Promise<LoaderParts> {
   const { logger } = log;
   const services = createServices(config, logger, secrets);
-  const { host, port, shutdownTimeoutMs, modelCacheDir, apiKeys, allowedHosts, clientStallTimeoutMs } = config;
-  const app = await buildApp(services, { modelCacheDir, apiKeys, allowedHosts, clientStallTimeoutMs, logger });
+  const { host, port, shutdownTimeoutMs, modelCacheDir, allowedHosts, clientStallTimeoutMs } = config;
+  const app = await buildApp(services, { modelCacheDir, allowedHosts, clientStallTimeoutMs, logger });
   return { app, services, host, port, shutdownTimeoutMs, log };
 }
 

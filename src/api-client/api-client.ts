@@ -5,6 +5,7 @@ import { UnlockWorker, type UnlockJob } from '../binary-split/unlock-worker.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import type { CdnLinks } from '../cdn/s3-cdn-manager.ts';
 import type { DockerEngine } from '../docker/docker-engine.ts';
+import type { ChangingFile } from '../files/changing-file.ts';
 import { WorkMemory } from '../files/work-memory.ts';
 import { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import { KeptHardware } from '../hardware/kept-hardware.ts';
@@ -24,6 +25,7 @@ import { receiptPath } from '../unlock/receipt.ts';
 import { ReleaseWatch } from '../unlock/release-watch.ts';
 import { UnlockService, type UnlockStatus } from '../unlock/unlock-service.ts';
 import type { UnlockState } from '../unlock/unlock-state-machine.ts';
+import { OwnLogin } from '../upstream/own-login.ts';
 import type { TokenKeys } from '../upstream/token-claims.ts';
 import { Upstream } from '../upstream/upstream.ts';
 
@@ -40,6 +42,8 @@ export interface ApiClientOptions {
   readonly hardwareId: string | undefined;
   readonly keys: SecurityKeysOptions;
   readonly tokenKeys: TokenKeys;
+  /** The account that it logs in with by itself, if there is one. */
+  readonly ownAccount: { readonly email: string; readonly password: ChangingFile<string> } | undefined;
   readonly cache: BigPartCache;
   /** Keeps the journal of uploads, the receipt, and the hardware string that the server accepted. */
   readonly stateDir: string;
@@ -72,6 +76,7 @@ export class ApiClient {
   readonly #journal: UploadJournal;
   readonly #recovery: UploadRecovery;
   readonly #releaseWatch: ReleaseWatch;
+  readonly #ownLogin: OwnLogin | undefined;
   readonly #inFlight = new ActiveWork();
   readonly #closing = new AbortController();
   readonly #clock: ServerClock;
@@ -104,6 +109,8 @@ export class ApiClient {
       secrets: options.secrets,
       logger,
     });
+    const { ownAccount } = options;
+    this.#ownLogin = ownAccount && new OwnLogin({ ...ownAccount, upstream: this.upstream });
     this.#journal = new UploadJournal(options.stateDir, logger);
     const memory = new WorkMemory(options.memoryBudget);
     const shared = { upstream: this.upstream, cache, memory, publicationLocks: new KeyedReadWriteLock(), logger };
@@ -132,13 +139,18 @@ export class ApiClient {
   }
 
   /**
-   * Begins the work that no request asks for: it ends the uploads that were broken off, and watches over the release.
+   * Begins the work that no request asks for: it logs in where it has an account, ends the uploads that were broken off,
+   * and watches over the release.
    * Call it once, at the start.
    */
   async start(): Promise<void> {
     await this.#journal.load();
     const { signal } = this.#closing;
-    this.#working = Promise.all([this.#recovery.run(signal), this.#releaseWatch.run(signal)]);
+    this.#working = Promise.all([
+      this.#ownLogin?.run(signal),
+      this.#recovery.run(signal),
+      this.#releaseWatch.run(signal),
+    ]);
   }
 
   /** @throws LoaderError whose code tells the step that failed */

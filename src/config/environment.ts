@@ -20,6 +20,11 @@ export class Environment {
     return text === '' ? undefined : text;
   }
 
+  /** Whether a variable is set, or its file form, right or wrong. */
+  isSet(name: string): boolean {
+    return (this.text(name) ?? this.text(fileVariableOf(name))) !== undefined;
+  }
+
   /** The text of a variable whose name may be in lower case, which counts if both are set, as for curl. */
   textOfEitherCase(name: string): string | undefined {
     return this.text(name.toLowerCase()) ?? this.text(name);
@@ -36,8 +41,7 @@ export class Environment {
       return undefined;
     }
     const content = this.file(fileVariable, filePath);
-    // Editors and `echo` end a file with a line break that is not part of the secret.
-    const secret = content?.replace(/\r?\n$/, '');
+    const secret = content === undefined ? undefined : withoutLineEnd(content);
     if (secret === '') this.report(`${fileVariable}: the file ${filePath} is empty`);
     return secret === '' ? undefined : secret;
   }
@@ -56,6 +60,11 @@ export class Environment {
   report(problem: string): void {
     this.problems.push(problem);
   }
+}
+
+/** Editors and `echo` end a file with a line break that is not part of the secret. */
+export function withoutLineEnd(text: string): string {
+  return text.replace(/\r?\n$/, '');
 }
 
 /** The variable that names a file with the value of the variable `name`. */

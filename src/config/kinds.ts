@@ -57,35 +57,6 @@ export function optionalText(name: string, { about }: About): Row<string | undef
   };
 }
 
-/** A text that is kept out of the log, and may stand in a file. It may be unset. */
-export function secret(name: string, { about }: About): Row<string | undefined> {
-  return {
-    variables: [{ name, fallback: undefined, about, hasFileForm: true }],
-    read: (environment) => {
-      const value = environment.textOrFile(name);
-      if (value !== undefined) environment.secrets.push(value);
-      return value;
-    },
-  };
-}
-
-/** Several secrets, separated by commas. The list is empty where the variable is unset. */
-export function secretList(name: string, { about }: About): Row<readonly string[]> {
-  return {
-    variables: [{ name, fallback: undefined, about, hasFileForm: true }],
-    read: (environment) => {
-      const value = environment.textOrFile(name);
-      const secrets = splitList(value ?? '');
-      environment.secrets.push(...secrets);
-      // If it were set but held no key, every route would be open.
-      if (value !== undefined && (secrets.length === 0 || !secrets.every((key) => /^[\x21-\x7e]+$/.test(key)))) {
-        environment.report(`${name} must be one or more keys of visible ASCII characters, separated by commas`);
-      }
-      return Object.freeze(secrets);
-    },
-  };
-}
-
 /** A public key in PEM, which may stand in a file. It may be unset. */
 export function publicKey(name: string, { about }: About): Row<string | undefined> {
   return {
@@ -282,7 +253,8 @@ function checked(environment: Environment, name: string, value: string, check: C
   return value;
 }
 
-function splitList(list: string): string[] {
+/** The items of a list that is separated by commas. */
+export function splitList(list: string): string[] {
   return list
     .split(',')
     .map((item) => item.trim())

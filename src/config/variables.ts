@@ -15,11 +15,10 @@ import {
   optionalText,
   publicKey,
   repositories,
-  secret,
-  secretList,
   template,
   text,
 } from './kinds.ts';
+import { ownAccount, secret, secretList } from './secrets.ts';
 import { proxyExceptions, proxyServer } from './proxy-server.ts';
 
 /** The templates of the keys, unless the environment names others (docs/protocol.md section 1). */
@@ -60,6 +59,12 @@ export const VARIABLES = {
   resourceApiUrl: baseUrl('RESOURCE_API_URL', {
     fallback: 'https://api.azaion.com',
     about: 'base URL of the Resource API',
+  }),
+  ownAccount: ownAccount({
+    email: optionalText('LOGIN_EMAIL', {
+      about: 'the account that the Loader logs in with by itself: at the start, and again until it succeeds',
+    }),
+    password: secret('LOGIN_PASSWORD', { about: 'its password; a file of it is read again when it changes' }),
   }),
   proxies: group({
     http: proxyServer('HTTP_PROXY', {

@@ -15,6 +15,7 @@ import { collectMethods, registerMethodNotAllowed } from './errors/method-not-al
 import { registerBodyWatchdog } from './guards/body-watchdog.ts';
 import { registerLazyCompilers } from './schemas/lazy-compilers.ts';
 import { registerRoutes } from './routes/routes.ts';
+import type { ChangingFile } from '../files/changing-file.ts';
 import type { Logger } from '../log/logger.ts';
 import type { Tasks } from '../tasks/tasks.ts';
 
@@ -24,12 +25,12 @@ export interface AppServices {
     'status' | 'login' | 'load' | 'upload' | 'unlock' | 'cancelUnlock' | 'unlockStatus' | 'watchUnlock'
   >;
   readonly tasks: Tasks;
+  readonly apiKeys: Pick<ChangingFile<readonly string[]>, 'latest' | 'value'>;
 }
 
 export interface AppOptions {
   readonly logger: Logger;
   readonly modelCacheDir: string;
-  readonly apiKeys: readonly string[];
   /** Names under which browsers may reach the Loader where there are no keys; in lower case. */
   readonly allowedHosts: readonly string[];
   /** How long a client may send or take nothing within a body, in ms. */
@@ -68,9 +69,9 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   registerConnectionBounds(app);
   registerHeadBounds(app);
   registerClosingGuard(app);
-  if (options.apiKeys.length === 0) registerHostGuard(app, options);
+  if (services.apiKeys.latest.length === 0) registerHostGuard(app, options);
   registerCrossSiteGuard(app);
-  registerApiKeyGuard(app, options.apiKeys);
+  registerApiKeyGuard(app, services.apiKeys);
   registerEmptyBodies(app);
   registerBodyWatchdog(app, options.clientStallTimeoutMs);
   const methodsByUrl = collectMethods(app);

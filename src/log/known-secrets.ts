@@ -8,7 +8,7 @@ const MAX_PASSING = 200;
 
 /** The secrets that this process knows, so that the log can leave them out wherever they stand. */
 export class KnownSecrets {
-  readonly #lasting: readonly string[];
+  readonly #lasting: string[];
   /** The oldest first. */
   readonly #passing = new Set<string>();
   /** The forms in which they can stand in a text, the longest first: one may be a part of another. */
@@ -18,7 +18,13 @@ export class KnownSecrets {
 
   /** `lasting` are the secrets of the configuration. */
   constructor(lasting: readonly string[] = []) {
-    this.#lasting = lasting;
+    this.#lasting = [...lasting];
+    this.#update();
+  }
+
+  /** Adds a secret of the configuration that was replaced while the Loader runs. All of them are kept. */
+  keep(...secrets: readonly string[]): void {
+    this.#lasting.push(...secrets);
     this.#update();
   }
 

@@ -14,7 +14,7 @@ import { Prefetch } from './prefetch.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
 
 export interface DownloadServiceOptions {
-  readonly upstream: { currentSession(): Pick<Session, 'api' | 'cdn' | 'resourceAesKey'> };
+  readonly upstream: { session(signal: AbortSignal): Promise<Pick<Session, 'api' | 'cdn' | 'resourceAesKey'>> };
   readonly cache: BigPartCache;
   readonly proofs: CopyProofs;
   readonly transfers: SharedTransfers;
@@ -90,7 +90,7 @@ export class DownloadService {
     const { small, big } = await this.#findPatiently(resource, signal, patience);
     await using _big = big;
     small.plaintextLength(big);
-    const { cdn } = this.#options.upstream.currentSession();
+    const { cdn } = await this.#options.upstream.session(signal);
     return new Prefetch(resource, small, big, { ...this.#options, cdn, patience });
   }
 
@@ -123,7 +123,7 @@ export class DownloadService {
 
   async #findOnce(resource: ResourceName, signal: AbortSignal, patience: Patience): Promise<Parts> {
     const { upstream, transfers, memory, publicationLocks } = this.#options;
-    const session = upstream.currentSession();
+    const session = await upstream.session(signal);
     const aesKey = session.resourceAesKey();
     using _lock = await publicationLocks.shared(resourceKey(resource), signal);
     const bytes = await session.api.fetchResource(resource.folder, smallPartFile(resource), signal, patience);

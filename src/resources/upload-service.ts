@@ -11,7 +11,7 @@ import { UploadDraft } from './upload-draft.ts';
 import type { UploadJournal } from './upload-journal.ts';
 
 export interface UploadServiceOptions {
-  readonly upstream: { currentSession(): UploadSession };
+  readonly upstream: { session(signal: AbortSignal): Promise<UploadSession> };
   readonly cache: Pick<BigPartCache, 'createDraft' | 'publish' | 'remove'>;
   readonly journal: UploadJournal;
   readonly publicationLocks: KeyedReadWriteLock;
@@ -42,7 +42,7 @@ export class UploadService {
    */
   async upload(name: string, items: AsyncIterable<UploadItem>, signal: AbortSignal): Promise<void> {
     const { upstream, cache, journal, memory, logger } = this.#options;
-    const session = upstream.currentSession();
+    const session = await upstream.session(signal);
     session.resourceAesKey(); // Fails before the client has sent a model in vain.
     await using owned = new AsyncDisposableStack();
     let folder = DEFAULT_FOLDER;

@@ -1,11 +1,12 @@
-import { unlessAborted } from '../async/abort.ts';
+import { happens, unlessAborted } from '../async/abort.ts';
 import { Changes } from '../async/changes.ts';
 import { parseCdnConfig, type CdnConfig } from '../cdn/cdn-config.ts';
 import type { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
-import { hasErrorCode, LoaderError } from '../errors.ts';
+import { asLoaderError, hasErrorCode, LoaderError, PassingError } from '../errors.ts';
 import type { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import type { KnownSecrets } from '../log/known-secrets.ts';
 import type { Logger } from '../log/logger.ts';
+import { RepeatedLine } from '../log/repeated-line.ts';
 import type { SecurityKeys } from '../security/security-keys.ts';
 import { ApiSession, logInToApi, type ResourceApi } from './api-session.ts';
 import { readClaims, type TokenKeys } from './token-claims.ts';
@@ -49,11 +50,25 @@ export class Session {
   }
 }
 
+/** What became of the logins since the start. */
+export interface LoginStatus {
+  readonly user: User | undefined;
+  /** When that user logged in. */
+  readonly since: Date | undefined;
+  /** Why the last login failed, unless one has succeeded since. */
+  readonly failure: LoaderError | undefined;
+}
+
 /** Knows the user who is logged in to the Resource API and, with the keys that it hands out, to the CDN. */
 export class Upstream {
   readonly #options: UpstreamOptions;
   readonly #logins = new Changes();
+  readonly #failureLine = new RepeatedLine();
   #session: Session | undefined;
+  #since: Date | undefined;
+  #failure: LoaderError | undefined;
+  /** Resolves at the end of the login that began last. */
+  #underWay: Promise<void> | undefined;
   #attempts = 0;
   #attemptOfSession = 0;
 
@@ -63,6 +78,14 @@ export class Upstream {
 
   get isAuthenticated(): boolean {
     return this.#session !== undefined;
+  }
+
+  get latestSession(): Session | undefined {
+    return this.#session;
+  }
+
+  get loginStatus(): LoginStatus {
+    return { user: this.#session?.user, since: this.#since, failure: this.#failure };
   }
 
   /** Waits for the first login. @throws the reason of `signal` */
@@ -75,12 +98,26 @@ export class Upstream {
     return this.#logins.next;
   }
 
+  /**
+   * The session of the last login. Where there is none, but a login is under way, its end is waited for, up to the deadline
+   * of one call of the Resource API.
+   *
+   * @throws LoaderError `not_authenticated`; the reason of `signal`
+   */
+  async session(signal: AbortSignal): Promise<Session> {
+    if (this.#session === undefined && this.#underWay !== undefined) {
+      const deadline = AbortSignal.timeout(this.#options.api.timeoutMs);
+      await happens(this.#underWay, AbortSignal.any([signal, deadline]));
+      signal.throwIfAborted();
+    }
+    return this.currentSession();
+  }
+
   /** The session of the last login. @throws LoaderError `not_authenticated` */
   currentSession(): Session {
-    if (this.#session === undefined) {
-      throw new LoaderError('not_authenticated', 'No user is logged in: POST /login first.');
-    }
-    return this.#session;
+    if (this.#session !== undefined) return this.#session;
+    const why = this.#failure === undefined ? 'POST /login first.' : `the last login failed. ${this.#failure.message}`;
+    throw new LoaderError('not_authenticated', `No user is logged in: ${why}`);
   }
 
   /**
@@ -90,15 +127,42 @@ export class Upstream {
    * @throws LoaderError whose code tells the step that failed
    */
   async login(email: string, password: string, signal: AbortSignal): Promise<Session> {
+    const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+    this.#underWay = ended;
     const attempt = ++this.#attempts;
-    const session = await this.#createSession(email, password, signal);
-    // When two logins run at the same time, the one that began later wins.
-    if (attempt < this.#attemptOfSession) return session;
+    try {
+      const session = await this.#createSession(email, password, signal);
+      // When two logins run at the same time, the one that began later wins.
+      if (attempt > this.#attemptOfSession) this.#begin(session, attempt);
+      return session;
+    } catch (error) {
+      if (!signal.aborted) this.#noteFailure(asLoaderError(error), attempt);
+      throw error;
+    } finally {
+      if (this.#underWay === ended) this.#underWay = undefined;
+      end();
+    }
+  }
+
+  #begin(session: Session, attempt: number): void {
     this.#session = session;
+    this.#since = new Date();
+    this.#failure = undefined;
     this.#attemptOfSession = attempt;
     this.#logins.announce();
     this.#options.logger.info({ role: session.user.roleName }, 'Logged in');
-    return session;
+  }
+
+  #noteFailure(failure: LoaderError, attempt: number): void {
+    if (attempt > this.#attemptOfSession) this.#failure = failure;
+    const { code, message } = failure;
+    const times = this.#failureLine.times(code);
+    if (times === undefined) return;
+    const line = { err: failure, code, ...(times > 1 && { times }) };
+    const { logger } = this.#options;
+    // Nothing works without the API, while a refusal concerns one user.
+    if (failure instanceof PassingError) logger.error(line, `The login failed: ${message}`);
+    else logger.warn(line, `The login failed: ${message}`);
   }
 
   async #createSession(email: string, password: string, signal: AbortSignal): Promise<Session> {

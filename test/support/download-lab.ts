@@ -158,7 +158,9 @@ export class DownloadLab implements AsyncDisposable {
     );
     const { cache, logger } = folder;
     this.downloads = new DownloadService({
-      upstream: { currentSession: () => ({ api: this.api, cdn: this.cdn, resourceAesKey: () => this.key }) },
+      upstream: {
+        session: () => Promise.resolve({ api: this.api, cdn: this.cdn, resourceAesKey: () => this.key }),
+      },
       cache,
       proofs: new CopyProofs({ cache, logger }),
       transfers: new SharedTransfers({ cache, memory: this.memory, logger }),

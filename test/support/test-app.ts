@@ -27,11 +27,12 @@ export interface TestApp {
 export async function makeTestApp(options: TestAppOptions = {}): Promise<TestApp> {
   const { variables, apiKeys, apiClient, isValidated = true } = options;
   const logger = createLogger({ level: 'silent' });
-  const config = loadConfig({ RESOURCE_API_URL: 'http://127.0.0.1:9', ...variables });
+  const config = loadConfig({
+    RESOURCE_API_URL: 'http://127.0.0.1:9',
+    ...(apiKeys !== undefined && { API_KEY: apiKeys.join(',') }),
+    ...variables,
+  });
   const services = createServices(config, logger, new KnownSecrets());
-  const app = await buildApp(
-    { ...services, ...(apiClient === undefined ? {} : { apiClient }) },
-    { ...config, logger, apiKeys: apiKeys ?? config.apiKeys },
-  );
+  const app = await buildApp({ ...services, ...(apiClient === undefined ? {} : { apiClient }) }, { ...config, logger });
   return { app, services, misfits: isValidated ? validateResponses(app) : [] };
 }

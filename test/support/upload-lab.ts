@@ -174,7 +174,7 @@ export class UploadLab implements AsyncDisposable {
 
   #service(journal: UploadJournal, cache: UploadServiceOptions['cache'] = this.folder.cache): UploadService {
     const { logger } = this.folder;
-    const upstream = { currentSession: () => this.session };
+    const upstream = { session: () => Promise.resolve(this.session) };
     const publicationLocks = new KeyedReadWriteLock();
     return new UploadService({ upstream, cache, journal, memory: this.memory, publicationLocks, logger });
   }

@@ -1,6 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { LoaderError } from '../../errors.ts';
+import type { ChangingFile } from '../../files/changing-file.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -11,17 +12,19 @@ declare module 'fastify' {
 
 /**
  * Requires `Authorization: Bearer <key>` on every route that is not marked `open`. Several keys are valid at a time, so
- * that they can be rotated. Without keys, `keyed` routes are closed, and all others are open, as those of the original.
+ * that they can be rotated, without a restart where they stand in a file. Without keys, `keyed` routes are closed, and all others are open, as those of the original.
  */
-export function registerApiKeyGuard(app: FastifyInstance, apiKeys: readonly string[]): void {
-  const digests = apiKeys.map(sha256);
+export function registerApiKeyGuard(
+  app: FastifyInstance,
+  apiKeys: Pick<ChangingFile<readonly string[]>, 'value'>,
+): void {
   app.addHook('onRequest', async (request) => {
     const { access } = request.routeOptions.config;
-    if (access === 'open' || request.is404 || (access === undefined && digests.length === 0)) return;
+    if (access === 'open' || request.is404) return;
+    const known = await apiKeys.value();
+    if (access === undefined && known.length === 0) return;
     const key = bearerKey(request);
-    const isKnown = key !== undefined && isOneOf(sha256(key), digests);
-    if (!isKnown) throw new LoaderError('forbidden', 'Forbidden');
-    return Promise.resolve();
+    if (key === undefined || !isOneOf(key, known)) throw new LoaderError('forbidden', 'Forbidden');
   });
 }
 
@@ -29,9 +32,10 @@ function bearerKey(request: FastifyRequest): string | undefined {
   return /^Bearer +(\S+) *$/i.exec(request.headers.authorization ?? '')?.[1];
 }
 
-/** Compares all digests, which have one length, so that the time tells nothing about the keys. */
-function isOneOf(digest: Buffer, digests: readonly Buffer[]): boolean {
-  return digests.map((known) => timingSafeEqual(known, digest)).includes(true);
+/** Compares the digests of all keys, which have one length, so that the time tells nothing about the keys. */
+function isOneOf(key: string, known: readonly string[]): boolean {
+  const digest = sha256(key);
+  return known.map((other) => timingSafeEqual(sha256(other), digest)).includes(true);
 }
 
 function sha256(text: string): Buffer {

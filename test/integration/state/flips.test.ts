@@ -126,8 +126,8 @@ class FlippedLoader implements AsyncDisposable {
     });
     const { logger, logLines } = makeLogger();
     const services = createServices(config, logger, new KnownSecrets());
-    const { modelCacheDir, apiKeys, allowedHosts, clientStallTimeoutMs } = config;
-    const app = await buildApp(services, { modelCacheDir, apiKeys, allowedHosts, clientStallTimeoutMs, logger });
+    const { modelCacheDir, allowedHosts, clientStallTimeoutMs } = config;
+    const app = await buildApp(services, { modelCacheDir, allowedHosts, clientStallTimeoutMs, logger });
     await services.cache.removeLeftovers();
     await services.tasks.start();
     const url = await app.listen({ host: '127.0.0.1', port: 0 });

@@ -34,6 +34,7 @@ describe('the configuration', () => {
       host: '127.0.0.1',
       port: 8080,
       resourceApiUrl: 'https://api.azaion.com',
+      ownAccount: undefined,
       proxies: { http: undefined, https: undefined, exceptions: [] },
       caCertificates: [],
       modelCacheDir: 'models',
@@ -50,7 +51,7 @@ describe('the configuration', () => {
       },
       hardwareId: undefined,
       tokenKeys: { publicKeyPem: undefined, secret: undefined },
-      apiKeys: [],
+      apiKeys: { initial: [], variable: 'API_KEY_FILE', path: undefined },
       allowedHosts: [],
       historyCount: 10_000,
       historyAgeMs: 90 * 24 * 60 * 60 * 1000,
@@ -78,6 +79,8 @@ describe('the configuration', () => {
       HOST: '0.0.0.0',
       PORT: '0',
       RESOURCE_API_URL: 'http://127.0.0.1:9/base/',
+      LOGIN_EMAIL: 'device@example.com',
+      LOGIN_PASSWORD: 'own',
       HTTP_PROXY: 'http://proxy:3128',
       HTTPS_PROXY: 'https://me:pass@proxy',
       NO_PROXY: 'internal.example.com',
@@ -116,6 +119,10 @@ describe('the configuration', () => {
       host: '0.0.0.0',
       port: 0,
       resourceApiUrl: 'http://127.0.0.1:9/base',
+      ownAccount: {
+        email: 'device@example.com',
+        password: { initial: 'own', variable: 'LOGIN_PASSWORD_FILE', path: undefined },
+      },
       proxies: {
         http: { isTls: false, hostname: 'proxy', port: 3128, authorization: undefined },
         https: { isTls: true, hostname: 'proxy', port: 443, authorization: 'Basic bWU6cGFzcw==' },
@@ -137,7 +144,7 @@ describe('the configuration', () => {
       keyTemplates: { hardware: '<{hardware}>', api: '{email}{password}{hardware_hash}' },
       hardwareId: 'device 7',
       tokenKeys: { publicKeyPem: undefined, secret: 'shared' },
-      apiKeys: ['one', 'two', 'three'],
+      apiKeys: { initial: ['one', 'two', 'three'], variable: 'API_KEY_FILE', path: undefined },
       allowedHosts: ['loader.example.com', '.fleet.example', 'device-7'],
       historyCount: 1_000_000,
       historyAgeMs: 315_360_000_000,
@@ -301,7 +308,18 @@ describe('a wrong value', () => {
 });
 
 describe('a secret from a file', () => {
-  const VALUES = { RESOURCE_KEY: 'fleet', JWT_PUBLIC_KEY: PEM, JWT_SECRET: 'shared', API_KEY: 'one,two' } as const;
+  const VALUES = {
+    LOGIN_PASSWORD: 'own',
+    RESOURCE_KEY: 'fleet',
+    JWT_PUBLIC_KEY: PEM,
+    JWT_SECRET: 'shared',
+    API_KEY: 'one,two',
+  } as const;
+  /** What must be set beside a secret. */
+  const beside = (name: string) => (name === 'LOGIN_PASSWORD' ? { LOGIN_EMAIL: 'device@example.com' } : {});
+  /** A configuration, but for the paths of files whose secrets may be rotated. */
+  const withoutPaths = (config: object): unknown =>
+    JSON.parse(JSON.stringify(config, (key, value: unknown) => (key === 'path' ? undefined : value)));
 
   it('is in the test for every variable that has this form', () => {
     const names = VARIABLE_DOCS.filter((variable) => variable.hasFileForm).map((variable) => variable.name);
@@ -311,29 +329,35 @@ describe('a secret from a file', () => {
   for (const [name, value] of Object.entries(VALUES)) {
     it(`is the same as ${name} itself`, () => {
       const file = writeSecret(name, value);
-      assert.deepEqual(loadConfig({ [`${name}_FILE`]: file }), loadConfig({ [name]: value }));
+      assert.deepEqual(
+        withoutPaths(loadConfig({ ...beside(name), [`${name}_FILE`]: file })),
+        withoutPaths(loadConfig({ ...beside(name), [name]: value })),
+      );
     });
 
     it(`must not stand beside ${name}`, () => {
       const file = writeSecret(name, value);
-      const problems = problemsOf({ [`${name}_FILE`]: file, [name]: value });
+      const problems = problemsOf({ ...beside(name), [`${name}_FILE`]: file, [name]: value });
       assert.deepEqual(problems, [`${name} and ${name}_FILE are both set: set only one of them`]);
     });
 
     it(`must be there for ${name}_FILE`, () => {
       const file = path.join(folder, 'absent');
-      assert.deepEqual(problemsOf({ [`${name}_FILE`]: file }), [
+      assert.deepEqual(problemsOf({ ...beside(name), [`${name}_FILE`]: file }), [
         `${name}_FILE: the file ${file} can't be read (ENOENT)`,
       ]);
     });
 
     it(`must be a file for ${name}_FILE`, () => {
-      assert.match(problemsOf({ [`${name}_FILE`]: folder }).join(), new RegExp(`^${name}_FILE: .*\\(EISDIR\\)$`));
+      assert.match(
+        problemsOf({ ...beside(name), [`${name}_FILE`]: folder }).join(),
+        new RegExp(`^${name}_FILE: .*\\(EISDIR\\)$`),
+      );
     });
 
     for (const content of ['', '\n', '\r\n']) {
       it(`must not be empty for ${name}_FILE: ${JSON.stringify(content)}`, () => {
-        const problems = problemsOf({ [`${name}_FILE`]: writeSecret('empty', content) });
+        const problems = problemsOf({ ...beside(name), [`${name}_FILE`]: writeSecret('empty', content) });
         assert.match(problems.join(), new RegExp(`^${name}_FILE: .* is empty$`));
       });
     }
@@ -397,6 +421,22 @@ function writeSecret(name: string, content: string): string {
   writeFileSync(file, content);
   return file;
 }
+
+describe("the Loader's own account", () => {
+  it('needs email and password', () => {
+    assert.match(
+      problemsOf({ LOGIN_EMAIL: 'a@b.example' }).join(),
+      /^LOGIN_EMAIL is set, but no password: set LOGIN_PASSWORD_FILE/,
+    );
+    assert.match(problemsOf({ LOGIN_PASSWORD: 'own' }).join(), /^LOGIN_PASSWORD is set, but LOGIN_EMAIL is not/);
+  });
+
+  it('knows the file of its password, which may be rotated', () => {
+    const file = writeSecret('LOGIN_PASSWORD', 'own');
+    const { ownAccount } = loadConfig({ LOGIN_EMAIL: 'a@b.example', LOGIN_PASSWORD_FILE: file });
+    assert.deepEqual(ownAccount?.password, { initial: 'own', variable: 'LOGIN_PASSWORD_FILE', path: file });
+  });
+});
 
 describe('a value that is present and wrong', () => {
   const wrong: Record<string, readonly string[]> = {

@@ -111,6 +111,63 @@ describe('the user that is logged in', () => {
   });
 });
 
+describe('a session that is asked for', () => {
+  it('is waited for while the first login is under way', async () => {
+    const upstream = upstreamWith();
+    const gate = Promise.withResolvers<undefined>();
+    beforeAnswer = async () => {
+      await gate.promise;
+    };
+    const logging = login(upstream, 'first');
+    const waiting = upstream.session(NEVER);
+    const leaving = upstream.session(AbortSignal.abort(new Error('the client has left')));
+    await assert.rejects(leaving, /the client has left/);
+    gate.resolve(undefined);
+    assert.equal(await waiting, await logging);
+  });
+
+  it('is waited for up to the deadline of a call', async () => {
+    const upstream = upstreamWith();
+    const gate = Promise.withResolvers<undefined>();
+    beforeAnswer = async () => {
+      await gate.promise;
+    };
+    const logging = login(upstream, 'first');
+    await assert.rejects(upstream.session(NEVER), { code: 'not_authenticated' });
+    gate.resolve(undefined);
+    await assert.rejects(logging, { code: 'api_timeout' });
+  });
+
+  it('fails with the reason when the login that was under way fails', async () => {
+    const upstream = upstreamWith();
+    extraLine = 'host: [';
+    const logging = assert.rejects(login(upstream, 'first'), { code: 'cdn_config_invalid' });
+    await assert.rejects(upstream.session(NEVER), {
+      code: 'not_authenticated',
+      message: /^No user is logged in: the last login failed\. .*cdn\.yaml/,
+    });
+    await logging;
+    assert.equal(upstream.loginStatus.failure?.code, 'cdn_config_invalid');
+    extraLine = '';
+    await login(upstream, 'first');
+    const { user, since, failure } = upstream.loginStatus;
+    assert.deepEqual([user?.email, typeof since?.getTime(), failure], ['first@example.com', 'number', undefined]);
+  });
+
+  it('is the present one while another login is under way', async () => {
+    const upstream = upstreamWith();
+    const present = await login(upstream, 'first');
+    const gate = Promise.withResolvers<undefined>();
+    beforeAnswer = async () => {
+      await gate.promise;
+    };
+    const logging = login(upstream, 'second');
+    assert.equal(await upstream.session(NEVER), present);
+    gate.resolve(undefined);
+    await logging;
+  });
+});
+
 describe('the hardware string of a login', () => {
   it('counts as accepted when cdn.yaml could be decrypted and makes sense, not before', async () => {
     const upstream = upstreamWith();
