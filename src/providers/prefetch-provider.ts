@@ -1,16 +1,15 @@
 import type { Static } from 'typebox';
 import type { Patience } from '../async/outage.ts';
-import type { Upstream } from '../upstream/upstream.ts';
 import { asLoaderError, hasErrorCode, type LoaderError } from '../errors.ts';
 import type { Prefetch } from '../resources/prefetch.ts';
 import { RESOURCE_FORMATS, resourceKey, type ResourceName } from '../resource-name.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
+import { untilLoggedIn, type LoginGate } from './until-logged-in.ts';
 import { forEachLimit } from '../async/for-each-limit.ts';
 import { ERROR_CODE, nullable, textEnum, Type } from '../json-schemas.ts';
 
 export interface PrefetchProviderOptions {
-  /** `currentSession` is called for its failure only. */
-  readonly upstream: Pick<Upstream, 'isAuthenticated' | 'authenticated'> & { currentSession(): unknown };
+  readonly upstream: LoginGate;
   readonly downloads: {
     prefetch(resource: ResourceName, signal: AbortSignal, patience: Patience): Promise<WantedResource>;
   };
@@ -80,13 +79,7 @@ export function createPrefetchProvider({ upstream, downloads, prefetchOutageMs }
     formats: RESOURCE_FORMATS,
     isRepeatable: true,
     run: async ({ resources }, context) => {
-      if (context.isUnattended && !upstream.isAuthenticated) {
-        const waitingFor = 'Waiting for the first login: POST /login';
-        context.log('info', waitingFor);
-        context.report({ bytesDone: 0, bytesTotal: null, waitingFor });
-        await upstream.authenticated(context.signal);
-      }
-      upstream.currentSession();
+      await untilLoggedIn(upstream, context);
       const names = new Map(
         resources.map(({ folder, filename }) => {
           const name = { folder, name: filename };

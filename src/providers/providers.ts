@@ -5,6 +5,7 @@ import type { UnlockService } from '../unlock/unlock-service.ts';
 import type { Provider } from '../tasks/provider.ts';
 import { createEvictProvider } from './evict-provider.ts';
 import { createPrefetchProvider } from './prefetch-provider.ts';
+import { createReleaseProvider } from './release-provider.ts';
 import { createUnlockProvider } from './unlock-provider.ts';
 import { createVerifyProvider } from './verify-provider.ts';
 
@@ -20,6 +21,7 @@ export interface ProvidersOptions {
 export function createProviders(options: ProvidersOptions): readonly Provider[] {
   return [
     createUnlockProvider(options.unlocks),
+    createReleaseProvider(options),
     createPrefetchProvider(options),
     createVerifyProvider(options),
     createEvictProvider(options.cache),

@@ -23,7 +23,7 @@ import type { UnlockClaim } from './unlock-state-machine.ts';
 export type RunWorker = Pick<UnlockWorker, 'terminate' | 'unlock' | typeof Symbol.asyncDispose>;
 
 export interface UnlockRunOptions {
-  readonly upstream: Pick<Upstream, 'login'>;
+  readonly upstream: Pick<Upstream, 'logInBeside' | 'login' | 'session'>;
   readonly presence: Pick<Presence, 'isLoaded'>;
   readonly archivePath: string;
   readonly receiptPath: string;
@@ -31,6 +31,7 @@ export interface UnlockRunOptions {
   readonly logger: Logger;
 }
 
+/** The user whose key fragment a run uses. */
 export interface Credentials {
   readonly email: string;
   readonly password: string;
@@ -38,8 +39,8 @@ export interface Credentials {
 
 /**
  * One run of the unlock. It checks whether there is anything to do. If so, it logs in, fetches the key fragment and
- * lets the worker load what the engine lacks. It belongs to no request, and ends its claim when its side effects have
- * ended.
+ * lets the worker load what the engine lacks. If not, it logs in beside. Without credentials it takes the session of the
+ * user who is logged in. It belongs to no request, and ends its claim when its side effects have ended.
  */
 export class UnlockRun {
   /**
@@ -63,7 +64,7 @@ export class UnlockRun {
   constructor(
     options: UnlockRunOptions,
     { claim, changes }: { readonly claim: UnlockClaim; readonly changes: Changes },
-    credentials: Credentials,
+    credentials: Credentials | undefined,
     earlier: UnlockRun | undefined,
   ) {
     this.#options = options;
@@ -123,9 +124,14 @@ export class UnlockRun {
     }
   }
 
-  async #work(credentials: Credentials): Promise<void> {
+  async #work(credentials: Credentials | undefined): Promise<void> {
     // The callers that wait for `begun` get the failure to begin.
-    if (!(await this.begun.catch(() => false))) return;
+    const goesOn = await this.begun.catch(() => undefined);
+    if (goesOn === undefined) return;
+    if (!goesOn) {
+      this.#logInBeside(credentials);
+      return;
+    }
     const { logger } = this.#options;
     const { signal } = this.#cancel;
     try {
@@ -140,12 +146,13 @@ export class UnlockRun {
     }
   }
 
-  async #unlock(credentials: Credentials, signal: AbortSignal): Promise<void> {
+  async #unlock(credentials: Credentials | undefined, signal: AbortSignal): Promise<void> {
     const { archivePath, logger, presence } = this.#options;
     const startedAtMs = performance.now();
     if (await presence.isLoaded(signal)) {
       this.#unlocked = await readArchiveIdentity(archivePath);
       logger.info('The images of the archive are loaded already');
+      this.#logInBeside(credentials);
       return;
     }
     const loaded = await this.#load(credentials, signal);
@@ -154,12 +161,21 @@ export class UnlockRun {
     logger.info({ images: loaded.images.length, ms: Math.round(performance.now() - startedAtMs) }, 'Unlocked');
   }
 
-  async #load({ email, password }: Credentials, signal: AbortSignal): Promise<UnlockedArchive> {
+  /** The client expects to be logged in, as after a run that loads images, but `ready` does not wait for that. */
+  #logInBeside(credentials: Credentials | undefined): void {
+    if (credentials === undefined) return;
+    void this.#options.upstream.logInBeside(credentials.email, credentials.password, this.#cancel.signal);
+  }
+
+  async #load(credentials: Credentials | undefined, signal: AbortSignal): Promise<UnlockedArchive> {
     const { archivePath, createWorker, upstream } = this.#options;
     // It is made before the login, so that the thread has started when it is needed.
     await using worker = createWorker();
     this.#worker = worker;
-    const session = await upstream.login(email, password, signal);
+    const session =
+      credentials === undefined
+        ? await upstream.session(signal)
+        : await upstream.login(credentials.email, credentials.password, signal);
     this.#claim.advance('downloading_key');
     const aesKey = deriveArchiveAesKey(await session.api.fetchKeyFragment(signal));
     this.#claim.advance('decrypting');

@@ -2,7 +2,7 @@ import { happens, onAbort } from '../async/abort.ts';
 import { Changes } from '../async/changes.ts';
 import type { UnlockProgress } from '../binary-split/unlock-progress.ts';
 import { LoaderError, type ErrorCode, shuttingDown } from '../errors.ts';
-import { UnlockRun, type UnlockRunOptions } from './unlock-run.ts';
+import { UnlockRun, type Credentials, type UnlockRunOptions } from './unlock-run.ts';
 import { UnlockStateMachine, type UnlockState } from './unlock-state-machine.ts';
 
 export type UnlockServiceOptions = UnlockRunOptions;
@@ -60,7 +60,7 @@ export class UnlockService {
     this.#options.logger.warn('An image of the release was removed from the engine: unlock again');
   }
 
-  /** Calls `listener` for each run that begins from now on, with its user's email. There is one listener. */
+  /** Calls `listener` for each run of a named user that begins from now on, with their email. There is one listener. */
   onRun(listener: (email: string) => void): void {
     this.#onRun = listener;
   }
@@ -73,6 +73,15 @@ export class UnlockService {
    * and the engine can't be asked for its images
    */
   async start(email: string, password: string): Promise<UnlockState> {
+    return await this.#start({ email, password });
+  }
+
+  /** Does the same with the session of the user who is logged in. */
+  async startRelease(): Promise<UnlockState> {
+    return await this.#start(undefined);
+  }
+
+  async #start(credentials: Credentials | undefined): Promise<UnlockState> {
     if (this.#isStopped) {
       throw shuttingDown();
     }
@@ -80,9 +89,9 @@ export class UnlockService {
     if (claim === undefined) {
       await this.#run?.begun;
     } else {
-      const run = new UnlockRun(this.#options, { claim, changes: this.#changes }, { email, password }, this.#run);
+      const run = new UnlockRun(this.#options, { claim, changes: this.#changes }, credentials, this.#run);
       this.#run = run;
-      if (await run.begun) this.#onRun(email);
+      if ((await run.begun) && credentials !== undefined) this.#onRun(credentials.email);
     }
     return this.#machine.state;
   }

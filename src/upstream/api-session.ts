@@ -2,13 +2,12 @@ import type { Dispatcher, FormData } from 'undici';
 import { NEVER } from '../async/abort.ts';
 import { Outage, type Patience } from '../async/outage.ts';
 import { asLoaderError, hasErrorCode, LoaderError, PassingError, systemErrorCode } from '../errors.ts';
-import { asRecord } from '../json.ts';
-import { boundedCall, jsonOf, type BoundedAnswer } from '../net/bounded-call.ts';
-import { retryAfterOf } from '../net/retry-after.ts';
+import { boundedCall, type BoundedAnswer } from '../net/bounded-call.ts';
 import type { ServerClock } from '../net/server-clock.ts';
 import { createFormData } from '../net/undici-parts.ts';
 import { decryptBuffer, encryptBuffer } from '../security/envelope-cipher.ts';
-import { hostOf, toApiError } from './api-error.ts';
+import { assertNoRedirect, assertSuccess, isTokenRefused, parseToken, tokenRefused } from './api-answers.ts';
+import { toApiError } from './api-error.ts';
 
 /** The Resource API, and how it is called. It knows no user. */
 export interface ResourceApi {
@@ -32,8 +31,16 @@ export interface ApiSessionOptions {
   readonly token: string;
   /** Throws for a token that must not be used. */
   readonly checkToken: (token: string) => void;
-  /** The shortest time between two fresh logins, in ms; a minute unless given. */
-  readonly renewalPauseMs?: number;
+  /** The pauses of a test. */
+  readonly pauses?: Partial<RenewalPauses>;
+}
+
+/** How long no call makes a fresh login after the last one, in ms, so that not each call that is refused makes one. */
+export interface RenewalPauses {
+  /** After one whose token is refused as well. */
+  readonly token: number;
+  /** After one that was refused: more of them may lock the account. */
+  readonly login: number;
 }
 
 interface Call {
@@ -48,12 +55,9 @@ interface Call {
 
 /** The longest answer that is accepted, in bytes. All answers are small, and none may exhaust the memory. */
 const MAX_ANSWER_LENGTH = 4 * 1024 * 1024;
-/** Bytes of a token: it goes back to the API in the headers of each request, which servers limit to as much or less. */
-const MAX_TOKEN_LENGTH = 16 * 1024;
 /** Codes of a connection that broke. */
 const BROKEN: readonly string[] = ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'];
-/** No call makes a fresh login within this time after another one, in ms: an account that is refused is not asked by each. */
-const RENEWAL_PAUSE_MS = 60_000;
+const PAUSES: RenewalPauses = { token: 10_000, login: 15 * 60_000 };
 /** Bytes of a key fragment. */
 const MAX_KEY_FRAGMENT_LENGTH = 64 * 1024;
 
@@ -99,6 +103,11 @@ export class ApiSession {
   constructor(options: ApiSessionOptions) {
     this.#options = options;
     this.#token = options.token;
+  }
+
+  /** Whether it is of this user, who logged in with this password. */
+  isOf(email: string, password: string): boolean {
+    return email === this.#options.email && password === this.#options.password;
   }
 
   /**
@@ -187,9 +196,10 @@ export class ApiSession {
     // Another call may have renewed it since.
     if (this.#token !== refused) return this.#token;
     if (this.#renewal === undefined && this.#renewed !== undefined) {
-      const { renewalPauseMs = RENEWAL_PAUSE_MS } = this.#options;
+      const { token, login } = { ...PAUSES, ...this.#options.pauses };
       const { atMs, failure } = this.#renewed;
-      if (performance.now() - atMs < renewalPauseMs) throw failure ?? tokenRefused(answer);
+      const pauseMs = failure === undefined ? token : login;
+      if (performance.now() - atMs < pauseMs) throw failure ?? tokenRefused(answer);
     }
     this.#renewal ??= this.#logIn();
     return await this.#renewal;
@@ -242,64 +252,6 @@ async function callOnce(
     signal.throwIfAborted();
     throw toApiError(error, api);
   }
-}
-
-/** A redirect is never followed, since the token would go with it. Of its address, the host alone is shown. */
-function assertNoRedirect({ status, headers }: BoundedAnswer, baseUrl: string): void {
-  if (![301, 302, 303, 307, 308].includes(status)) return;
-  const location = String(headers['location']);
-  const target = URL.canParse(location, baseUrl) ? new URL(location, baseUrl).origin : 'an address that is none';
-  throw new LoaderError(
-    'api_redirected',
-    `The Resource API at ${hostOf(baseUrl)} redirects to ${target} (${status}), which is not followed: if that is the API, set RESOURCE_API_URL to it; if it is a login page of the network, log in there.`,
-  );
-}
-
-/** Statuses that pass by themselves. 500 rarely does: most APIs answer so to what they can't do at all. */
-const PASSING: readonly number[] = [408, 425, 429, 502, 503, 504];
-
-function isTokenRefused({ status }: BoundedAnswer): boolean {
-  return status === 401 || status === 403;
-}
-
-function tokenRefused({ status }: BoundedAnswer): LoaderError {
-  return new LoaderError(
-    'token_refused',
-    `The Resource API refuses this user even with a fresh token (${status}): look at the user's rights there.`,
-  );
-}
-
-/** A 404 says that the API lacks a file where one was asked for, and its own path elsewhere. */
-function assertSuccess(answer: BoundedAnswer, { isOfFile = false } = {}): BoundedAnswer {
-  const { status, headers } = answer;
-  const message = `The Resource API answered with status ${status}.`;
-  if (PASSING.includes(status)) throw new PassingError('api_error', message, { retryAfterMs: retryAfterOf(headers) });
-  if (status === 500) throw new PassingError('api_error', message, { isDoubtful: true });
-  assertNoWebPage(answer);
-  if (status === 404 && isOfFile) {
-    throw new LoaderError('resource_not_in_api', 'The Resource API has no file of that name in that folder.');
-  }
-  if (status >= 200 && status < 300) return answer;
-  throw new LoaderError('api_error', status === 404 ? `${message} Check RESOURCE_API_URL.` : message);
-}
-
-/** Such as that of a gateway, or of a network that wants a login. */
-function assertNoWebPage({ headers }: BoundedAnswer): void {
-  if (!String(headers['content-type'] ?? '').startsWith('text/html')) return;
-  const message = 'The Resource API sent a web page; check RESOURCE_API_URL.';
-  throw new PassingError('api_invalid_response', message, { isDoubtful: true });
-}
-
-function parseToken(answer: BoundedAnswer): string {
-  const token = asRecord(jsonOf(answer))?.['token'];
-  if (typeof token === 'string' && token.length > MAX_TOKEN_LENGTH) {
-    throw new LoaderError(
-      'token_invalid',
-      'The Resource API sent a token of more than 16 KiB; check RESOURCE_API_URL.',
-    );
-  }
-  if (typeof token === 'string') return token;
-  throw new LoaderError('api_invalid_response', 'The Resource API sent no token; check RESOURCE_API_URL.');
 }
 
 function noKeyFragment(what: string): LoaderError {

@@ -31,13 +31,20 @@ export class Session {
   readonly user: User;
   readonly api: Pick<ApiSession, 'decrypt' | 'encrypt' | 'fetchKeyFragment' | 'fetchResource' | 'storeResource'>;
   readonly cdn: S3CdnManager;
+  readonly #account: Pick<ApiSession, 'isOf'>;
   readonly #resourceAesKey: Buffer | undefined;
 
   constructor(user: User, api: ApiSession, cdn: S3CdnManager, resourceAesKey: Buffer | undefined) {
     this.user = user;
     this.api = api;
+    this.#account = api;
     this.cdn = cdn;
     this.#resourceAesKey = resourceAesKey;
+  }
+
+  /** Whether it is of this user, who logged in with this password. */
+  isOf(email: string, password: string): boolean {
+    return this.#account.isOf(email, password);
   }
 
   /** AES key of the resources' envelopes. @throws LoaderError `resource_key_missing` */
@@ -68,7 +75,7 @@ export class Upstream {
   #since: Date | undefined;
   #failure: LoaderError | undefined;
   /** Resolves at the end of the login that began last. */
-  #underWay: Promise<void> | undefined;
+  #underWay: Promise<undefined> | undefined;
   #attempts = 0;
   #attemptOfSession = 0;
 
@@ -127,7 +134,7 @@ export class Upstream {
    * @throws LoaderError whose code tells the step that failed
    */
   async login(email: string, password: string, signal: AbortSignal): Promise<Session> {
-    const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+    const { promise: ended, resolve: end } = Promise.withResolvers<undefined>();
     this.#underWay = ended;
     const attempt = ++this.#attempts;
     try {
@@ -140,8 +147,17 @@ export class Upstream {
       throw error;
     } finally {
       if (this.#underWay === ended) this.#underWay = undefined;
-      end();
+      end(undefined);
     }
+  }
+
+  /**
+   * Logs in for work that does not wait for it, unless this user is logged in already or a login is under way. It never
+   * fails: `login` tells the failure in log and status.
+   */
+  async logInBeside(email: string, password: string, signal: AbortSignal): Promise<void> {
+    if (this.#underWay !== undefined || this.#session?.isOf(email, password) === true) return;
+    await this.login(email, password, signal).catch(() => undefined);
   }
 
   #begin(session: Session, attempt: number): void {

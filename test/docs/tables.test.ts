@@ -164,8 +164,13 @@ describe('docs/http-api.md', () => {
     const [error, faults] = API.section('Errors')
       .blocks('json')
       .map((block) => JSON.parse(block) as unknown);
-    assert.deepEqual(await (await post('/load/name', { folder: 'models' })).json(), error);
-    assert.deepEqual(await (await post('/load/name', {})).json(), faults);
+    // Of a Loader at which no login has failed.
+    const { app: fresh } = await makeTestApp();
+    const freshUrl = await fresh.listen({ host: '127.0.0.1', port: 0 });
+    const load = async (body: object) => (await post('/load/name', body, freshUrl)).json();
+    assert.deepEqual(await load({ folder: 'models' }), error);
+    assert.deepEqual(await load({}), faults);
+    await fresh.close();
   });
 
   it('has the fields of the two routes of health', async () => {
@@ -198,8 +203,8 @@ describe('docs/http-api.md', () => {
     return await fetch(`${url}/upload/${name}`, { method: 'POST', body: form });
   }
 
-  async function post(route: string, body: unknown): Promise<Response> {
-    return await fetch(url + route, {
+  async function post(route: string, body: unknown, base = url): Promise<Response> {
+    return await fetch(base + route, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
       body: JSON.stringify(body),

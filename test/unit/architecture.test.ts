@@ -65,6 +65,7 @@ const NAMED_AFTER_THEIR_THEME: readonly string[] = [
   'src/resources/envelope-parts.ts',
   'src/security/envelope-cipher.ts',
   'src/security/key-derivation.ts',
+  'src/upstream/api-answers.ts',
   'src/upstream/token-claims.ts',
 ];
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { after, afterEach, before, describe, it } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { Device } from '../../support/device.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 import { digestBody, sha256 } from '../../../lab/sha256.ts';
@@ -12,6 +12,11 @@ describe('a session whose token expires', { skip: S3_SKIP }, () => {
     device = await Device.start();
     await device.login();
     await device.upload('model', content);
+    device.heal();
+  });
+  beforeEach(async () => {
+    // A session makes no fresh login soon after the last one was refused.
+    await device.login();
     device.heal();
   });
   afterEach(() => device.heal());

@@ -53,7 +53,7 @@ const changed = () => new LoaderError('cdn_object_changed', 'It was replaced.');
 const loggedIn = {
   isAuthenticated: true,
   authenticated: () => Promise.resolve(),
-  currentSession: () => undefined,
+  session: () => Promise.resolve(undefined),
 };
 
 let context: RecordedContext;
@@ -206,17 +206,16 @@ describe('prefetch', () => {
 
   it('fails at once when no user is logged in, but waits for the first login when it runs unattended', async () => {
     const login = Promise.withResolvers<undefined>();
-    const notLoggedIn = (): unknown => {
-      throw new LoaderError('not_authenticated', 'No user is logged in.');
-    };
-    const upstream = { isAuthenticated: false, authenticated: () => login.promise, currentSession: notLoggedIn };
+    const notLoggedIn = (): Promise<unknown> =>
+      Promise.reject(new LoaderError('not_authenticated', 'No user is logged in.'));
+    const upstream = { isAuthenticated: false, authenticated: () => login.promise, session: notLoggedIn };
     const downloads = new FakeDownloads({ a: [{ length: 10 }] });
     const provider = createPrefetchProvider({ upstream, downloads, prefetchOutageMs: 1000 });
     await assert.rejects(context.run(provider, parameters('a')), { code: 'not_authenticated' });
     assert.deepEqual(downloads.asked, []);
     const waiting = new RecordedContext({ isUnattended: true }).run(provider, parameters('a'));
     assert.deepEqual(downloads.asked, []);
-    upstream.currentSession = () => undefined;
+    upstream.session = () => Promise.resolve(undefined);
     login.resolve(undefined);
     assert.partialDeepStrictEqual(await waiting, { resources: [{ status: 'fetched' }] });
   });

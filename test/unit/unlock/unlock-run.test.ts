@@ -51,7 +51,10 @@ class RunLab {
     const claim = this.machine.claim();
     assert.ok(claim);
     const session = { api: { fetchKeyFragment: () => Promise.resolve(this.fragment) } };
-    const upstream = { login: () => Promise.resolve(session) } as unknown as UnlockRunOptions['upstream'];
+    const upstream = {
+      login: () => Promise.resolve(session),
+      logInBeside: () => Promise.resolve(),
+    } as unknown as UnlockRunOptions['upstream'];
     const options: UnlockRunOptions = {
       upstream,
       presence: { isLoaded: (signal) => this.isLoaded(signal) },

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { readArchiveIdentity } from '../../../src/archive/open-archive.ts';
 import { NEVER, unlessAborted } from '../../../src/async/abort.ts';
 import type { UnlockedArchive } from '../../../src/binary-split/unlock-archive.ts';
@@ -54,8 +55,17 @@ class Lab {
       },
     };
     const upstream = {
-      login: (email: string) => {
+      login: async (email: string) => {
         this.calls.push(`login ${email}`);
+        await setImmediate(); // So that a test sees the state before.
+        return session;
+      },
+      logInBeside: (email: string) => {
+        this.calls.push(`login beside ${email}`);
+        return Promise.resolve();
+      },
+      session: () => {
+        this.calls.push('session');
         return Promise.resolve(session);
       },
     } as unknown as UnlockRunOptions['upstream'];
@@ -167,18 +177,28 @@ describe('a run of the unlock', () => {
     );
   });
 
-  it('needs no login when the images are loaded already', async () => {
+  it('waits for no login when the images are loaded already, and logs in beside', async () => {
     await lab.putArchive();
     lab.isLoaded = () => Promise.resolve(true);
     assert.equal(await lab.start(), 'authenticating');
-    assert.deepEqual([(await lab.ended())?.state, lab.calls], ['ready', []]);
+    assert.deepEqual([(await lab.ended())?.state, lab.calls], ['ready', ['login beside a@example.com']]);
     assert.equal(lab.service.status.progress, null);
   });
 
   it('is none where there is no archive but its images are loaded', async () => {
     lab.isLoaded = () => Promise.resolve(true);
     assert.equal(await lab.start(), 'ready');
-    assert.deepEqual([lab.begun, lab.calls], [[], []]);
+    assert.deepEqual([lab.begun, lab.calls], [[], ['login beside a@example.com']]);
+  });
+
+  it('takes the session of the user who is logged in when it has no user of its own', async () => {
+    await lab.putArchive();
+    assert.equal(await lab.service.startRelease(), 'authenticating');
+    assert.equal((await lab.ended())?.state, 'ready');
+    assert.deepEqual(lab.calls, ['worker', 'session', 'fragment', 'worker ended']);
+    assert.equal(await lab.service.startRelease(), 'ready');
+    assert.equal(lab.calls.length, 4);
+    assert.deepEqual(lab.begun, []);
   });
 
   it('is refused where there is neither an archive nor its images, and leaves the state', async () => {

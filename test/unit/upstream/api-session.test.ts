@@ -94,7 +94,7 @@ describe('a session', () => {
 
   it('fails with token_refused when the fresh token is refused too, and logs in again a while later', async () => {
     validTokens = [];
-    const refused = session({ renewalPauseMs: 1_000 });
+    const refused = session({ pauses: { token: 1_000 } });
     await assert.rejects(refused.fetchResource('models', 'm.small', NEVER), { code: 'token_refused' });
     assert.equal(api.calls.length, 3);
     validTokens = ['token-2'];
@@ -115,7 +115,7 @@ describe('a session', () => {
       logins++;
       return { status: 401 };
     };
-    const refused = session({ renewalPauseMs: 1_000 });
+    const refused = session({ pauses: { login: 1_000 } });
     for (let call = 0; call < 10; call++) {
       await assert.rejects(refused.fetchResource('models', 'm.small', NEVER), { code: 'wrong_credentials' });
     }

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { LoaderError, PassingError } from '../../../src/errors.ts';
 import { eventually } from '../../../lab/waiting.ts';
 import { OwnLogin, type OwnLoginPauses } from '../../../src/upstream/own-login.ts';
-import type { Session } from '../../../src/upstream/upstream.ts';
+import { Session } from '../../../src/upstream/upstream.ts';
 
 /** Short ones, of which each test makes long the one that must not pass. */
 const SHORT: OwnLoginPauses = { look: 5, passing: 5, refused: 5 };
@@ -19,7 +19,8 @@ let latestSession: Session | undefined;
 let end: AbortController;
 let running: Promise<void>;
 
-const newSession = () => ({}) as Session;
+/** One is told from another by its identity alone. */
+const newSession = () => Object.create(Session.prototype) as Session;
 
 beforeEach(() => {
   password = 'first';
