@@ -19,6 +19,7 @@ export const ERRORS = {
   headers_too_large: { status: 431, meaning: 'the request headers are larger than 16 KiB, or more than 100' },
   too_many_connections: { status: 503, meaning: 'there are more than 1,000 connections' },
   shutting_down: { status: 503, meaning: 'the Loader is stopping and takes no new requests' },
+  folder_unusable: { status: 503, meaning: "MODEL_CACHE_DIR or STATE_DIR can't be written, or is full" },
   internal_error: { status: 500, meaning: 'a fault in the Loader; its log has the details under the request id' },
   // The session.
   not_authenticated: { status: 'route', meaning: 'no user has logged in since the start: POST /login first' },

@@ -30,6 +30,8 @@ const MIB = 1024 * 1024;
 const POLL_MS = 100;
 /** The same for a folder that can't be used. */
 const RETRY_MS = 10_000;
+/** How old a look at the folders may be, in ms. */
+const LOOK_MS = 5_000;
 
 /**
  * The two folders that this process writes to, and the locks on them: each Loader removes, when it starts, what it takes
@@ -42,6 +44,8 @@ export class LoaderFolders {
   readonly #closing = new AbortController();
   /** They are kept here, because a lock that nothing refers to is given up. */
   readonly #locks: FolderLock[] = [];
+  #problems: Promise<readonly (string | undefined)[]> = Promise.resolve([]);
+  #lookedAtMs = -Infinity;
 
   constructor({ modelCacheDir, stateDir, waitMs, logger }: LoaderFoldersOptions) {
     this.#waitMs = waitMs;
@@ -78,6 +82,15 @@ export class LoaderFolders {
     }
   }
 
+  /** What is wrong with the folders now, in sentences that say what to do. It looks at most every five seconds. */
+  async problems(): Promise<readonly string[]> {
+    if (performance.now() - this.#lookedAtMs >= LOOK_MS) {
+      this.#lookedAtMs = performance.now();
+      this.#problems = Promise.all(this.#places.map(findProblem));
+    }
+    return (await this.#problems).filter((problem) => problem !== undefined);
+  }
+
   /** Gives up the locks. For the end of the process. */
   close(): void {
     this.#closing.abort();
@@ -90,9 +103,7 @@ export class LoaderFolders {
       this.#warn(place, await checkFolder(place.folder));
       return true;
     } catch (error) {
-      const { variable, folder, missing } = place;
-      const message = `${variable} (${folder}) can't be used, so ${missing}: ${remedy(place, error)}`;
-      this.#logger.warn({ err: error, folder }, message);
+      this.#logger.warn({ err: error, folder: place.folder }, unusable(place, error));
       return false;
     }
   }
@@ -132,10 +143,7 @@ export class LoaderFolders {
     if (isOpenToOthers) {
       warn(`can be written by other users (mode ${mode.toString(8).padStart(4, '0')}): chmod 700 ${folder}`);
     }
-    if (freeBytes < minRoom) {
-      const [free, enough] = [freeBytes, minRoom].map((bytes) => `${Math.floor(bytes / MIB)} MiB`);
-      warn(`has room for ${free} only: make room on its disk, ${enough} at least`);
-    }
+    if (freeBytes < minRoom) warn(tooFull(freeBytes, minRoom));
   }
 
   /** Locks a folder that could not be used or locked, as soon as it can. It never rejects. */
@@ -159,6 +167,25 @@ export class LoaderFolders {
       }
     }
   }
+}
+
+async function findProblem(place: Place): Promise<string | undefined> {
+  try {
+    const { freeBytes } = await checkFolder(place.folder);
+    if (freeBytes > 0) return undefined;
+    return `${place.variable} (${place.folder}) ${tooFull(freeBytes, place.minRoom)}`;
+  } catch (error) {
+    return unusable(place, error);
+  }
+}
+
+function unusable(place: Place, error: unknown): string {
+  return `${place.variable} (${place.folder}) can't be used, so ${place.missing}: ${remedy(place, error)}`;
+}
+
+function tooFull(freeBytes: number, minRoom: number): string {
+  const [free, enough] = [freeBytes, minRoom].map((bytes) => `${Math.floor(bytes / MIB)} MiB`);
+  return `has room for ${free} only: make room on its disk, ${enough} at least`;
 }
 
 function inUse({ variable, folder }: Place, cause: unknown): Error {

@@ -12,6 +12,7 @@ import { Dispatchers } from './net/dispatchers.ts';
 import { ProxyRules } from './net/proxy-rules.ts';
 import { ServerClock } from './net/server-clock.ts';
 import { createProviders } from './providers/providers.ts';
+import { Readiness } from './readiness.ts';
 import { Tasks } from './tasks/tasks.ts';
 import { Presence } from './unlock/presence.ts';
 import { receiptPath } from './unlock/receipt.ts';
@@ -103,6 +104,7 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     cache,
     folders,
     tasks,
+    readiness: new Readiness({ upstream, folders }),
     apiKeys: rotated(config.apiKeys, parseSecretList, (keys) => secrets.keep(...keys), logger),
     close: async () => {
       await apiClient.close();

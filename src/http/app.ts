@@ -17,6 +17,7 @@ import { registerLazyCompilers } from './schemas/lazy-compilers.ts';
 import { registerRoutes } from './routes/routes.ts';
 import type { ChangingFile } from '../files/changing-file.ts';
 import type { Logger } from '../log/logger.ts';
+import type { Readiness } from '../readiness.ts';
 import type { Tasks } from '../tasks/tasks.ts';
 
 export interface AppServices {
@@ -25,6 +26,7 @@ export interface AppServices {
     'status' | 'login' | 'load' | 'upload' | 'unlock' | 'cancelUnlock' | 'unlockStatus' | 'watchUnlock'
   >;
   readonly tasks: Tasks;
+  readonly readiness: Pick<Readiness, 'problems'>;
   readonly apiKeys: Pick<ChangingFile<readonly string[]>, 'latest' | 'value'>;
 }
 

@@ -123,8 +123,17 @@ export class Upstream {
   /** The session of the last login. @throws LoaderError `not_authenticated` */
   currentSession(): Session {
     if (this.#session !== undefined) return this.#session;
+    throw this.#notAuthenticated();
+  }
+
+  /** The failure of all that needs a login, while no user is logged in. */
+  get missingLogin(): LoaderError | undefined {
+    return this.#session === undefined ? this.#notAuthenticated() : undefined;
+  }
+
+  #notAuthenticated(): LoaderError {
     const why = this.#failure === undefined ? 'POST /login first.' : `the last login failed. ${this.#failure.message}`;
-    throw new LoaderError('not_authenticated', `No user is logged in: ${why}`);
+    return new LoaderError('not_authenticated', `No user is logged in: ${why}`);
   }
 
   /**

@@ -89,7 +89,12 @@ let misfits: readonly string[] = [];
 before(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'loader-openapi-'));
   const variables = { STATE_DIR: folder, MODEL_CACHE_DIR: folder };
-  ({ app, services, misfits } = await makeTestApp({ variables, apiKeys: [KEY], apiClient: API_CLIENT }));
+  ({ app, services, misfits } = await makeTestApp({
+    variables,
+    apiKeys: [KEY],
+    apiClient: API_CLIENT,
+    readiness: { problems: () => Promise.resolve([]) },
+  }));
   await services.tasks.start();
   url = await app.listen({ host: '127.0.0.1', port: 0 });
 });
@@ -286,7 +291,8 @@ async function sendInvalid(
     const path = Object.fromEntries((operation.parameters ?? []).map(({ name }) => [name, 'unknown']));
     return { response: await send(route, method, operation, { path }), status: 404 };
   }
-  if (route !== '/health') return { response: await send(route, method, operation, { key: 'wrong' }), status: 401 };
+  if (!['/health', '/ready'].includes(route))
+    return { response: await send(route, method, operation, { key: 'wrong' }), status: 401 };
   return { response: await send(route, 'PATCH', operation), status: 405 };
 }
 

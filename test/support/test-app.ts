@@ -12,6 +12,7 @@ export interface TestAppOptions {
   readonly apiKeys?: readonly string[];
   /** In the place of that of the services. */
   readonly apiClient?: AppServices['apiClient'];
+  readonly readiness?: AppServices['readiness'];
   /** Whether a response that does not fit its schema becomes a 500; true if absent. */
   readonly isValidated?: boolean;
 }
@@ -25,7 +26,7 @@ export interface TestApp {
 
 /** The whole application in this process. It does not listen, and its services are not started. */
 export async function makeTestApp(options: TestAppOptions = {}): Promise<TestApp> {
-  const { variables, apiKeys, apiClient, isValidated = true } = options;
+  const { variables, apiKeys, apiClient, readiness, isValidated = true } = options;
   const logger = createLogger({ level: 'silent' });
   const config = loadConfig({
     RESOURCE_API_URL: 'http://127.0.0.1:9',
@@ -33,6 +34,9 @@ export async function makeTestApp(options: TestAppOptions = {}): Promise<TestApp
     ...variables,
   });
   const services = createServices(config, logger, new KnownSecrets());
-  const app = await buildApp({ ...services, ...(apiClient === undefined ? {} : { apiClient }) }, { ...config, logger });
+  const app = await buildApp(
+    { ...services, ...(apiClient && { apiClient }), ...(readiness && { readiness }) },
+    { ...config, logger },
+  );
   return { app, services, misfits: isValidated ? validateResponses(app) : [] };
 }

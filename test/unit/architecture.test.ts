@@ -19,7 +19,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['run-loader'],
   ['services', 'shutdown'],
   ['config', 'http'],
-  ['api-client', 'providers'],
+  ['api-client', 'providers', 'readiness'],
   ['unlock', 'resources'],
   ['binary-split', 'upstream'],
   ['archive'],

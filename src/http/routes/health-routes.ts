@@ -1,14 +1,16 @@
 import type { ApiClient } from '../../api-client/api-client.ts';
 import { failures, type HttpApp } from '../schemas/responses.ts';
-import { HEALTH, STATUS, toStatus } from '../schemas/health.ts';
+import type { Readiness } from '../../readiness.ts';
+import { HEALTH, NOT_READY, READY, STATUS, toNotReady, toStatus } from '../schemas/health.ts';
 
 export interface HealthRoutesOptions {
   readonly apiClient: Pick<ApiClient, 'status'>;
+  readonly readiness: Pick<Readiness, 'problems'>;
   readonly modelCacheDir: string;
 }
 
-/** GET /health and GET /status, for the health checks of containers. Neither touches anything outside the process. */
-export function registerHealthRoutes(app: HttpApp, { apiClient, modelCacheDir }: HealthRoutesOptions): void {
+/** GET /health, GET /ready and GET /status, for the health checks of containers. None asks anything over the network. */
+export function registerHealthRoutes(app: HttpApp, { apiClient, readiness, modelCacheDir }: HealthRoutesOptions): void {
   app.get(
     '/health',
     {
@@ -21,6 +23,24 @@ export function registerHealthRoutes(app: HttpApp, { apiClient, modelCacheDir }:
       config: { access: 'open' },
     },
     () => ({ status: 'healthy' as const }),
+  );
+
+  app.get(
+    '/ready',
+    {
+      schema: {
+        operationId: 'getReady',
+        summary: 'Whether all of its work can be done',
+        tags: ['health'],
+        response: { ...failures(), 200: READY, 503: NOT_READY },
+      },
+      config: { access: 'open' },
+    },
+    async (_request, reply) => {
+      const problems = await readiness.problems();
+      if (problems[0] === undefined) return { ready: true };
+      return await reply.code(503).send(toNotReady([problems[0], ...problems.slice(1)]));
+    },
   );
 
   app.get(

@@ -1,11 +1,45 @@
 import type { Static } from 'typebox';
 import type { ApiClientStatus } from '../../api-client/api-client.ts';
-import { nullable, textEnum, Type } from '../../json-schemas.ts';
+import { ERROR_CODE, nullable, textEnum, Type } from '../../json-schemas.ts';
+import type { Problem } from '../../readiness.ts';
 
 export const HEALTH = Type.Object(
   { status: textEnum(['healthy']) },
   { description: 'The process serves requests.', examples: [{ status: 'healthy' }] },
 );
+
+export const READY = Type.Object(
+  { ready: Type.Boolean() },
+  { description: 'All of its work can be done.', examples: [{ ready: true }] },
+);
+
+const PROBLEM = Type.Object({ code: ERROR_CODE, detail: Type.String({ description: 'What to do.' }) });
+
+/** It has the two fields of every error, those of the first problem. */
+export const NOT_READY = Type.Object(
+  {
+    ready: Type.Optional(Type.Boolean({ description: 'False; absent while the Loader is stopping.' })),
+    detail: Type.String(),
+    code: ERROR_CODE,
+    reasons: Type.Optional(Type.Array(PROBLEM, { description: 'All of them; absent while the Loader is stopping.' })),
+  },
+  {
+    description: "Something is missing: no user is logged in, a folder can't be used, or the Loader is stopping.",
+    examples: [
+      {
+        ready: false,
+        detail: 'No user is logged in: POST /login first.',
+        code: 'not_authenticated',
+        reasons: [{ code: 'not_authenticated', detail: 'No user is logged in: POST /login first.' }],
+      },
+    ],
+  },
+);
+
+export function toNotReady(problems: readonly [Problem, ...Problem[]]): Static<typeof NOT_READY> {
+  const [{ code, detail }] = problems;
+  return { ready: false, detail, code, reasons: [...problems] };
+}
 
 export const STATUS = Type.Object(
   {

@@ -47,6 +47,10 @@ describe("the Loader's own login", { timeout: 120_000 }, () => {
 
   const isLoggedIn = async () => (await loader.get('/status')).body['authenticated'] === true;
   const logins = () => api.requests.filter(({ url }) => url === '/login').length;
+  const ready = async () => {
+    const { status, body } = await loader.get('/ready');
+    return [status, (body['reasons'] as { code: string }[] | undefined)?.map(({ code }) => code) ?? body];
+  };
   const load = () => loader.postForJson('/load/model', { filename: 'model', folder: 'models' });
   const failureLines = () =>
     loader
@@ -60,6 +64,7 @@ describe("the Loader's own login", { timeout: 120_000 }, () => {
     assert.equal((await load()).body.code, 'resource_not_in_api');
     assert.equal(await isLoggedIn(), true);
     assert.equal(logins(), 1);
+    assert.deepEqual(await ready(), [200, { ready: true }]);
     assert.equal(loader.log().includes(DEMO_USER.password), false);
   });
 
@@ -71,6 +76,7 @@ describe("the Loader's own login", { timeout: 120_000 }, () => {
     assert.deepEqual([refused.status, refused.body.code], [500, 'not_authenticated']);
     assert.match(String(refused.body.detail), /^No user is logged in: the last login failed\. The Resource API at /);
     assert.equal((JSON.parse(failureLines()[0] ?? '') as { level: number }).level, 50);
+    assert.deepEqual(await ready(), [503, ['not_authenticated']]);
     api.reset();
     await eventually(isLoggedIn, { timeoutMs: 15_000, pollMs: 50 });
   });

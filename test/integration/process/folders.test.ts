@@ -198,6 +198,14 @@ describe('a start', () => {
           assert.ok(message.includes(`: ${reason}`), message);
           assert.equal(await statusOf(loader, '/health'), 200);
           assert.equal(await statusOf(loader, '/tasks'), name === 'state' ? 503 : 200);
+          const { reasons } = (await (await fetch(`${loader.url}/ready`)).json()) as {
+            reasons: { code: string; detail: string }[];
+          };
+          assert.deepEqual(
+            reasons.map(({ code }) => code),
+            ['not_authenticated', 'folder_unusable'],
+          );
+          assert.equal(reasons[1]?.detail, message);
         },
       );
     }

@@ -10,6 +10,7 @@ import { makeImage, saveImages } from '../../../lab/images/image-maker.ts';
 import { startDockerd, stopDockerd } from '../../../lab/services/services.ts';
 import { DOCKER_SKIP } from '../../../lab/test-environment.ts';
 import { testImages, testLayer } from '../../support/test-images.ts';
+import { eventually } from '../../../lab/waiting.ts';
 import { UnlockDevice } from '../../support/unlock-device.ts';
 
 const ENGINE = 'dockerd-unlock';
@@ -123,13 +124,16 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
     assert.ok((device.engineProxy.loads.at(-1) ?? 0) < 10_000, 'no layer had to be sent');
   });
 
-  it('knows from its receipt that all is there, without a login', async () => {
+  it('knows from its receipt that all is there, without the API, and logs in beside when that answers', async () => {
     await device.unlock();
     await device.restartLoader();
-    device.apiProxy.reset();
     device.engineProxy.reset();
+    device.apiProxy.fault = () => ({ kind: 'refuse' });
     assert.equal((await device.unlock()).state, 'ready');
-    assert.deepEqual([device.apiProxy.requests.length, device.engineProxy.loads.length], [0, 0]);
+    assert.equal(device.engineProxy.loads.length, 0);
+    device.apiProxy.reset();
+    assert.deepEqual((await device.post()).body, { state: 'ready' });
+    await eventually(async () => (await device.loader.get('/status')).body['authenticated'] === true);
   });
 
   it('is ready without an archive when its images are there, and 404 when they are not', async () => {
@@ -239,8 +243,10 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
     await device.docker.load(saveImages(images));
     await rm(device.archivePath);
     await device.restartLoader({ SERVICE_IMAGES: 'azaion-test/api, azaion-test/worker', API_VERSION: '1' });
+    device.apiProxy.fault = () => ({ kind: 'refuse' });
     assert.equal((await device.unlock()).state, 'ready');
-    assert.deepEqual([device.apiProxy.requests.length, device.engineProxy.loads.length], [0, 0]);
+    assert.equal(device.engineProxy.loads.length, 0);
+    device.apiProxy.reset();
 
     await device.docker.remove('azaion-test/worker:1');
     await device.inState('idle');

@@ -12,6 +12,8 @@ const BEARER = { authorization: 'Bearer first-key' };
 const ACCESS: Readonly<Record<string, 'open' | 'guarded' | 'keyed'>> = {
   'GET /health': 'open',
   'HEAD /health': 'open',
+  'GET /ready': 'open',
+  'HEAD /ready': 'open',
   'GET /openapi.json': 'open',
   'HEAD /openapi.json': 'open',
   'GET /docs': 'open',
@@ -175,9 +177,9 @@ describe('every registered route', () => {
     assert.deepEqual(ROUTES.map(({ name }) => name).sort(), Object.keys(ACCESS).sort());
   });
 
-  it('that is open is that of /health, or shows the document of the API', () => {
+  it('that is open is that of a health check, or shows the document of the API', () => {
     const open = Object.keys(ACCESS).filter((name) => ACCESS[name] === 'open');
-    for (const name of open) assert.match(name, /^(GET|HEAD) \/(health|openapi\.json|docs(\/.*)?)$/);
+    for (const name of open) assert.match(name, /^(GET|HEAD) \/(health|ready|openapi\.json|docs(\/.*)?)$/);
   });
 });
 
@@ -188,7 +190,7 @@ describe('with API_KEY set', () => {
       it(`no key is asked for: ${route.name}`, async () => {
         for (const headers of [{}, BEARER, { authorization: 'Bearer wrong-key' }]) {
           const { status } = await ask(guarded, route.method, route.path(), { headers });
-          assert.equal(status, 200);
+          assert.equal(status, route.path() === '/ready' ? 503 : 200); // No user is logged in.
         }
       });
       continue;
