@@ -32,12 +32,18 @@ const SLOWEST_FILES = 10;
 const CONCURRENCY = 4;
 /** Their files take longest: they begin first, so that none of them runs alone at the end. */
 const LONG_FOLDER = 'test/integration/unlock/';
-/** For one file: a test that hangs must not hang the run. Campaigns (test/README.md) set a longer time. */
+/** For one test, and for a file of tests: one that hangs must not hang the run. Campaigns (test/README.md) set a longer time. */
 const FILE_TIMEOUT_MS = Number(process.env['LOADER_TEST_FILE_MINUTES'] ?? 5) * 60_000;
+/** How often the ages of the test files' processes are looked at. */
+const LOOK_MS = 5_000;
+/** For the whole run, preparation included: whoever waits for it must get an answer, also where the machine hangs. */
+const RUN_TIMEOUT_MS = 8 * FILE_TIMEOUT_MS;
 /** For the end of the run after a signal. */
 const END_TIMEOUT_MS = 30_000;
 /** The signals that end a run, with the exit codes that shells give them. */
 const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+/** Of a run that took longer than RUN_TIMEOUT_MS, as timeout(1) has it. */
+const TIMED_OUT = 124;
 
 const isCi = process.env['CI'] === 'true';
 const patterns = process.argv.slice(2);
@@ -71,8 +77,12 @@ process.env['NODE_COMPILE_CACHE'] ??= path.join(SERVICES_FOLDER, 'compile-cache'
 const interrupt = new AbortController();
 const prepared = prepare();
 for (const signal of Object.keys(EXIT_CODES) as (keyof typeof EXIT_CODES)[]) {
-  process.on(signal, () => void endRun(signal));
+  process.on(signal, () => void endRun(EXIT_CODES[signal]));
 }
+setTimeout(() => {
+  console.error(`The run was ended: it took longer than ${RUN_TIMEOUT_MS / 60_000} minutes.`);
+  void endRun(TIMED_OUT);
+}, RUN_TIMEOUT_MS).unref();
 
 try {
   await prepared;
@@ -84,6 +94,8 @@ try {
 } finally {
   await stopAll();
 }
+// A process that a killed test file left behind may hold its output open, for which this one would wait.
+process.exit();
 
 /** Two runs at once would remove each other's logs and services. */
 async function lockRun(): Promise<FolderLock> {
@@ -96,14 +108,14 @@ async function lockRun(): Promise<FolderLock> {
   }
 }
 
-/** Ends the run at a signal, with nothing left of it. Further signals change nothing. */
-async function endRun(signal: keyof typeof EXIT_CODES): Promise<void> {
+/** Ends the run before its end, with nothing left of it. Further calls change nothing. */
+async function endRun(exitCode: number): Promise<void> {
   if (interrupt.signal.aborted) return;
-  setTimeout(() => process.exit(EXIT_CODES[signal]), END_TIMEOUT_MS);
+  setTimeout(() => process.exit(exitCode), END_TIMEOUT_MS);
   interrupt.abort();
   await prepared.catch(() => undefined); // What is just starting could not be stopped.
   await stopAll();
-  process.exit(EXIT_CODES[signal]);
+  process.exit(exitCode);
 }
 
 /** Starts what the chosen files need, and builds what ships. A whole run checks types, lint and format meanwhile. */
@@ -151,9 +163,22 @@ async function runFiles(files: string[], concurrency: number): Promise<boolean> 
   stream.on('test:summary', ({ file, duration_ms: ms }) => {
     if (file !== undefined) seconds.set(path.relative('.', file), ms / 1000);
   });
+  const watch = watchFiles();
   for await (const text of stream.compose(spec)) process.stdout.write(text as string);
+  clearInterval(watch);
   printSlowest(seconds);
   return passed;
+}
+
+/** Kills a test file that takes too long: the timeout of `run` ends its tests, but not a process that stays open. */
+function watchFiles(): NodeJS.Timeout {
+  const sinceMs = new Map<number, number>();
+  return setInterval(() => {
+    for (const pid of findOwn().filter(isTestFile)) {
+      if (!sinceMs.has(pid)) sinceMs.set(pid, performance.now());
+      if (performance.now() - (sinceMs.get(pid) ?? 0) > FILE_TIMEOUT_MS) kill(pid);
+    }
+  }, LOOK_MS);
 }
 
 function printSlowest(seconds: ReadonlyMap<string, number>): void {
@@ -219,18 +244,29 @@ async function startContainerEngine(): Promise<void> {
   }
 }
 
-/** Stops the services, also those that test files have started, and test files that did not end. */
+/** Stops the services, also those that test files have started, and what else is left of the run. */
 async function stopAll(): Promise<void> {
-  for (const pid of findProcesses(`LOADER_TEST_RUN_FOLDER=${runFolder}\0`)) {
-    // The services have this in their environment, too. They are stopped below.
-    if (pid !== process.pid && isTestFile(pid)) process.kill(pid, 'SIGKILL');
-  }
+  findOwn().filter(isTestFile).forEach(kill); // The services have the run's variable in their environment, too, and are stopped in order.
   const stops = [
     ...(needsS3 ? [stopRgw()] : []),
     ...(needsDocker || needsDocker26 ? [stopAllDockerds()] : []),
     ...(needsContainers ? [stopDockerd(CONTAINER_ENGINE, { keepsData: true })] : []),
   ];
   await Promise.allSettled(stops);
+  findOwn().forEach(kill); // Loaders of test files that were killed.
+}
+
+/** The processes that were started by this run, at any depth. */
+function findOwn(): number[] {
+  return findProcesses(`LOADER_TEST_RUN_FOLDER=${runFolder}\0`).filter((pid) => pid !== process.pid);
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended meanwhile.
+  }
 }
 
 function isTestFile(pid: number): boolean {

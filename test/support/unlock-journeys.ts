@@ -16,8 +16,6 @@ export interface JourneyEngine {
   readonly skip: string | false;
   /** What it takes beside what Docker 20.10 does. */
   readonly furtherLayouts: readonly (readonly [string, ArchiveOptions])[];
-  /** How long it may be silent, in ms: with the containerd image store, it says nothing while it unpacks. */
-  readonly stallTimeoutMs: number;
   /** It takes an image only with all of its layers. */
   readonly needsEveryLayer: boolean;
   /** Only the first journey, where the others take time without telling more: `npm run test:engines` has them all. */
@@ -48,9 +46,7 @@ export function describeUnlockJourneys(title: string, kind: JourneyEngine): void
     const next = testImages('two', LAYER_MB);
 
     before(async () => {
-      device = await UnlockDevice.start((await startDockerd(kind.name, { ...kind.options, isInMemory: true })).host, {
-        ENGINE_STALL_TIMEOUT_MS: String(kind.stallTimeoutMs),
-      });
+      device = await UnlockDevice.start((await startDockerd(kind.name, { ...kind.options, isInMemory: true })).host);
     });
 
     beforeEach(async () => {

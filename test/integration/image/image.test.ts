@@ -32,7 +32,7 @@ describe('the image of the Dockerfile', { skip: CONTAINER_SKIP }, () => {
       const { output } = await container.exec('cat', '/proc/1/status', '/proc/1/cmdline');
       assert.match(output, new RegExp(`^Uid:(?:\\t${USER_ID}){4}$`, 'm'));
       assert.match(output, new RegExp(`^Gid:(?:\\t${USER_ID}){4}$`, 'm'));
-      assert.match(output, /node\0dist\/main\.js\0$/);
+      assert.match(output, /node\0--max-semi-space-size=2\0dist\/main\.js\0$/);
     });
   });
 

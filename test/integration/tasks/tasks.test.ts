@@ -201,7 +201,7 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
   });
 
   it('answer an unknown provider with the list of those that there are', async () => {
-    const msg = "Input should be 'evict', 'prefetch', 'unlock' or 'verify'";
+    const msg = "Input should be 'evict', 'prefetch', 'release', 'unlock' or 'verify'";
     for (const provider of ['nonsense', '', 'Prefetch', 'constructor', '__proto__']) {
       await expectFault({ provider }, { type: 'literal_error', loc: ['body', 'provider'], msg });
     }

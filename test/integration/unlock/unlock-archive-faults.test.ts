@@ -26,7 +26,7 @@ describe('an unlock of a bad archive', { skip: DOCKER_SKIP }, () => {
   let sealed: Buffer;
 
   before(async () => {
-    device = await UnlockDevice.start((await startDockerd(ENGINE)).host);
+    device = await UnlockDevice.start((await startDockerd(ENGINE, { isInMemory: true })).host);
     sealed = encryptBuffer(tar, deriveArchiveAesKey(device.origin.keyFragment));
   });
 

@@ -25,7 +25,7 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
   const tar = saveImages(images);
 
   before(async () => {
-    device = await UnlockDevice.start((await startDockerd(ENGINE)).host);
+    device = await UnlockDevice.start((await startDockerd(ENGINE, { isInMemory: true })).host);
   });
 
   beforeEach(async () => {
@@ -160,7 +160,6 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
     ],
     ['half a reply', 'engine_invalid_response', /broke off/, { body: '{"stream":"Loa', end: 'cut' }],
     ['half a line', 'engine_invalid_response', /broke off|none/, { body: '{"stream":"Loa', end: 'clean' }],
-    ['no more', 'engine_stalled', /said nothing for 1000 ms.*Restart it/, { body: '{"stream":"x"}\n', end: 'never' }],
     [
       'success for an image that is not there',
       'engine_image_missing',
@@ -186,12 +185,16 @@ describe('an unlock on a bad day', { skip: DOCKER_SKIP }, () => {
     await assertGoodOneFollows();
   });
 
-  it('tells an engine that stops reading', async () => {
+  it('tells an engine that stops reading, or says no more', async () => {
+    await device.restartLoader({ ENGINE_STALL_TIMEOUT_MS: '1000' });
     const never = new Promise(() => undefined);
     for (const fault of [{ kind: 'never-read' }, { kind: 'hold', afterBytes: 300_000, until: never }] as const) {
       device.engineProxy.fault = () => fault;
       assertFailed(await device.unlock(), 'engine_stalled', /took nothing for 1000 ms: it hangs.*Restart it/);
     }
+    reply({ body: '{"stream":"x"}\n', end: 'never' });
+    assertFailed(await device.unlock(), 'engine_stalled', /said nothing for 1000 ms.*Restart it/);
+    await device.restartLoader();
     await assertGoodOneFollows();
   });
 
@@ -211,7 +214,7 @@ describe('an unlock into an engine of its own', { skip: DOCKER_SKIP }, () => {
 
   it('tells an engine that was stopped in mid-load, and succeeds when it has been started again', async () => {
     const name = 'dockerd-unlock-stopped';
-    const engine = await startDockerd(name);
+    const engine = await startDockerd(name, { isInMemory: true });
     const device = await UnlockDevice.start(engine.host);
     try {
       await device.putArchive(tar);

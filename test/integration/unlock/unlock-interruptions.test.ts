@@ -23,7 +23,9 @@ describe('an unlock that is interrupted', { skip: DOCKER_SKIP }, () => {
   const tar = saveImages(images);
 
   before(async () => {
-    device = await UnlockDevice.start((await startDockerd(ENGINE)).host, { SHUTDOWN_TIMEOUT_MS: '5000' });
+    device = await UnlockDevice.start((await startDockerd(ENGINE, { isInMemory: true })).host, {
+      SHUTDOWN_TIMEOUT_MS: '5000',
+    });
     await device.putArchive(tar);
   });
 

@@ -20,7 +20,7 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
   const images = testImages();
 
   before(async () => {
-    device = await UnlockDevice.start((await startDockerd(ENGINE)).host);
+    device = await UnlockDevice.start((await startDockerd(ENGINE, { isInMemory: true })).host);
   });
 
   beforeEach(async () => {

@@ -6,7 +6,6 @@ describeUnlockJourneys('an unlock into Docker 20.10', {
   options: {},
   skip: DOCKER_SKIP,
   furtherLayouts: [],
-  stallTimeoutMs: 2_000,
   needsEveryLayer: false,
   isBrief: false,
 });

@@ -6,7 +6,6 @@ describeUnlockJourneys('an unlock into Docker 26.1 with the containerd image sto
   options: { version: '26.1', imageStore: 'containerd' },
   skip: DOCKER_26_SKIP,
   furtherLayouts: [['the OCI layout with layers of zstd', { layout: 'oci', compression: 'zstd' }]],
-  stallTimeoutMs: 30_000,
   needsEveryLayer: true,
   isBrief: false,
 });
