@@ -22,7 +22,9 @@ describe('an unlock as a task', { skip: DOCKER_SKIP }, () => {
   const tar = saveImages(images);
 
   before(async () => {
-    device = await UnlockDevice.start((await startDockerd(ENGINE, { isInMemory: true })).host, { API_KEY: newApiKey() });
+    device = await UnlockDevice.start((await startDockerd(ENGINE, { isInMemory: true })).host, {
+      API_KEY: newApiKey(),
+    });
   });
 
   beforeEach(async () => {
