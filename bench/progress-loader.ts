@@ -41,7 +41,12 @@ async function tick(parameters: Static<typeof PARAMETERS>, context: TaskContext)
 
 const config = loadConfig();
 const secrets = new KnownSecrets();
-const { logger } = await Log.open({ level: config.logLevel, filePath: config.logFile, secrets });
+const { logger } = await Log.open({
+  level: config.logLevel,
+  format: config.logFormat,
+  filePath: config.logFile,
+  secrets,
+});
 const ticks = defineProvider({
   name: 'ticks',
   parameters: PARAMETERS,

@@ -143,7 +143,7 @@ async function waitForUrl(child: ChildProcess, output: ProcessOutput, signal?: A
   for (const deadline = performance.now() + START_TIMEOUT_MS; performance.now() < deadline;) {
     const hasEnded = !isRunning(child);
     const log = output.text();
-    const url = /Server listening at (http:\/\/[^"]+)/.exec(log)?.[1];
+    const url = /Server listening at (http:\/\/[^"\s]+)/.exec(log)?.[1];
     if (url !== undefined) return url;
     if (hasEnded) throw new Error(`the Loader ended with ${child.exitCode ?? child.signalCode}: ${log}`);
     await sleep(POLL_MS, undefined, signal === undefined ? {} : { signal });

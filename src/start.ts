@@ -4,6 +4,7 @@ import { buildApp } from './http/app.ts';
 import { KnownSecrets } from './log/known-secrets.ts';
 import { Log } from './log/log.ts';
 import { runLoader, type LoaderParts } from './run-loader.ts';
+import { tellStart } from './tell-start.ts';
 import { createServices } from './services.ts';
 
 /** The Loader as a process: makes everything from the configuration in the environment, and runs it. */
@@ -15,9 +16,11 @@ export async function start(args: readonly string[]): Promise<void> {
   const { config, secrets, warnings } = readConfig();
   let log: Log | undefined;
   try {
-    log = await Log.open({ level: config.logLevel, filePath: config.logFile, secrets });
+    log = await Log.open({ level: config.logLevel, format: config.logFormat, filePath: config.logFile, secrets });
     for (const warning of warnings) log.logger.warn(warning);
-    await runLoader(await composeLoader(config, { secrets, log }));
+    const parts = await composeLoader(config, { secrets, log });
+    await runLoader(parts);
+    tellStart(config, parts);
   } catch (error) {
     tellOnStderr(secrets.redact(`The Loader could not start: ${String(error)}`));
     if (log === undefined) process.exit(1);

@@ -29,15 +29,15 @@ import { FolderBusyError, FolderLock } from '../src/files/folder-lock.ts';
 /** The number of files whose times are printed at the end. */
 const SLOWEST_FILES = 10;
 /** Files that run at a time, on two cores or more: tests wait for timers and for other processes more than they work. */
-const CONCURRENCY = 4;
+const CONCURRENCY = 3;
 /** Their files take longest: they begin first, so that none of them runs alone at the end. */
 const LONG_FOLDER = 'test/integration/unlock/';
 /** For one test, and for a file of tests: one that hangs must not hang the run. Campaigns (test/README.md) set a longer time. */
-const FILE_TIMEOUT_MS = Number(process.env['LOADER_TEST_FILE_MINUTES'] ?? 5) * 60_000;
+const FILE_TIMEOUT_MS = Number(process.env['LOADER_TEST_FILE_MINUTES'] ?? 10) * 60_000;
 /** How often the ages of the test files' processes are looked at. */
 const LOOK_MS = 5_000;
 /** For the whole run, preparation included: whoever waits for it must get an answer, also where the machine hangs. */
-const RUN_TIMEOUT_MS = 8 * FILE_TIMEOUT_MS;
+const RUN_TIMEOUT_MS = 4 * FILE_TIMEOUT_MS;
 /** For the end of the run after a signal. */
 const END_TIMEOUT_MS = 30_000;
 /** The signals that end a run, with the exit codes that shells give them. */

@@ -167,9 +167,9 @@ export class ApiClient {
   async load(resource: ResourceName, signal: AbortSignal): Promise<OpenResource> {
     await using owned = new AsyncDisposableStack();
     owned.use(this.#inFlight.track());
-    const { length, chunks } = owned.use(await this.downloads.open(resource, signal));
+    const { length, source, chunks } = owned.use(await this.downloads.open(resource, signal));
     const moved = owned.move();
-    return { length, chunks, [Symbol.asyncDispose]: () => moved.disposeAsync() };
+    return { length, source, chunks, [Symbol.asyncDispose]: () => moved.disposeAsync() };
   }
 
   /** Stores what `items` brings under `name`. @throws LoaderError, or the error of `items` */

@@ -1,4 +1,4 @@
-import { LOG_LEVELS } from '../log/logger.ts';
+import { LOG_FORMATS, LOG_LEVELS } from '../log/logger.ts';
 import { certificateFile } from './certificate-file.ts';
 import {
   atMostOne,
@@ -174,6 +174,10 @@ export const VARIABLES = {
     about: 'how long work under way may go on when the Loader is told to stop, in ms',
   }),
   logLevel: oneOf('LOG_LEVEL', LOG_LEVELS, { fallback: 'info', about: `one of ${LOG_LEVELS.join(', ')}` }),
+  logFormat: oneOf('LOG_FORMAT', LOG_FORMATS, {
+    fallback: 'json',
+    about: 'json for programs, one object a line, or pretty for people',
+  }),
   logFile: optionalText('LOG_FILE', {
     about: 'a regular file that gets the log lines too, besides stdout; SIGHUP opens it anew',
   }),

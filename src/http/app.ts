@@ -1,6 +1,6 @@
 import multipart from '@fastify/multipart';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
-import { fastify, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import { fastify, LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
 import type { ApiClient } from '../api-client/api-client.ts';
 import { registerConnectionBounds } from './guards/connection-bounds.ts';
 import { registerCrossSiteGuard } from './guards/cross-site-guard.ts';
@@ -14,6 +14,7 @@ import { answerError, registerErrorHandler } from './errors/error-handler.ts';
 import { collectMethods, registerMethodNotAllowed } from './errors/method-not-allowed.ts';
 import { registerBodyWatchdog } from './guards/body-watchdog.ts';
 import { registerLazyCompilers } from './schemas/lazy-compilers.ts';
+import { beginRequestLine, registerRequestLog, requestId } from './request-log.ts';
 import { registerRoutes } from './routes/routes.ts';
 import type { ChangingFile } from '../files/changing-file.ts';
 import type { Logger } from '../log/logger.ts';
@@ -62,12 +63,17 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
     forceCloseConnections: 'idle',
     return503OnClosing: false, // The closing guard responds in our shape.
     clientErrorHandler: answerClientError,
+    // The request log has one line in the place of two.
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'request_id' }),
+    genReqId: requestId,
     frameworkErrors: (error, request, reply) => {
+      beginRequestLine(request, reply);
       void answerError(error, request, reply);
     },
   });
   registerLazyCompilers(app);
   registerErrorHandler(app);
+  registerRequestLog(app);
   registerConnectionBounds(app);
   registerHeadBounds(app);
   registerClosingGuard(app);

@@ -2,15 +2,18 @@ import { systemErrorCode } from '../errors.ts';
 import type { KnownSecrets } from './known-secrets.ts';
 import { isNoFileOfItsOwn, LogFile } from './log-file.ts';
 import { LogOutput } from './log-output.ts';
-import { createLogger, type Logger, type LogLevel } from './logger.ts';
+import { createLogger, type LogFormat, type Logger, type LogLevel } from './logger.ts';
 import { openStdout } from './open-stdout.ts';
 
 export interface LogOptions {
   readonly level: LogLevel;
+  readonly format: LogFormat;
   /** LOG_FILE, which gets the same lines as stdout. */
   readonly filePath: string | undefined;
   readonly secrets: KnownSecrets;
 }
+
+type MakePretty = ((line: string) => string) | undefined;
 
 /** Faults of a disk that pass, or that a person far away can't mend at once. They are no reason not to start. */
 const DISK_FAULTS: readonly (string | undefined)[] = ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'];
@@ -23,17 +26,18 @@ export class Log {
   readonly #outputs: readonly LogOutput[];
   readonly #file: LogFile | undefined;
 
-  private constructor({ level, secrets }: LogOptions, file: LogFile | undefined) {
+  private constructor({ level, secrets }: LogOptions, file: LogFile | undefined, makePretty: MakePretty) {
     this.#file = file;
     const targets = [openStdout(), ...(file === undefined ? [] : [file])];
     this.#outputs = targets.map((target) => new LogOutput(target, (reason) => this.#tellLoss(target.name, reason)));
-    this.logger = createLogger({ level, outputs: this.#outputs, secrets });
+    this.logger = createLogger({ level, outputs: this.#outputs, makePretty, secrets });
   }
 
   /** @throws Error that names LOG_FILE, when its name is wrong */
   static async open(options: LogOptions): Promise<Log> {
-    const { filePath } = options;
-    if (filePath === undefined || (await isNoFileOfItsOwn(filePath))) return new Log(options, undefined);
+    const { filePath, format } = options;
+    const makePretty = format === 'pretty' ? await loadPretty() : undefined;
+    if (filePath === undefined || (await isNoFileOfItsOwn(filePath))) return new Log(options, undefined, makePretty);
     const file = new LogFile(filePath);
     try {
       await file.open();
@@ -41,7 +45,7 @@ export class Log {
       // The first line tries again, and tells of it.
       if (!DISK_FAULTS.includes(systemErrorCode(error))) throw error;
     }
-    return new Log(options, file);
+    return new Log(options, file, makePretty);
   }
 
   /** Opens LOG_FILE anew, after log rotation has renamed it. */
@@ -66,4 +70,10 @@ export class Log {
   #tellLoss(output: string, reason: string): void {
     this.logger.error({ output, reason }, 'An output of the log takes no lines: they are counted until it does');
   }
+}
+
+/** Most devices never need its code. */
+async function loadPretty(): Promise<MakePretty> {
+  const { prettyFactory } = await import('pino-pretty');
+  return prettyFactory({ colorize: process.stdout.isTTY, singleLine: true, translateTime: 'SYS:HH:MM:ss.l' });
 }

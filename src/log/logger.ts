@@ -1,5 +1,5 @@
 import { pino, type Logger } from 'pino';
-import { MAX_CAUSES } from '../errors.ts';
+import { LoaderError, MAX_CAUSES } from '../errors.ts';
 import { KnownSecrets } from './known-secrets.ts';
 
 export type { Logger };
@@ -7,10 +7,15 @@ export type { Logger };
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
+export const LOG_FORMATS = ['json', 'pretty'] as const;
+export type LogFormat = (typeof LOG_FORMATS)[number];
+
 export interface LoggerOptions {
   readonly level: LogLevel;
   /** Each gets every line. Unless there is one, the lines go nowhere. */
   readonly outputs?: readonly { write(line: string): void }[];
+  /** Makes text for people of a line, if the lines are for people. */
+  readonly makePretty?: ((line: string) => string) | undefined;
   /** Replaced wherever they stand in a line. */
   readonly secrets?: KnownSecrets;
 }
@@ -25,23 +30,25 @@ const SECRET_NAMES = ['password', 'token', 'authorization', 'email', 'apiKey', '
  * and those of its causes. Headers, query strings, bodies and the other properties of errors (where the AWS SDK and
  * undici keep requests and responses) are never written. What is written is then searched for the known secrets.
  */
-export function createLogger({ level, outputs = [], secrets = new KnownSecrets() }: LoggerOptions): Logger {
+export function createLogger({ level, outputs = [], makePretty, secrets = new KnownSecrets() }: LoggerOptions): Logger {
   return pino(
     {
       level,
       base: null,
+      formatters: { level: (name) => ({ level: name }) },
       timestamp: pino.stdTimeFunctions.isoTime,
       // @fastify/multipart logs what it gives to its parser, headers included, at level trace.
       redact: {
         paths: [...SECRET_NAMES.flatMap((name) => [name, `*.${name}`]), 'busboyOptions.headers'],
         censor: '[redacted]',
       },
-      serializers: { req: serializeRequest, res: serializeReply, err: serializeError },
+      serializers: { req: serializeRequest, res: serializeReply, err: (error: unknown) => serializeError(error) },
       hooks: { streamWrite: (line) => secrets.redactLine(line) },
     },
     {
       write: (line) => {
-        for (const output of outputs) output.write(line);
+        const text = makePretty?.(line) ?? line;
+        for (const output of outputs) output.write(text);
       },
     },
   );
@@ -67,16 +74,21 @@ interface SerializedError {
   readonly suppressed?: SerializedError | undefined;
 }
 
-function serializeError(error: unknown, depth = 0): SerializedError {
+/** What the Loader foresees needs no stack: its message says what is wrong, and the causes say what was met. */
+function serializeError(error: unknown, depth = 0, hasStack = !isForeseen(error)): SerializedError {
   if (!(error instanceof Error)) return { type: typeof error, message: 'not an Error' };
   const inner = (value: unknown) =>
-    value !== undefined && depth < MAX_CAUSES ? serializeError(value, depth + 1) : undefined;
+    value !== undefined && depth < MAX_CAUSES ? serializeError(value, depth + 1, hasStack) : undefined;
   return {
     type: error.name,
     message: error.message,
     code: 'code' in error && typeof error.code === 'string' ? error.code : undefined,
-    stack: error.stack,
+    stack: hasStack ? error.stack : undefined,
     cause: inner(error.cause),
     ...(error instanceof SuppressedError && { error: inner(error.error), suppressed: inner(error.suppressed) }),
   };
+}
+
+function isForeseen(error: unknown): boolean {
+  return error instanceof LoaderError && error.code !== 'internal_error';
 }

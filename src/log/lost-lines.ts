@@ -1,5 +1,3 @@
-const WARN_LEVEL = 40;
-
 /** Counts the lines that an output could not take, and tells of them in a line of the log. */
 export class LostLines {
   #count = 0;
@@ -21,7 +19,7 @@ export class LostLines {
     this.#told = this.#count;
     const time = new Date().toISOString();
     const msg = 'Lines of the log are missing here: they could not be written.';
-    return `${JSON.stringify({ level: WARN_LEVEL, time, lostLines: this.#count, since: this.#since, msg })}\n`;
+    return `${JSON.stringify({ level: 'warn', time, lostLines: this.#count, since: this.#since, msg })}\n`;
   }
 
   /** Forgets those that the last line told of: it was written. */

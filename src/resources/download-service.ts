@@ -30,6 +30,8 @@ export interface DownloadServiceOptions {
 export interface OpenResource extends AsyncDisposable {
   /** Bytes of plaintext. */
   readonly length: number;
+  /** Where its big part comes from. */
+  readonly source: 'cache' | 'cdn';
   /** The plaintext, once. It fails rather than end early. */
   readonly chunks: AsyncIterable<Buffer>;
 }
@@ -69,6 +71,7 @@ export class DownloadService {
     const opened = owned.move();
     return {
       length,
+      source: big.source === undefined ? 'cache' : 'cdn',
       chunks: small.decrypt(big.chunks()),
       [Symbol.asyncDispose]: () => opened.disposeAsync(),
     };

@@ -56,7 +56,12 @@ const API_CLIENT: AppServices['apiClient'] = {
   status: { isAuthenticated: true, clockOffsetMs: -120 },
   login: () => Promise.resolve(),
   load: () =>
-    Promise.resolve({ length: MODEL.length, chunks: chunks(), [Symbol.asyncDispose]: () => Promise.resolve() }),
+    Promise.resolve({
+      length: MODEL.length,
+      source: 'cache',
+      chunks: chunks(),
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    }),
   upload: async (_name, items) => {
     for await (const item of items) if (item.kind === 'data') await Array.fromAsync(item.chunks);
   },

@@ -34,7 +34,7 @@ async function failToDispose(error: Error): Promise<void> {
 
 const { config, secrets: configSecrets } = takeConfig();
 const secrets = new KnownSecrets(configSecrets);
-const log = await Log.open({ level: config.logLevel, filePath: config.logFile, secrets });
+const log = await Log.open({ level: config.logLevel, format: config.logFormat, filePath: config.logFile, secrets });
 const parts = await composeLoader(config, { secrets, log });
 parts.app.post<{ Params: { name: string }; Body: { text: string } }>('/faults/:name', (request, reply) => {
   const { text } = request.body;

@@ -1,7 +1,6 @@
 import { DatabaseSync } from 'node:sqlite';
-import { pino } from 'pino';
 import type { TObject } from 'typebox';
-import type { Logger } from '../../src/log/logger.ts';
+import { createLogger, type Logger } from '../../src/log/logger.ts';
 import { defineProvider, type Provider, type TaskContext, type TaskWork } from '../../src/tasks/provider.ts';
 import { migrate } from '../../src/tasks/migrations.ts';
 import { TaskRunner } from '../../src/tasks/task-runner.ts';
@@ -75,12 +74,7 @@ export class ControlledProvider {
 /** Collects what is logged, as JSON texts. Its errors tell more than the Loader's do. */
 export function makeLogger(): { readonly logger: Logger; readonly logLines: string[] } {
   const logLines: string[] = [];
-  const logger = pino(
-    { level: 'trace', base: null },
-    {
-      write: (line: string) => logLines.push(line),
-    },
-  );
+  const logger = createLogger({ level: 'trace', outputs: [{ write: (line) => logLines.push(line) }] });
   return { logger, logLines };
 }
 

@@ -10,6 +10,8 @@ export interface TestAppOptions {
   /** Configuration; without RESOURCE_API_URL, no server listens at the Resource API. */
   readonly variables?: Readonly<Record<string, string>>;
   readonly apiKeys?: readonly string[];
+  /** Gets the lines of the log; without it, there are none. */
+  readonly log?: { write(line: string): void };
   /** In the place of that of the services. */
   readonly apiClient?: AppServices['apiClient'];
   readonly readiness?: AppServices['readiness'];
@@ -26,8 +28,9 @@ export interface TestApp {
 
 /** The whole application in this process. It does not listen, and its services are not started. */
 export async function makeTestApp(options: TestAppOptions = {}): Promise<TestApp> {
-  const { variables, apiKeys, apiClient, readiness, isValidated = true } = options;
-  const logger = createLogger({ level: 'silent' });
+  const { variables, apiKeys, log, apiClient, readiness, isValidated = true } = options;
+  const logger =
+    log === undefined ? createLogger({ level: 'silent' }) : createLogger({ level: 'debug', outputs: [log] });
   const config = loadConfig({
     RESOURCE_API_URL: 'http://127.0.0.1:9',
     ...(apiKeys !== undefined && { API_KEY: apiKeys.join(',') }),

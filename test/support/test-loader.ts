@@ -40,11 +40,11 @@ export class TestLoader extends LoaderClient {
     return this.#process.log();
   }
 
-  /** Log lines until now that have this message. */
-  logLines(message: string): string[] {
+  /** Log lines until now that have this text. */
+  logLines(text: string): string[] {
     return this.log()
       .split('\n')
-      .filter((line) => line.includes(JSON.stringify(message)));
+      .filter((line) => line.includes(text));
   }
 
   /** What its file descriptors point to, under `folder`, without what is always open: the tasks' database and the locks. */

@@ -1,7 +1,8 @@
 import type { FastifyReply } from 'fastify';
-import { asLoaderError, hasErrorCode, LoaderError } from '../../errors.ts';
+import { asLoaderError, LoaderError } from '../../errors.ts';
 import { QueuedBytes } from '../../async/queued-bytes.ts';
 import { releaseChunk } from '../../files/release-chunk.ts';
+import { noteFailure } from '../request-log.ts';
 import { waitForReader, type ReaderOptions } from './wait-for-reader.ts';
 
 export interface Body {
@@ -18,8 +19,8 @@ const MAX_QUEUED_LENGTH = 256 * 1024;
  * Sends a binary body with its exact Content-Length.
  *
  * The error handler responds to a failure before the first byte, which is thrown. A later failure destroys the socket, so
- * that a client never sees the clean end of a body that is short or wrong, and is told in the log. It aborts
- * `options.abort` too, so that the sources of the body end.
+ * that a client never sees the clean end of a body that is short or wrong, and is told in the request's line of the log. It
+ * aborts `options.abort` too, so that the sources of the body end.
  */
 export async function sendBody(reply: FastifyReply, body: Body, options: ReaderOptions): Promise<void> {
   const chunks = body.chunks[Symbol.asyncIterator]();
@@ -27,12 +28,13 @@ export async function sendBody(reply: FastifyReply, body: Body, options: ReaderO
   reply.hijack();
   const response = reply.raw;
   using queued = new QueuedBytes();
+  let sent = 0;
   try {
     response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': body.length });
-    let sent = 0;
     for (; next.done !== true; next = await chunks.next()) {
       options.abort.signal.throwIfAborted();
       sent += next.value.length;
+      reply.request.facts.bytes = sent;
       if (sent > body.length) throw new LoaderError('envelope_invalid', 'The body is longer than was announced.');
       const chunk = next.value;
       const { length } = chunk;
@@ -49,17 +51,9 @@ export async function sendBody(reply: FastifyReply, body: Body, options: ReaderO
     response.end();
     await waitForReader(response, 'finish', options);
   } catch (error) {
+    noteFailure(reply, { known: asLoaderError(error), thrown: error });
     options.abort.abort(error);
     response.destroy();
     await chunks.return?.();
-    logBreak(reply, asLoaderError(error));
   }
-}
-
-/** A client may leave when it likes, and may read as slowly as it likes: neither is a fault. */
-function logBreak({ log }: FastifyReply, error: LoaderError): void {
-  const { code, message } = error;
-  if (hasErrorCode(error, 'client_closed', 'client_stalled'))
-    log.info({ code, reason: message }, 'The response was cut');
-  else log.error({ err: error, code }, 'The response was broken off');
 }

@@ -21,7 +21,7 @@ const MIN_RELEASED_LENGTH = 16 * 1024;
 
 /**
  * The items of a multipart upload, as they arrive: one file `data`, and at most one field `folder`, in any order.
- * It ignores other fields, as the original does.
+ * It ignores other fields, as the original does. Folder and bytes go into the request's line of the log.
  *
  * @throws InputError; LoaderError `client_closed` when the body breaks off, `client_stalled`
  */
@@ -29,6 +29,7 @@ export async function* readUploadForm(
   request: FastifyRequest,
   options: UploadFormOptions,
 ): AsyncGenerator<UploadItem, void, undefined> {
+  const { facts } = request;
   let hasData = false;
   let hasFolder = false;
   const parts = request.parts()[Symbol.asyncIterator]();
@@ -49,7 +50,9 @@ export async function* readUploadForm(
     } else if (part.fieldname === 'folder') {
       if (hasFolder) throw fault('folder', 'value_error', 'there must be one folder only');
       hasFolder = true;
-      yield { kind: 'folder', folder: assertFolder(part.value) };
+      const folder = assertFolder(part.value);
+      if (facts.resource !== undefined) facts.resource = { ...facts.resource, folder };
+      yield { kind: 'folder', folder };
     }
   }
   if (!hasData) throw fault('data', 'missing', MISSING_MESSAGE);
@@ -78,6 +81,7 @@ async function* readFile(
   const watchdog = { timeoutMs: options.stallTimeoutMs, stalled: () => clientStalled(options), signal: options.signal };
   try {
     for await (const chunk of watchForStalls(file, watchdog)) {
+      request.facts.bytes = (request.facts.bytes ?? 0) + chunk.length;
       yield chunk;
       // A consumer that asks for the next chunk no longer needs this one. The parser keeps small ones of its own.
       if (chunk.length >= MIN_RELEASED_LENGTH) releaseChunk(chunk);

@@ -2,6 +2,7 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { asLoaderError, ERRORS, InputError, LoaderError, type ErrorCode } from '../../errors.ts';
 import { MISSING_MESSAGE } from '../../tasks/schema-faults.ts';
 import { urlTooLong } from '../guards/head-bounds.ts';
+import { noteFailure } from '../request-log.ts';
 import { toErrorBody, type ErrorBody } from '../schemas/error.ts';
 import { toInputError } from './request-faults.ts';
 
@@ -24,9 +25,7 @@ export function registerErrorHandler(app: FastifyInstance): void {
 export function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const known = hasLeft(request) ? clientClosed(error) : toLoaderError(error);
   const status = statusOf(known.code, request);
-  if (known.code === 'client_closed') request.log.info({ code: known.code }, 'The client closed the connection');
-  else if (status >= 500) request.log.error({ err: error, code: known.code }, 'The request failed');
-  else request.log.info({ code: known.code, reason: known.message }, 'The request was refused');
+  noteFailure(reply, { known, thrown: error });
   if (known.code === 'forbidden') void reply.header('www-authenticate', 'Bearer');
   if (!request.raw.complete) drainForAWhile(reply);
   return reply.code(status).send(toErrorBody(known));

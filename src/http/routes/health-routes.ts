@@ -20,7 +20,7 @@ export function registerHealthRoutes(app: HttpApp, { apiClient, readiness, model
         tags: ['health'],
         response: { ...failures(), 200: HEALTH },
       },
-      config: { access: 'open' },
+      config: { access: 'open', isHealthCheck: true },
     },
     () => ({ status: 'healthy' as const }),
   );
@@ -34,7 +34,7 @@ export function registerHealthRoutes(app: HttpApp, { apiClient, readiness, model
         tags: ['health'],
         response: { ...failures(), 200: READY, 503: NOT_READY },
       },
-      config: { access: 'open' },
+      config: { access: 'open', isHealthCheck: true },
     },
     async (_request, reply) => {
       const problems = await readiness.problems();
@@ -52,6 +52,7 @@ export function registerHealthRoutes(app: HttpApp, { apiClient, readiness, model
         tags: ['health'],
         response: { ...failures(), 200: STATUS },
       },
+      config: { isHealthCheck: true },
     },
     () => toStatus(apiClient.status, modelCacheDir),
   );

@@ -33,8 +33,10 @@ export function registerLoadRoutes(app: HttpApp, { apiClient, clientStallTimeout
       // As in the original, the name in the body has precedence over the name in the path.
       const name = request.body.filename ?? assertFileName(request.params.filename);
       const resource = { folder: request.body.folder, name };
+      request.facts.resource = resource;
       const abort = abortWhenClientLeaves(reply);
       await using body = await apiClient.load(resource, abort.signal);
+      request.facts.source = body.source;
       await sendBody(reply, body, { stallTimeoutMs: clientStallTimeoutMs, abort });
     },
   );

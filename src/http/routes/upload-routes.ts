@@ -4,6 +4,7 @@ import { MISSING_MESSAGE } from '../../tasks/schema-faults.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
 import { readUploadForm } from '../bodies/upload-form.ts';
 import { assertFileName } from '../errors/request-faults.ts';
+import { DEFAULT_FOLDER } from '../../resource-name.ts';
 import { failures, INVALID_INPUT, OK, type HttpApp } from '../schemas/responses.ts';
 import { RESOURCE_PARAMS, UPLOAD_FORM } from '../schemas/resource.ts';
 
@@ -37,6 +38,7 @@ export function registerUploadRoutes(app: HttpApp, { apiClient, clientStallTimeo
     },
     async (request, reply) => {
       const name = assertFileName(request.params.filename);
+      request.facts.resource = { folder: DEFAULT_FOLDER, name };
       const { signal } = abortWhenClientLeaves(reply);
       const items = readUploadForm(request, { stallTimeoutMs: clientStallTimeoutMs, signal });
       await apiClient.upload(name, items, signal);

@@ -75,7 +75,7 @@ describe("the Loader's own login", { timeout: 120_000 }, () => {
     const refused = await load();
     assert.deepEqual([refused.status, refused.body.code], [500, 'not_authenticated']);
     assert.match(String(refused.body.detail), /^No user is logged in: the last login failed\. The Resource API at /);
-    assert.equal((JSON.parse(failureLines()[0] ?? '') as { level: number }).level, 50);
+    assert.equal((JSON.parse(failureLines()[0] ?? '') as { level: string }).level, 'error');
     assert.deepEqual(await ready(), [503, ['not_authenticated']]);
     api.reset();
     await eventually(isLoggedIn, { timeoutMs: 15_000, pollMs: 50 });

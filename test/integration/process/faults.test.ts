@@ -73,7 +73,7 @@ async function post(loader: LoaderProcess, route: string, body: unknown): Promis
 }
 
 interface FatalLine {
-  readonly level: number;
+  readonly level: string;
   readonly code?: string;
   readonly err?: {
     readonly message: string;
@@ -88,7 +88,7 @@ function fatalLines(loader: LoaderProcess): FatalLine[] {
     .split('\n')
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line) as FatalLine)
-    .filter(({ level }) => level === 60);
+    .filter(({ level }) => level === 'fatal');
 }
 
 describe('a warning of Node', () => {

@@ -69,7 +69,7 @@ function warnings(loader: LoaderProcess): string[] {
   return loader
     .log()
     .split('\n')
-    .filter((line) => /^\{"level":(40|50)/.test(line))
+    .filter((line) => /^\{"level":"(warn|error)"/.test(line))
     .map((line) => (JSON.parse(line) as { msg: string }).msg)
     .filter((message) => message.includes('_DIR'));
 }

@@ -110,7 +110,8 @@ describe('an unlock into an engine whose disk is full', { skip: DOCKER_SKIP }, (
     await mkdir(dataRoot, { recursive: true });
     // The images take 28 MB once they are loaded, and each is staged before.
     await run('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', dataRoot]);
-    device = await UnlockDevice.start((await startDockerd(name, { dataRoot })).host);
+    const env = { ENGINE_STALL_TIMEOUT_MS: '3000' }; // Such an engine may hang.
+    device = await UnlockDevice.start((await startDockerd(name, { dataRoot })).host, env);
     await device.putArchive(saveImages(images));
   });
 

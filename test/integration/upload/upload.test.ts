@@ -280,10 +280,10 @@ describe('a client that leaves', { skip: S3_SKIP }, () => {
 
 describe('a client that is faster than the CDN', { skip: S3_SKIP }, () => {
   it('is left waiting for longer than it may be silent itself, and its upload succeeds', async () => {
-    const device = await Device.start({ env: { CLIENT_STALL_TIMEOUT_MS: '300', STALL_TIMEOUT_MS: '5000' } });
+    const device = await Device.start({ env: { CLIENT_STALL_TIMEOUT_MS: '1000', STALL_TIMEOUT_MS: '10000' } });
     try {
       await device.login();
-      device.s3Proxy.fault = (request) => (request.method === 'PUT' ? { kind: 'delay', ms: 900 } : PASS);
+      device.s3Proxy.fault = (request) => (request.method === 'PUT' ? { kind: 'delay', ms: 2500 } : PASS);
       const content = randomBytes(60_000_000);
       await device.upload('slow', content);
       assert.equal((await digestBody(await device.loader.load('slow'))).sha256, sha256(content));

@@ -105,7 +105,7 @@ describe('the hardware string', () => {
   it('comes with what a person should know', async () => {
     read = () => Promise.resolve({ ...readingOf(FACTS), remarks: ['The name is another.'] });
     await start().hardwareString();
-    assert.match(logLines.join(), /"level":40,.*"msg":"The name is another\."/);
+    assert.match(logLines.join(), /"level":"warn",.*"msg":"The name is another\."/);
   });
 });
 
@@ -130,7 +130,7 @@ describe('the string that the server accepted', () => {
     read = () => Promise.resolve(readingOf(changed));
     const fingerprint = start();
     assert.equal(await fingerprint.hardwareString(), STRING);
-    assert.match(logLines.join(), /"level":40.*"changed":\["Memory","DriveSerial"\].*accepted last is used/);
+    assert.match(logLines.join(), /"level":"warn".*"changed":\["Memory","DriveSerial"\].*accepted last is used/);
     await fingerprint.accept(STRING);
     assert.deepEqual([keptFacts, writes], [FACTS, 0]);
   });
@@ -150,7 +150,7 @@ describe('the string that the server accepted', () => {
     const fingerprint = start();
     const hardware = await fingerprint.hardwareString();
     assert.equal(hardware, formatHardwareString(changed));
-    assert.match(logLines.join(), /"level":40.*"changed":\["DriveSerial"\].*The hardware has changed/);
+    assert.match(logLines.join(), /"level":"warn".*"changed":\["DriveSerial"\].*The hardware has changed/);
     assert.doesNotMatch(logLines.join(), /OTHER-DISK|S4X7NF0M/);
     assert.deepEqual(keptFacts, FACTS);
     await fingerprint.accept(hardware);

@@ -76,7 +76,7 @@ describe('the kept hardware', () => {
       await writeFile(file, content);
       assert.equal(await kept.read(), undefined);
       assert.equal(logLines.length, 1);
-      assert.match(logLines[0] ?? '', /"level":40.*The kept hardware string is not used/);
+      assert.match(logLines[0] ?? '', /"level":"warn".*The kept hardware string is not used/);
     });
   }
 
@@ -95,6 +95,6 @@ describe('the kept hardware', () => {
   it('that can not be written is a line in the log, and no failure', async () => {
     await writeFile(stateDir, 'a file in place of the folder');
     await kept.write(FACTS);
-    assert.match(logLines[0] ?? '', /"level":40.*could not be kept in STATE_DIR/);
+    assert.match(logLines[0] ?? '', /"level":"warn".*could not be kept in STATE_DIR/);
   });
 });

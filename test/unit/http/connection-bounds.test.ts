@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fastify, type FastifyInstance } from 'fastify';
 import { RawConnection } from '../../../lab/faults/raw-http.ts';
 import { eventually } from '../../../lab/waiting.ts';
+import { registerRequestLog } from '../../../src/http/request-log.ts';
 import { registerErrorHandler } from '../../../src/http/errors/error-handler.ts';
 import { registerConnectionBounds } from '../../../src/http/guards/connection-bounds.ts';
 
@@ -18,6 +19,7 @@ describe('the connections of an app', () => {
   beforeEach(async () => {
     app = fastify({ forceCloseConnections: 'idle' });
     registerErrorHandler(app);
+    registerRequestLog(app);
     registerConnectionBounds(app);
     app.get('/quick', () => ({}));
     app.get('/slow', async () => {

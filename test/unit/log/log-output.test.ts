@@ -99,7 +99,7 @@ describe('a line', () => {
     await output.flush(1_000);
     assert.equal(losses.length, 1);
     assert.doesNotMatch(target.text, /in the gap/);
-    assert.match(target.text, /^(x{1023}\n)+\{"level":40[^\n]*\}\nafter\n$/);
+    assert.match(target.text, /^(x{1023}\n)+\{"level":"warn"[^\n]*\}\nafter\n$/);
   });
 
   it('of more than 1 MiB is lost', async () => {
@@ -142,7 +142,7 @@ describe('a target that fails', () => {
     target.write = write;
     target.fault = undefined;
     await output.flush(3_000);
-    assert.match(target.text, /^fir\n\{"level":40/);
+    assert.match(target.text, /^fir\n\{"level":"warn"/);
     assert.deepEqual(toldIn(target.text), [1]);
   });
 });

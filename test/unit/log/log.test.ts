@@ -213,7 +213,7 @@ describe('LOG_FILE', () => {
       const told = Number(/"lostLines":(\d+)/.exec(file)?.[1]);
       // One may be cut, and the line that stdout got about the loss is missing too.
       assert.equal((file.match(/"msg":"line"/g)?.length ?? 0) + told, 1001);
-      assert.match(file, /\n\{"level":40,[^\n]*\}\n\{[^\n]*"msg":"last"\}\n$/);
+      assert.match(file, /\n\{"level":"warn",[^\n]*\}\n\{[^\n]*"msg":"last"\}\n$/);
     } finally {
       execFileSync('umount', [disk]);
     }
@@ -230,7 +230,7 @@ describe('LOG_FILE', () => {
       const script = `log.logger.info('lost'); await sleep(20); rmSync('${disk}/other'); await sleep(1_500); await log.exit(7);`;
       const args = nodeArgs(`const { rmSync } = await import('node:fs'); ${script}`, `${disk}/loader.log`);
       assert.equal(spawnSync(process.execPath, args).status, 7);
-      assert.match(readFileSync(`${disk}/loader.log`, 'utf8'), /^\{"level":40,[^\n]*"lostLines":2/);
+      assert.match(readFileSync(`${disk}/loader.log`, 'utf8'), /^\{"level":"warn",[^\n]*"lostLines":2/);
     } finally {
       execFileSync('umount', [disk]);
     }

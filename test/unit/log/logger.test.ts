@@ -108,20 +108,28 @@ describe('the log', () => {
 });
 
 describe('an error in the log', () => {
+  const below = Object.assign(new TypeError('socket closed'), { code: 'ECONNRESET' });
+  const logged = (error: Error) => parse(log(({ logger }) => logger.error({ err: error }, 'x')))[0]?.err;
+
   it('is its type, code, message and stack, and those of its causes', () => {
-    const [line] = parse(
-      log(({ logger }) => {
-        const below = Object.assign(new TypeError('socket closed'), { code: 'ECONNRESET' });
-        logger.error({ err: new LoaderError('cdn_unreachable', 'no connection', { cause: below }) }, 'x');
-      }),
+    const err = logged(new Error('no connection', { cause: below }));
+    assert.deepEqual(
+      [err?.type, err?.message, err?.cause?.type, err?.cause?.code, err?.cause?.message],
+      ['Error', 'no connection', 'TypeError', 'ECONNRESET', 'socket closed'],
     );
-    const { err } = line ?? {};
+    for (const stack of [err?.stack, err?.cause?.stack]) assert.match(stack ?? '', /\n\s+at /);
+    assert.deepEqual(Object.keys(err ?? {}).sort(), ['cause', 'message', 'stack', 'type']);
+  });
+
+  it('has a stack where the Loader tells of a fault of its own, and none where it foresees the failure', () => {
+    assert.match(logged(new LoaderError('internal_error', 'no idea', { cause: below }))?.stack ?? '', /\n\s+at /);
+    const err = logged(new LoaderError('cdn_unreachable', 'no connection', { cause: below }));
     assert.deepEqual(
       [err?.type, err?.code, err?.message, err?.cause?.type, err?.cause?.code, err?.cause?.message],
       ['LoaderError', 'cdn_unreachable', 'no connection', 'TypeError', 'ECONNRESET', 'socket closed'],
     );
-    assert.match(err?.stack ?? '', /no connection\n\s+at /);
-    assert.deepEqual(Object.keys(err ?? {}).sort(), ['cause', 'code', 'message', 'stack', 'type']);
+    assert.deepEqual(Object.keys(err ?? {}).sort(), ['cause', 'code', 'message', 'type']);
+    assert.deepEqual(Object.keys(err?.cause ?? {}).sort(), ['code', 'message', 'type']);
   });
 
   it('is logged without its other properties, where libraries keep requests and responses', () => {

@@ -137,7 +137,7 @@ describe('a damaged database', () => {
       assert.match(aside ?? '', /^tasks\.db\.damaged-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}Z$/);
       assert.ok((await readFile(path.join(folder, aside ?? ''))).equals(bytes));
       assert.equal(logLines.length, 1);
-      assert.match(logLines[0] ?? '', /"level":50.*set aside in STATE_DIR, and history and schedules begin anew/);
+      assert.match(logLines[0] ?? '', /"level":"error".*set aside in STATE_DIR, and history and schedules begin anew/);
       assert.ok(logLines[0]?.includes(aside ?? ''));
 
       const again = await openTaskDatabase(folder, logger);

@@ -126,7 +126,7 @@ describe('a task', () => {
       assert.deepEqual([failed.status, failed.code], ['failed', 'internal_error']);
       assert.doesNotMatch(JSON.stringify([failed, lab.runner.lines(task.uid, 0)]), /hush/);
       assert.match(failed.error ?? '', /the log of the Loader has the details/);
-      assert.ok(lab.logLines.some((line) => line.includes('"level":50') && line.includes('A task failed')));
+      assert.ok(lab.logLines.some((line) => line.includes('"level":"error"') && line.includes('A task failed')));
       assert.ok(!(thrown instanceof Error) || lab.logLines.some((line) => line.includes('hush')));
     });
   }
@@ -343,7 +343,7 @@ describe('the progress of a task', () => {
     lab.refuseWrites(true);
     a.last.context.report({ bytesDone: 50, bytesTotal: 100 });
     assert.equal(find(task.uid).progress, 50);
-    assert.ok(lab.logLines.some((line) => line.includes('"level":40') && line.includes('could not be written')));
+    assert.ok(lab.logLines.some((line) => line.includes('"level":"warn"') && line.includes('could not be written')));
     lab.refuseWrites(false);
     a.last.complete();
     await settle();

@@ -376,7 +376,7 @@ describe('an end that can not be written', () => {
     refuseWrites(true);
     const ended = end(task);
     store.finish(ended, null);
-    assert.equal(logLines.filter((line) => line.includes('"level":50')).length, 1);
+    assert.equal(logLines.filter((line) => line.includes('"level":"error"')).length, 1);
     assert.match(logLines[0] ?? '', /"task":"u".*could not be written yet/);
     assert.deepEqual(store.find('u'), ended);
     assert.deepEqual(store.history({ limit: 5 }).tasks, [ended]);

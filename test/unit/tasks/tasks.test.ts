@@ -39,7 +39,7 @@ function makeService(stateDir = folder): Tasks {
 }
 
 function errors(): string[] {
-  return logLines.filter((line) => line.includes('"level":50'));
+  return logLines.filter((line) => line.includes('"level":"error"'));
 }
 
 /** Changes the database while nobody has it open. */
