@@ -40,11 +40,13 @@ export type TaskEvent = ReceivedEvent<TaskEventData>;
 
 export interface ScheduleView {
   readonly id: string;
+  readonly name: string | null;
   readonly provider: string;
   readonly parameters: Readonly<Record<string, unknown>>;
   readonly cron: string;
   readonly timezone: string;
   readonly catch_up: boolean;
+  readonly paused: boolean;
   readonly created_at: string;
   readonly next_run: string | null;
   readonly last_run: {
@@ -75,7 +77,8 @@ export class TaskClient {
   /** Begins a task and returns its uid. @throws Error also when another task of the provider runs */
   async begin(provider: string, parameters: object = {}): Promise<string> {
     const body = bodyOf(await this.post(provider, parameters));
-    if (typeof body['uid'] !== 'string') throw new Error(`no ${provider} began: ${JSON.stringify(body)}`);
+    if (typeof body['uid'] !== 'string' || 'message' in body)
+      throw new Error(`no ${provider} began: ${JSON.stringify(body)}`);
     return body['uid'];
   }
 

@@ -111,6 +111,8 @@ export const ERRORS = {
   engine_image_missing: { status: 'route', meaning: 'the Docker engine reported success, but the image is not there' },
   // The tasks. The codes of 'route' are those that a task ends with.
   task_not_found: { status: 404, meaning: 'no task has this uid, or it was removed because the history was full' },
+  provider_busy: { status: 409, meaning: 'a task of the same provider is in progress' },
+  task_not_repeatable: { status: 409, meaning: 'the parameters of the task are not kept whole, or no longer fit' },
   task_store_unavailable: { status: 503, meaning: "the tasks' database in STATE_DIR can't be used; the log says why" },
   task_cancelled: { status: 'route', meaning: 'the task was cancelled' },
   task_interrupted: { status: 'route', meaning: 'the Loader stopped, or died, while the task ran' },

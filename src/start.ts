@@ -20,7 +20,7 @@ export async function start(args: readonly string[]): Promise<void> {
     for (const warning of warnings) log.logger.warn(warning);
     const parts = await composeLoader(config, { secrets, log });
     await runLoader(parts);
-    tellStart(config, parts);
+    tellStart(config, parts.services, log.logger);
   } catch (error) {
     tellOnStderr(secrets.redact(`The Loader could not start: ${String(error)}`));
     if (log === undefined) process.exit(1);

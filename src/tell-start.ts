@@ -1,14 +1,14 @@
 import path from 'node:path';
 import type { Config } from './config/config.ts';
 import { describeDockerHost } from './docker/docker-host.ts';
-import type { LoaderParts } from './run-loader.ts';
+import type { Logger } from './log/logger.ts';
+import type { Services } from './services.ts';
 import { VERSION } from './version.ts';
 
 const LOOPBACK = /^(127\.|::1$|localhost$)/;
 
 /** Tells in the log, when the Loader has started, what it is, what it works with, and what is missing. */
-export function tellStart(config: Config, { log, services }: Pick<LoaderParts, 'log' | 'services'>): void {
-  const { logger } = log;
+export function tellStart(config: Config, services: Pick<Services, 'apiClient'>, logger: Logger): void {
   logger.info(
     {
       version: VERSION,

@@ -62,6 +62,10 @@ export const MIGRATIONS = [
     last_run TEXT NOT NULL
   ) STRICT;
   `,
+  `
+  ALTER TABLE schedules ADD COLUMN name TEXT;
+  ALTER TABLE schedules ADD COLUMN is_paused INTEGER NOT NULL DEFAULT 0;
+  `,
 ];
 
 /**

@@ -33,23 +33,28 @@ export class ScheduleStore {
     );
   }
 
-  /** Adds a schedule, or updates its next and last time. */
+  /** Adds a schedule, or changes it. */
   save(schedule: Schedule): void {
     this.#alarm.guard(() =>
       this.#statements
         .prepare(
           `INSERT INTO schedules
-             (id, provider, parameters, cron, timezone, catch_up, created_at, next_run_at, last_run)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-           ON CONFLICT (id) DO UPDATE SET next_run_at = excluded.next_run_at, last_run = excluded.last_run`,
+             (id, name, provider, parameters, cron, timezone, catch_up, is_paused, created_at, next_run_at, last_run)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+           ON CONFLICT (id) DO UPDATE SET
+             name = excluded.name, parameters = excluded.parameters, cron = excluded.cron,
+             timezone = excluded.timezone, catch_up = excluded.catch_up, is_paused = excluded.is_paused,
+             next_run_at = excluded.next_run_at, last_run = excluded.last_run`,
         )
         .run(
           schedule.id,
+          schedule.name,
           schedule.provider,
           JSON.stringify(schedule.parameters),
           schedule.cron,
           schedule.timezone,
           schedule.catchUp ? 1 : 0,
+          schedule.isPaused ? 1 : 0,
           schedule.createdAtMs,
           schedule.nextDueAtMs,
           JSON.stringify(schedule.lastDue),
@@ -69,18 +74,22 @@ export function readSchedule(row: Row): Schedule | undefined {
   const isSound =
     isId(row['id']) &&
     ['provider', 'cron', 'timezone'].every((column) => isText(row[column])) &&
+    isNullOr(row['name'], isText) &&
     isCount(row['catch_up'], 1) &&
+    isCount(row['is_paused'], 1) &&
     isTime(row['created_at']) &&
     isNullOr(row['next_run_at'], isTime) &&
     isNullOr(lastDue, isDueTime);
   if (!isSound || parameters === undefined) return undefined;
   return {
     id: String(row['id']),
+    name: row['name'] === null ? null : textOf(row, 'name'),
     provider: String(row['provider']),
     parameters: parameters as JsonObject,
     cron: String(row['cron']),
     timezone: String(row['timezone']),
     catchUp: Number(row['catch_up']) === 1,
+    isPaused: Number(row['is_paused']) === 1,
     createdAtMs: Number(row['created_at']),
     nextDueAtMs: numberOrNull(row['next_run_at']),
     lastDue: lastDue as DueTime | null,

@@ -22,15 +22,19 @@ export interface DueTime {
 export interface Schedule {
   /** A UUID. */
   readonly id: string;
+  /** For people. */
+  readonly name: string | null;
   readonly provider: string;
   readonly parameters: JsonObject;
   readonly cron: string;
   readonly timezone: string;
   /** Whether the Loader starts one task at its own start for the times that passed while it was down. */
   readonly catchUp: boolean;
+  /** Whether it starts nothing until it goes on. */
+  readonly isPaused: boolean;
   /** In ms since 1970. */
   readonly createdAtMs: number;
-  /** In ms since 1970; null when the pattern has no further time. */
+  /** In ms since 1970; null while it is paused, and when the pattern has no further time. */
   readonly nextDueAtMs: number | null;
   /** The time that came last. */
   readonly lastDue: DueTime | null;

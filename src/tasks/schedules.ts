@@ -5,6 +5,7 @@ import { CronExpression } from './cron-expression.ts';
 import type { ScheduleStore } from './schedule-store.ts';
 import type { DueTime, Schedule } from './schedule.ts';
 import type { TaskRunner } from './task-runner.ts';
+import type { Task } from './task.ts';
 import type { JsonObject } from '../json.ts';
 
 export interface SchedulesOptions {
@@ -15,13 +16,13 @@ export interface SchedulesOptions {
   readonly now?: () => number;
 }
 
-export interface NewSchedule {
-  readonly provider: string;
-  readonly parameters: JsonObject;
-  readonly cron: string;
-  readonly timezone: string;
-  readonly catchUp: boolean;
-}
+/** What can be changed of a schedule. */
+export type ScheduleSettings = Pick<Schedule, 'name' | 'parameters' | 'cron' | 'timezone' | 'catchUp' | 'isPaused'>;
+
+/** Without a name it has none, and it is not paused. */
+export type NewSchedule = Pick<Schedule, 'provider'> &
+  Omit<ScheduleSettings, 'name' | 'isPaused'> &
+  Partial<ScheduleSettings>;
 
 /** A schedule with its times: null where this version of the Loader does not know the time zone or the pattern. */
 interface Entry {
@@ -75,22 +76,48 @@ export class Schedules {
   }
 
   /** @throws InputError; LoaderError `too_many_schedules`, `task_store_unavailable` */
-  create({ provider, cron, timezone, catchUp, ...given }: NewSchedule): Schedule {
-    const { runner, store } = this.#options;
-    const { parameters, hasSecrets } = runner.check(provider, given.parameters);
-    if (hasSecrets) {
-      throw valueError('provider', "provider needs a secret, which is never kept: it can't be scheduled");
-    }
+  create({ provider, ...given }: NewSchedule): Schedule {
+    const parameters = this.#checkParameters(provider, given.parameters);
     if (this.#entries.size >= MAX_SCHEDULES) {
       throw new LoaderError('too_many_schedules', `There are ${MAX_SCHEDULES} schedules already; delete one first.`);
     }
-    const createdAtMs = this.#options.now();
-    const times = new CronExpression(cron, timezone);
-    const nextDueAtMs = times.next(createdAtMs);
-    if (nextDueAtMs === null) throw valueError('cron', 'cron must have a time that is still to come');
-    const origin = { id: randomUUID(), createdAtMs, nextDueAtMs, lastDue: null };
-    const schedule: Schedule = { provider, parameters, cron, timezone, catchUp, ...origin };
-    store.save(schedule);
+    const origin = { id: randomUUID(), provider, createdAtMs: this.#options.now(), lastDue: null };
+    return this.#keep({ ...origin, name: null, isPaused: false, ...given, parameters });
+  }
+
+  /**
+   * Changes a schedule, and returns it as it is then. Its next time is found anew.
+   *
+   * @throws InputError; LoaderError `schedule_not_found`, `task_store_unavailable`
+   */
+  change(id: string, settings: Partial<ScheduleSettings>): Schedule {
+    const { schedule } = this.#entry(id);
+    const parameters =
+      settings.parameters === undefined
+        ? schedule.parameters
+        : this.#checkParameters(schedule.provider, settings.parameters);
+    return this.#keep({ ...schedule, ...settings, parameters });
+  }
+
+  /** Begins a task of a schedule at once, paused or not. @throws as TaskRunner.begin; LoaderError `schedule_not_found` */
+  run(id: string): Task {
+    const { provider, parameters } = this.#entry(id).schedule;
+    return this.#options.runner.begin(provider, parameters, id);
+  }
+
+  #checkParameters(provider: string, given: JsonObject): JsonObject {
+    const { parameters, hasSecrets } = this.#options.runner.check(provider, given);
+    if (!hasSecrets) return parameters;
+    throw valueError('provider', "provider needs a secret, which is never kept: it can't be scheduled");
+  }
+
+  /** Writes a schedule that is new or changed, with its next time. */
+  #keep(settings: Omit<Schedule, 'nextDueAtMs'>): Schedule {
+    const times = new CronExpression(settings.cron, settings.timezone);
+    const next = times.next(this.#options.now());
+    if (next === null) throw valueError('cron', 'cron must have a time that is still to come');
+    const schedule: Schedule = { ...settings, nextDueAtMs: settings.isPaused ? null : next };
+    this.#options.store.save(schedule);
     this.#entries.set(schedule.id, { schedule, times });
     this.#wait();
     return schedule;
@@ -98,11 +125,16 @@ export class Schedules {
 
   /** Removes a schedule, and returns it; the tasks that it began go on. @throws LoaderError `schedule_not_found` */
   remove(id: string): Schedule {
-    const entry = this.#entries.get(id);
-    if (entry === undefined) throw new LoaderError('schedule_not_found', 'No schedule has this id.');
+    const { schedule } = this.#entry(id);
     this.#options.store.remove(id);
     this.#entries.delete(id);
-    return entry.schedule;
+    return schedule;
+  }
+
+  #entry(id: string): Entry {
+    const entry = this.#entries.get(id);
+    if (entry !== undefined) return entry;
+    throw new LoaderError('schedule_not_found', 'No schedule has this id: GET /schedules lists those that there are.');
   }
 
   /** Begins the tasks that are due by now. */
@@ -136,7 +168,8 @@ export class Schedules {
    * wrong clock showed it.
    */
   #bringForward(entry: Entry, nowMs: number): void {
-    const { lastDue, nextDueAtMs } = entry.schedule;
+    const { lastDue, nextDueAtMs, isPaused } = entry.schedule;
+    if (isPaused) return;
     const usedMs = lastDue !== null && lastDue.dueAtMs - nowMs < SMALL_CORRECTION_MS ? lastDue.dueAtMs : nowMs;
     const next = entry.times?.next(Math.max(nowMs, usedMs)) ?? null;
     if (next !== null && (nextDueAtMs === null || next < nextDueAtMs)) this.#save(entry, { nextDueAtMs: next });

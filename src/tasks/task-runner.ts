@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { InputError, LoaderError, shuttingDown } from '../errors.ts';
+import { InputError, LoaderError, shuttingDown, type InputSource } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
 import type { PreparedTask, Provider, TaskWork } from './provider.ts';
 import { RunningTask } from './running-task.ts';
@@ -77,6 +77,40 @@ export class TaskRunner {
     return task;
   }
 
+  /**
+   * Begins a task, and returns it.
+   *
+   * @throws as `create`; LoaderError `provider_busy`
+   */
+  begin(providerName: string, parameters: JsonObject, scheduleId: string | null = null): Task {
+    const task = this.create(providerName, parameters, scheduleId);
+    if (task === undefined) throw this.#busy(providerName);
+    return task;
+  }
+
+  /**
+   * Begins a task that has ended once more, as another task, and returns that.
+   *
+   * @throws LoaderError `task_not_found`, `provider_busy`, `task_not_repeatable`, `task_store_unavailable`, `shutting_down`
+   */
+  retry(uid: string): Task {
+    const earlier = this.find(uid);
+    if (this.isBusy(earlier.provider)) throw this.#busy(earlier.provider);
+    const prepared = this.#prepareAgain(earlier);
+    if (this.#isStopping) throw shuttingDown();
+    const { scheduleId, attempt } = earlier;
+    const origin = { scheduleId, attempt: attempt + 1, retryOf: uid };
+    const task = this.#newTask(prepared.provider, prepared.parameters, origin);
+    this.#options.store.insert(task);
+    this.#start(prepared.provider, task, prepared.work);
+    return task;
+  }
+
+  /** The task of a provider that is in progress. */
+  running(providerName: string): Task | undefined {
+    return this.#running.get(providerName)?.task;
+  }
+
   /** Checks the fields `provider` and `parameters` of a schedule, whose tasks come later. @throws InputError */
   check(providerName: string, parameters: JsonObject): PreparedTask {
     const provider = this.#knownProvider(providerName);
@@ -104,7 +138,9 @@ export class TaskRunner {
     return task;
   }
 
+  /** @throws InputError where there is no such provider */
   history(filter: HistoryFilter): HistoryPage {
+    if (filter.provider !== undefined) this.#knownProvider(filter.provider, 'query');
     const page = this.#options.store.history(filter);
     // The progress in the store is up to a second old.
     return { ...page, tasks: page.tasks.map((task) => this.#findRunning(task.uid)?.task ?? task) };
@@ -152,13 +188,10 @@ export class TaskRunner {
   /** @throws LoaderError `task_store_unavailable` */
   #retry(interrupted: Task, attempt: number): void {
     const { store, logger } = this.#options;
-    let provider: Provider;
-    let prepared: PreparedTask;
+    let prepared: PreparedTask & { readonly provider: Provider };
     try {
-      provider = this.#knownProvider(interrupted.provider);
-      prepared = provider.prepare(interrupted.parameters);
+      prepared = this.#prepareAgain(interrupted);
     } catch (error) {
-      // An older version of the Loader may have begun the task.
       store.dropRetry(interrupted.uid);
       logger.warn(
         { err: error, task: interrupted.uid },
@@ -167,9 +200,26 @@ export class TaskRunner {
       return;
     }
     const { uid: retryOf, scheduleId } = interrupted;
-    const task = this.#newTask(provider, prepared.parameters, { scheduleId, attempt, retryOf });
+    const task = this.#newTask(prepared.provider, prepared.parameters, { scheduleId, attempt, retryOf });
     store.insertRetry(task);
-    this.#start(provider, task, prepared.work);
+    this.#start(prepared.provider, task, prepared.work);
+  }
+
+  /** @throws LoaderError `task_not_repeatable`: secrets are never kept, and an older Loader may have begun the task */
+  #prepareAgain(earlier: Task): PreparedTask & { readonly provider: Provider } {
+    try {
+      const provider = this.#knownProvider(earlier.provider);
+      return { ...provider.prepare(earlier.parameters), provider };
+    } catch (error) {
+      const message = "The task can't begin again: its parameters held a secret, or this Loader does not take them.";
+      throw new LoaderError('task_not_repeatable', `${message} Begin a new one with POST /.`, { cause: error });
+    }
+  }
+
+  #busy(providerName: string): LoaderError {
+    const { uid } = this.running(providerName) ?? {};
+    const what = `Task ${uid ?? ''} of the provider ${providerName} is in progress`;
+    return new LoaderError('provider_busy', `${what}: wait for its end, or DELETE /tasks/${uid ?? ''}.`);
   }
 
   /** Makes a task of work that began elsewhere. Where the store refuses it, the work goes on without a task. */
@@ -235,11 +285,11 @@ export class TaskRunner {
     return this.#options.providers.find((provider) => provider.name === name);
   }
 
-  #knownProvider(name: string): Provider {
+  #knownProvider(name: string, source: InputSource = 'body'): Provider {
     const provider = this.#provider(name);
     if (provider !== undefined) return provider;
     const message = oneOf(this.#options.providers.map((known) => known.name).sort());
-    throw new InputError([{ type: 'literal_error', path: ['provider'], message }]);
+    throw new InputError([{ type: 'literal_error', path: ['provider'], message }], source);
   }
 
   #now(): number {

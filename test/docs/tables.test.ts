@@ -132,7 +132,7 @@ describe('docs/http-api.md', () => {
     const paths = [...new Set(routes.map((route) => route.path.replace(/:(\w+)/g, '{$1}')))];
     assert.deepEqual(paths.sort(), [...documented.keys()].sort());
     for (const [route, methods] of documented) {
-      const response = await fetch(url + route.replace(/\{\w+\}/, 'name'), { method: 'PATCH' });
+      const response = await fetch(url + route.replace(/\{\w+\}/, 'name'), { method: 'PUT' });
       assert.equal(response.status, 405, route);
       const allowed = (response.headers.get('allow') ?? '').split(', ').filter((method) => method !== 'HEAD');
       assert.deepEqual(allowed.sort(), methods.sort(), route);
@@ -259,6 +259,8 @@ const SCHEDULE: Schedule = {
   cron: '',
   timezone: '',
   catchUp: false,
+  isPaused: false,
+  name: null,
   createdAtMs: 0,
   nextDueAtMs: null,
   lastDue: { dueAtMs: 0, outcome: 'missed', task: null, reason: '' },

@@ -46,8 +46,10 @@ export function registerTaskRoutes(app: HttpApp, { tasks, clientStallTimeoutMs }
     },
     ({ body }) => {
       const { provider, ...parameters } = body;
-      const task = tasks.runner.create(provider, parameters);
-      return task === undefined ? toBusy() : toTaskSummary(task);
+      const { runner } = tasks;
+      // The original has no error for this: its clients look at the message.
+      const running = runner.running(provider);
+      return running === undefined ? toTaskSummary(runner.begin(provider, parameters)) : toBusy(running);
     },
   );
 
@@ -111,6 +113,21 @@ export function registerTaskRoutes(app: HttpApp, { tasks, clientStallTimeoutMs }
       config: KEYED,
     },
     async ({ params }) => toTaskView(await tasks.runner.cancel(params.uid)),
+  );
+
+  app.post(
+    '/tasks/:uid/retry',
+    {
+      schema: {
+        operationId: 'retryTask',
+        summary: 'Begin a task once more',
+        tags: TAGS,
+        params: TASK_PARAMS,
+        response: { ...failures(404, 409), 200: ref(TASK, 'The new task; `retry_of` names the earlier one.') },
+      },
+      config: KEYED,
+    },
+    ({ params }) => toTaskView(tasks.runner.retry(params.uid)),
   );
 
   app.get(

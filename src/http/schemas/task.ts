@@ -101,12 +101,16 @@ export const TASK = Type.Object(
 
 /** With the same status as a new task, as in the original. */
 export const BUSY = Type.Object(
-  { message: Type.Unsafe<string>({ type: 'string', const: 'A job with the same provider is already in progress' }) },
+  {
+    message: Type.Unsafe<string>({ type: 'string', const: 'A job with the same provider is already in progress' }),
+    uid: Type.String({ description: 'The uid of that task.' }),
+  },
   { $id: 'Busy', description: 'A task of the same provider is in progress.' },
 );
 
 export const NEW_TASK_RESPONSE = Type.Unsafe<Static<typeof TASK_SUMMARY> | Static<typeof BUSY>>({
-  description: 'The task that has begun, or a message when one of the same provider is in progress.',
+  description:
+    'The task that has begun, or a message with the uid of the one of the same provider that is in progress.',
   anyOf: [ref(TASK_SUMMARY), ref(BUSY)],
 });
 
@@ -140,8 +144,9 @@ export const LOG_LINES = Type.Object(
   },
 );
 
-export function toBusy(): Static<typeof BUSY> {
-  return { message: 'A job with the same provider is already in progress' };
+/** @param running the task that is in progress */
+export function toBusy({ uid }: Pick<Task, 'uid'>): Static<typeof BUSY> {
+  return { message: 'A job with the same provider is already in progress', uid };
 }
 
 export function toTaskSummary({ uid, status, progress, result, provider }: Task): Static<typeof TASK_SUMMARY> {

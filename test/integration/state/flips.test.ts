@@ -257,11 +257,13 @@ async function makeTasks(): Promise<void> {
     const lastDue = { dueAtMs: Date.now() - DAY_MS, outcome: 'started', task: randomUUID(), reason: null } as const;
     schedules.save({
       id: randomUUID(),
+      name: i % 2 === 0 ? `schedule ${i}` : null,
       provider: 'evict',
       parameters: { max_bytes: 1e12 + i },
       cron: '0 3 24 12 *',
       timezone: 'Europe/Kyiv',
       catchUp: i % 2 === 0,
+      isPaused: i % 4 === 0,
       createdAtMs: Date.now() - 2 * DAY_MS,
       nextDueAtMs: Date.now() + 30 * DAY_MS,
       lastDue: i % 3 === 0 ? null : lastDue,

@@ -79,8 +79,10 @@ describe('schedules', { skip: S3_SKIP }, () => {
     assert.deepEqual(first, {
       ...YEARLY,
       id: first.id,
+      name: null,
       timezone: 'UTC',
       catch_up: false,
+      paused: false,
       created_at: first.created_at,
       next_run: first.next_run,
       last_run: null,
@@ -130,6 +132,31 @@ describe('schedules', { skip: S3_SKIP }, () => {
     );
     const byIt = (await device.tasks.wholeHistory()).filter(({ schedule }) => schedule === id);
     assert.ok(byIt.length >= 3 && byIt.length <= 4);
+  });
+
+  it('are paused, changed and run by hand, over restarts', async () => {
+    const { id } = await device.tasks.schedule({ ...EVICT, cron: EVERY_SECOND, name: 'each second' });
+    const change = async (body: object) =>
+      (await (
+        await device.loader.fetch(`/schedules/${id}`, {
+          method: 'PATCH',
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify(body),
+        })
+      ).json()) as ScheduleView;
+    const paused = await change({ paused: true });
+    assert.deepEqual([paused.name, paused.paused, paused.next_run], ['each second', true, null]);
+    await device.restartLoader('SIGKILL');
+    assert.deepEqual(await device.tasks.schedules(), [paused]);
+    const { status, body } = await device.loader.postForJson(`/schedules/${id}/run`, {});
+    assert.deepEqual([status, body['schedule'], body['provider']], [200, id, 'evict']);
+    const task = await device.tasks.ended(String(body['uid']));
+    const retried = await device.loader.postForJson(`/tasks/${task.uid}/retry`, {});
+    assert.deepEqual([retried.status, retried.body['retry_of'], retried.body['attempt']], [200, task.uid, 2]);
+    assert.equal((await device.tasks.ended(String(retried.body['uid']))).status, 'complete');
+    assert.deepEqual((await change({ paused: false, name: null, cron: '0 0 1 1 *' })).last_run, paused.last_run);
+    await device.login();
+    await device.loader.delete(`/schedules/${id}`);
   });
 
   it('begin no more once they are deleted; what they began goes on', async () => {
@@ -197,7 +224,9 @@ describe('schedules', { skip: S3_SKIP }, () => {
       const [first, second, ...others] = await device.tasks.schedules();
       assert.deepEqual([first, second?.id, others], [yearly, id, []]);
       assert.ok(Date.parse(second?.last_run?.due_at ?? '') >= Date.parse(before.due_at));
-      const next = await nextRun(id, second?.last_run);
+      let next = await nextRun(id, second?.last_run);
+      // On a slow machine, the evict of a second may run into the next one.
+      while (next.outcome === 'skipped') next = await nextRun(id, next);
       assert.equal(next.outcome, 'started');
       await device.tasks.ended(next.task ?? '');
     }

@@ -65,6 +65,8 @@ describe('the configuration', () => {
       secondLookMs: 5_000,
       shutdownTimeoutMs: 8000,
       logLevel: 'info',
+
+      logFormat: 'json',
       logFile: undefined,
     });
   });
@@ -113,6 +115,7 @@ describe('the configuration', () => {
       UPLOAD_SECOND_LOOK_MS: '250',
       SHUTDOWN_TIMEOUT_MS: '2147483647',
       LOG_LEVEL: 'trace',
+      LOG_FORMAT: 'pretty',
       LOG_FILE: '/var/log/loader.log',
     });
     assert.deepEqual(config, {
@@ -158,6 +161,8 @@ describe('the configuration', () => {
       secondLookMs: 250,
       shutdownTimeoutMs: 2_147_483_647,
       logLevel: 'trace',
+
+      logFormat: 'pretty',
       logFile: '/var/log/loader.log',
     });
   });
@@ -194,6 +199,7 @@ describe('the configuration', () => {
       TASK_HISTORY_COUNT: '0',
       TASK_HISTORY_DAYS: '3651',
       LOG_LEVEL: 'loud',
+      LOG_FORMAT: 'html',
       API_KEY: 'a b',
       ALLOWED_HOSTS: 'http://loader',
       RESOURCE_KEY_FILE: path.join(folder, 'absent'),
@@ -218,6 +224,7 @@ describe('the configuration', () => {
       'TASK_HISTORY_COUNT',
       'TASK_HISTORY_DAYS',
       'LOG_LEVEL',
+      'LOG_FORMAT',
       'API_KEY',
       'ALLOWED_HOSTS',
       'RESOURCE_KEY_FILE',
@@ -225,7 +232,7 @@ describe('the configuration', () => {
     ]) {
       assert.equal(problems.filter((problem) => new RegExp(`^${name}\\b`).test(problem)).length, 1, name);
     }
-    assert.equal(problems.length, 22);
+    assert.equal(problems.length, 23);
   });
 
   it('has its problems in the message of the error', () => {

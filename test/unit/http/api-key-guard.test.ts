@@ -44,17 +44,21 @@ const ACCESS: Readonly<Record<string, 'open' | 'guarded' | 'keyed'>> = {
   'GET /tasks/:uid': 'keyed',
   'HEAD /tasks/:uid': 'keyed',
   'DELETE /tasks/:uid': 'keyed',
+  'POST /tasks/:uid/retry': 'keyed',
   'GET /tasks/:uid/logs': 'keyed',
   'HEAD /tasks/:uid/logs': 'keyed',
   'GET /tasks/:uid/events': 'keyed',
   'POST /schedules': 'keyed',
   'GET /schedules': 'keyed',
   'HEAD /schedules': 'keyed',
+  'PATCH /schedules/:id': 'keyed',
+  'POST /schedules/:id/run': 'keyed',
   'DELETE /schedules/:id': 'keyed',
 };
 /** Good bodies, where a route looks at its body before anything else. */
 const BODIES: Readonly<Record<string, object>> = {
   'POST /': { provider: 'verify' },
+  'PATCH /schedules/:id': { paused: true },
   'POST /schedules': { provider: 'verify', cron: '0 0 * * *' },
 };
 

@@ -33,6 +33,8 @@ const SCHEDULE: Schedule = {
   cron: '0 0 * * *',
   timezone: 'UTC',
   catchUp: true,
+  isPaused: false,
+  name: null,
   createdAtMs: TIME_MS,
   nextDueAtMs: TIME_MS + 1,
   lastDue: { dueAtMs: TIME_MS + 2, outcome: 'skipped', task: null, reason: 'busy' },
@@ -90,11 +92,13 @@ describe('the view of a schedule', () => {
   it('has all that is known of it', () => {
     assert.deepEqual(toScheduleView(SCHEDULE), {
       id: 's',
+      name: null,
       provider: 'verify',
       parameters: {},
       cron: '0 0 * * *',
       timezone: 'UTC',
       catch_up: true,
+      paused: false,
       created_at: '2026-01-02T03:04:05.678Z',
       next_run: '2026-01-02T03:04:05.679Z',
       last_run: { due_at: '2026-01-02T03:04:05.680Z', outcome: 'skipped', task: null, reason: 'busy' },

@@ -85,35 +85,36 @@ describe('a cron pattern', () => {
     assert.ok(performance.now() - start < 2_000);
   });
 
-  for (const pattern of [
-    '',
-    ' ',
-    '* * * *',
-    '60 * * * *',
-    '* 24 * * *',
-    '* * 0 * *',
-    '* * * 13 *',
-    '*/0 * * * *',
-    'now',
-    '5-1 * * * *',
-    '* * * * * * * *',
-    'a * * * *',
-    '; DROP TABLE',
-    '2030-01-01T00:00:00',
-    '@daily',
-    '0 0 0 1 1 * 2030',
-  ]) {
-    it(`is none, and its field named: ${JSON.stringify(pattern)}`, () => {
-      assert.deepEqual(faultOf(pattern, 'UTC'), {
-        type: 'value_error',
-        path: ['cron'],
-        message:
-          'cron must be a cron pattern of five fields, such as 30 3 * * 1-5, or of six, of which the first is the seconds',
-      });
+  const COUNT =
+    'cron must have five (minutes, hours, days of the month, months, days of the week), or six with seconds before them';
+  const STEPS = 'or lists, ranges and steps of these, such as 1,15 or 1-5 or */10';
+  for (const [pattern, message] of [
+    ['', `${COUNT}, and has one field`],
+    [' ', `${COUNT}, and has one field`],
+    ['now', `${COUNT}, and has one field`],
+    ['@daily', `${COUNT}, and has one field`],
+    ['2030-01-01T00:00:00', `${COUNT}, and has one field`],
+    ['; DROP TABLE', `${COUNT}, and has 3 fields`],
+    ['* * * *', `${COUNT}, and has 4 fields`],
+    ['0 0 0 1 1 * 2030', `${COUNT}, and has 7 fields`],
+    ['* * * * * * * *', `${COUNT}, and has 8 fields`],
+    ['60 * * * *', `the minutes of cron must be *, or 0 to 59, ${STEPS}`],
+    ['a * * * *', `the minutes of cron must be *, or 0 to 59, ${STEPS}`],
+    ['*/0 * * * *', `the minutes of cron must be *, or 0 to 59, ${STEPS}`],
+    ['5-1 * * * *', `the minutes of cron must be *, or 0 to 59, ${STEPS}`],
+    ['60 * * * * *', `the seconds of cron must be *, or 0 to 59, ${STEPS}`],
+    ['* 24 * * *', `the hours of cron must be *, or 0 to 23, ${STEPS}`],
+    ['* * 0 * *', `the days of the month of cron must be *, or 1 to 31 or L, ${STEPS}`],
+    ['* * * 13 *', `the months of cron must be *, or 1 to 12 or JAN to DEC, ${STEPS}`],
+    ['* * * * 8', `the days of the week of cron must be *, or 0 to 7 or SUN to SAT, ${STEPS}`],
+    ['0 * * * * MONDAY', `the days of the week of cron must be *, or 0 to 7 or SUN to SAT, ${STEPS}`],
+  ] as const) {
+    it(`is none, and what is wrong with it is told: ${JSON.stringify(pattern)}`, () => {
+      assert.deepEqual(faultOf(pattern, 'UTC'), { type: 'value_error', path: ['cron'], message });
     });
   }
 
-  for (const timezone of ['', 'Europe/Atlantis', 'Berlin', 'local', '../UTC', 'UTC+1']) {
+  for (const timezone of ['', 'Europe/Atlantis', 'Berlin', 'local', '../UTC', 'UTC+1', '+02:00', '-0330']) {
     it(`has no such time zone: ${JSON.stringify(timezone)}`, () => {
       assert.deepEqual(faultOf('nor a pattern', timezone), {
         type: 'value_error',

@@ -80,11 +80,13 @@ describe('a schedule', () => {
     assert.match(schedule.id, /^[0-9a-f-]{36}$/);
     assert.deepEqual(schedule, {
       id: schedule.id,
+      name: null,
       provider: 'a',
       parameters: { x: 1 },
       cron: '30 * * * *',
       timezone: 'Europe/Berlin',
       catchUp: true,
+      isPaused: false,
       createdAtMs: START_MS,
       nextDueAtMs: FIRST_MS,
       lastDue: null,
@@ -234,6 +236,67 @@ describe('a schedule', () => {
     schedules.remove(kept.id);
     jump(FIRST_MS + HOUR_MS);
     assert.equal(a.runs.length, 1);
+  });
+
+  it('begins nothing while it is paused, whatever becomes of the clock, and goes on from then', async () => {
+    const { id } = schedules.create({ ...HOURLY, name: 'hourly', catchUp: true });
+    const paused = schedules.change(id, { isPaused: true });
+    assert.deepEqual([paused.isPaused, paused.nextDueAtMs, paused.name], [true, null, 'hourly']);
+    jump(FIRST_MS);
+    jump(START_MS - MINUTE_MS); // Which looks for the next times anew.
+    restart();
+    jump(FIRST_MS + HOUR_MS);
+    assert.equal(schedules.list()[0]?.nextDueAtMs, null);
+    assert.deepEqual(lab.runner.list(), []);
+    assert.equal(schedules.change(id, { isPaused: false }).nextDueAtMs, FIRST_MS + 2 * HOUR_MS);
+    jump(FIRST_MS + 2 * HOUR_MS);
+    await settle();
+    assert.equal(a.runs.length, 1);
+  });
+
+  it('is changed in all but its provider, and keeps what is not named, over a restart', () => {
+    const created = schedules.create({ ...HOURLY, name: 'one', parameters: { x: 1 } });
+    assert.deepEqual(schedules.change(created.id, {}), created);
+    const changed = schedules.change(created.id, {
+      cron: '0 3 * * *',
+      timezone: 'Europe/Berlin',
+      parameters: { x: 2 },
+    });
+    const nextDueAtMs = Date.parse('2026-06-02T01:00:00Z');
+    const expected = { ...created, cron: '0 3 * * *', timezone: 'Europe/Berlin', parameters: { x: 2 }, nextDueAtMs };
+    assert.deepEqual(changed, expected);
+    schedules.change(created.id, { name: null, catchUp: true });
+    restart();
+    assert.deepEqual(schedules.list(), [{ ...expected, name: null, catchUp: true }]);
+  });
+
+  it('stays as it is when a change is wrong, or can not be stored', () => {
+    const created = schedules.create(HOURLY);
+    const wrong = [
+      { cron: '61 * * * *' },
+      { timezone: '+02:00' },
+      { parameters: { x: 'no' } },
+      { parameters: { password: 'p' } },
+    ];
+    for (const change of wrong) assert.throws(() => schedules.change(created.id, change), InputError);
+    lab.refuseWrites(true);
+    assert.throws(() => schedules.change(created.id, { isPaused: true }), { code: 'task_store_unavailable' });
+    lab.refuseWrites(false);
+    assert.throws(() => schedules.change('', { isPaused: true }), { code: 'schedule_not_found' });
+    assert.deepEqual(schedules.list(), [created]);
+  });
+
+  it('runs at once when it is told to, paused or not, and its times stay', async () => {
+    const created = schedules.create({ ...HOURLY, parameters: { x: 3 }, isPaused: true });
+    const task = schedules.run(created.id);
+    assert.deepEqual([task.scheduleId, task.parameters], [created.id, { x: 3 }]);
+    await settle();
+    assert.throws(() => schedules.run(created.id), {
+      code: 'provider_busy',
+      message: new RegExp(`^Task ${task.uid} of the`),
+    });
+    assert.throws(() => schedules.run(''), { code: 'schedule_not_found' });
+    assert.deepEqual(schedules.list(), [created]);
   });
 
   it('stays when it can not be removed from the disk', () => {

@@ -8,6 +8,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { LoaderError } from '../../../src/errors.ts';
+import { MIGRATIONS } from '../../../src/tasks/migrations.ts';
 import { openTaskDatabase } from '../../../src/tasks/task-database.ts';
 import { addSchedules, countSchedules, makeLogger, pragma } from '../../support/task-lab.ts';
 
@@ -60,7 +61,7 @@ describe('the database of the tasks', () => {
     assert.equal(pragma(database, 'locking_mode'), 'exclusive');
     assert.equal(pragma(database, 'foreign_keys'), 1);
     assert.equal(pragma(database, 'journal_size_limit'), 4 * 1024 * 1024);
-    assert.equal(pragma(database, 'user_version'), 1);
+    assert.equal(pragma(database, 'user_version'), MIGRATIONS.length);
     assert.equal(countSchedules(database), 0);
     database.close();
     assert.deepEqual(await readdir(path.join(folder, 'a/b')), ['tasks.db']);
@@ -82,7 +83,7 @@ describe('the database of the tasks', () => {
     await makeFile();
     const database = await openTaskDatabase(folder, logger);
     assert.equal(countSchedules(database), 200);
-    assert.equal(pragma(database, 'user_version'), 1);
+    assert.equal(pragma(database, 'user_version'), MIGRATIONS.length);
     database.close();
     assert.deepEqual(await readdir(folder), ['tasks.db']);
   });
@@ -101,7 +102,7 @@ describe('the database of the tasks', () => {
     new DatabaseSync(file).close();
     await writeFile(file, '');
     const database = await openTaskDatabase(folder, logger);
-    assert.equal(pragma(database, 'user_version'), 1);
+    assert.equal(pragma(database, 'user_version'), MIGRATIONS.length);
     database.close();
   });
 });

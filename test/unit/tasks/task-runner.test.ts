@@ -583,6 +583,61 @@ describe('cancelling', () => {
   });
 });
 
+describe('a task that has ended', () => {
+  it('begins once more as another task, with its parameters', async () => {
+    const first = lab.begin('a', { x: 5 });
+    await settle();
+    a.last.fail(new LoaderError('cdn_unreachable', 'no'));
+    await settle();
+    const second = lab.runner.retry(first.uid);
+    assert.deepEqual(
+      [second.retryOf, second.attempt, second.parameters, second.status],
+      [first.uid, 2, { x: 5 }, 'in_progress'],
+    );
+    await settle();
+    assert.deepEqual(a.last.parameters, { x: 5 });
+    assert.equal(row(second.uid)['retry_of'], first.uid);
+    a.last.complete();
+    await settle();
+    assert.equal(lab.runner.retry(second.uid).attempt, 3); // Also one that is complete.
+  });
+
+  it('does not while one of its provider runs, be it itself', async () => {
+    const { uid } = lab.begin('a');
+    await settle();
+    const busy = {
+      code: 'provider_busy',
+      message: `Task ${uid} of the provider a is in progress: wait for its end, or DELETE /tasks/${uid}.`,
+    };
+    assert.throws(() => lab.runner.retry(uid), busy);
+    assert.throws(() => lab.runner.begin('a', {}), busy);
+    assert.deepEqual(lab.runner.running('a')?.uid, uid);
+    assert.throws(() => lab.runner.retry('none'), { code: 'task_not_found' });
+  });
+
+  it('does not where its parameters held a secret, or the provider is gone', async () => {
+    const secret = Type.Object({ password: Type.String({ writeOnly: true }) });
+    a = new ControlledProvider('a', { parameters: secret });
+    lab = new TaskLab([a, b]);
+    const [first, second] = [lab.begin('a', { password: 'hush' }), lab.begin('b')];
+    await settle();
+    for (const { last } of [a, b]) last.complete();
+    await settle();
+    assert.throws(() => lab.runner.retry(first.uid), { code: 'task_not_repeatable' });
+    lab.restart([a]);
+    assert.throws(() => lab.runner.retry(second.uid), { code: 'task_not_repeatable' });
+  });
+});
+
+describe('the history', () => {
+  it('has no tasks of a provider that there is not: the name is wrong', () => {
+    assert.throws(
+      () => lab.runner.history({ provider: 'typo', limit: 10 }),
+      (error) => error instanceof InputError && error.source === 'query' && error.faults[0]?.path[0] === 'provider',
+    );
+  });
+});
+
 describe('a provider', () => {
   it('is busy while a task of it runs', async () => {
     assert.equal(lab.runner.isBusy('a'), false);
