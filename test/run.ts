@@ -95,7 +95,7 @@ try {
   await stopAll();
 }
 // A process that a killed test file left behind may hold its output open, for which this one would wait.
-process.exit();
+if (!interrupt.signal.aborted) process.exit();
 
 /** Two runs at once would remove each other's logs and services. */
 async function lockRun(): Promise<FolderLock> {

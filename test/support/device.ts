@@ -34,9 +34,9 @@ export interface DeviceOptions {
   readonly sharing?: Device;
 }
 
-/** Timeouts of the tests' Loaders, in ms: short, so that the tests are. */
-export const STALL_TIMEOUT_MS = 700;
-export const UPSTREAM_TIMEOUT_MS = 1500;
+/** Timeouts of the tests' Loaders, in ms: short, so that the tests are, and long enough for a slow machine. */
+export const STALL_TIMEOUT_MS = 2500;
+export const UPSTREAM_TIMEOUT_MS = 3000;
 
 /**
  * A device with all that it has upstream: Loader process, stand-in Resource API and real S3 server, the latter two

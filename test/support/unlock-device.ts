@@ -80,8 +80,8 @@ export class UnlockDevice {
         STATE_DIR: path.join(folder, 'state'),
         IMAGES_PATH: path.join(folder, 'images', 'images.enc'),
         DOCKER_HOST: engineProxy.host,
-        UPSTREAM_TIMEOUT_MS: '1500',
-        STALL_TIMEOUT_MS: '1500',
+        UPSTREAM_TIMEOUT_MS: '3000',
+        STALL_TIMEOUT_MS: '3000',
         ENGINE_TIMEOUT_MS: '3000',
         ENGINE_STALL_TIMEOUT_MS: '30000', // Engines of tests share two cores with all else. Tests of this time set their own.
         ...env,

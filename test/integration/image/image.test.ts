@@ -12,7 +12,7 @@ import { ContainerDevice, NAMED_VOLUMES, SOCKET_GROUP, type ContainedLoader } fr
 /** Of the image's USER. */
 const USER_ID = '1000';
 /** For a change of the health, which takes up to three failures of 1.5 s. */
-const WAIT = { timeoutMs: 15_000, pollMs: 50 };
+const WAIT = { timeoutMs: 60_000, pollMs: 50 };
 /** docker stop kills after so many ms. */
 const STOP_TIMEOUT_MS = 10_000;
 
@@ -72,7 +72,7 @@ describe('the image of the Dockerfile', { skip: CONTAINER_SKIP }, () => {
   });
 
   it('is healthy while the Loader answers, and unhealthy when it hangs', async () => {
-    const health = { intervalMs: 500, timeoutMs: 1000 };
+    const health = { intervalMs: 500, timeoutMs: 4000 }; // The check is a new process of Node each time.
     await device.withLoader({ isReadOnly: true, health }, async ({ container }) => {
       const hasHealth = (status: string) => async () => (await container.state()).Health?.Status === status;
       await eventually(hasHealth('healthy'), WAIT);

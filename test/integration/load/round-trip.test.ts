@@ -13,7 +13,9 @@ const SIZES = [0, 1, 15, 16, 17, ...range(3055, 3073), ...range(10_223, 10_241),
 describe('a round trip', { skip: S3_SKIP }, () => {
   let device: Device;
   before(async () => {
-    device = await Device.start({ env: { LOG_LEVEL: 'info' } });
+    device = await Device.start({
+      env: { LOG_LEVEL: 'info', STALL_TIMEOUT_MS: '20000', UPSTREAM_TIMEOUT_MS: '20000' },
+    });
     await device.login();
   });
   after(() => device.stop());

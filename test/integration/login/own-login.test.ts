@@ -85,8 +85,8 @@ describe("the Loader's own login", { timeout: 120_000 }, () => {
     await writeFile(passwordFile, 'a-wrong-password');
     await start();
     await eventually(() => failureLines().length > 0);
-    const { level, code } = JSON.parse(failureLines()[0] ?? '') as { level: number; code: string };
-    assert.deepEqual([level, code], [40, 'wrong_credentials']);
+    const { level, code } = JSON.parse(failureLines()[0] ?? '') as { level: string; code: string };
+    assert.deepEqual([level, code], ['warn', 'wrong_credentials']);
     await writeFile(passwordFile, DEMO_USER.password);
     await eventually(isLoggedIn, { timeoutMs: 15_000, pollMs: 50 });
     assert.deepEqual([logins(), failureLines().length], [2, 1]);

@@ -78,14 +78,14 @@ describe('LOG_FILE', () => {
     const file = path.join(folder, 'logs/loader.log');
     const loader = await startLoader({ LOG_FILE: file });
     try {
-      await fetch(`${loader.url}/health`);
+      await fetch(`${loader.url}/first`);
+      await eventually(() => readFileSync(file, 'utf8').includes('404'));
       renameSync(file, `${file}.1`);
       loader.signal('SIGHUP');
       await eventually(() => existsSync(file));
-      await fetch(`${loader.url}/status`);
-      assert.match(readFileSync(`${file}.1`, 'utf8'), /"route":"\/health"/);
-      assert.doesNotMatch(readFileSync(`${file}.1`, 'utf8'), /"route":"\/status"/);
-      await eventually(() => readFileSync(file, 'utf8').includes('"route":"/status"'));
+      await fetch(`${loader.url}/unlock/status`);
+      await eventually(() => readFileSync(file, 'utf8').includes('"route":"/unlock/status"'));
+      assert.doesNotMatch(readFileSync(`${file}.1`, 'utf8'), /unlock/);
       assert.deepEqual(
         [file, `${file}.1`].map((name) => statSync(name).mode & 0o777),
         [0o600, 0o600],

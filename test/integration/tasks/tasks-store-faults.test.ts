@@ -163,8 +163,8 @@ describe('the store of the tasks', { concurrency: 4 }, () => {
         .split('\n')
         .filter((text) => text.includes('is damaged: it was set aside'));
       assert.ok(line !== undefined && others.length === 0);
-      const { level, file } = JSON.parse(line) as { level: number; file: string };
-      assert.deepEqual([level, file], [50, aside[0]]);
+      const { level, file } = JSON.parse(line) as { level: string; file: string };
+      assert.deepEqual([level, file], ['error', aside[0]]);
       assert.deepEqual(await place.tasks.wholeHistory(), []);
       assert.deepEqual(await place.tasks.schedules(), []);
       const task = await place.assertWorks();
@@ -300,7 +300,7 @@ describe('the store of the tasks', { concurrency: 4 }, () => {
       await writeFile(place.state, 'no folder');
       await place.start();
       await place.assertUnavailable(/can't be used: (EEXIST|ENOTDIR|it can not be opened)/);
-      assert.equal(place.loader.logLines('Tasks and schedules do not work until this is mended').length, 1);
+      assert.equal(place.loader.logLines('Tasks and schedules do not work: ').length, 1);
       await rm(place.state);
       await place.comesBack();
       const task = await place.assertWorks();
@@ -326,7 +326,7 @@ describe('the store of the tasks', { concurrency: 4 }, () => {
       const makeRoom = await place.fillState();
       await place.start();
       await place.assertUnavailable(/the disk is full/);
-      assert.equal(place.loader.logLines('Tasks and schedules do not work until this is mended').length, 1);
+      assert.equal(place.loader.logLines('Tasks and schedules do not work: ').length, 1);
       await makeRoom();
       await place.comesBack();
       await place.assertWorks();
