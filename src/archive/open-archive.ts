@@ -146,13 +146,18 @@ export async function openArchive(path: string, aesKey: Buffer): Promise<OpenArc
   }
 }
 
+export function archiveNotFound(path: string, cause?: unknown): LoaderError {
+  const message = `Encrypted archive not found: there is no ${path}. Put the archive there, or set IMAGES_PATH.`;
+  return new LoaderError('archive_not_found', message, { cause });
+}
+
 /** @throws LoaderError `archive_not_found`, `archive_unreadable` */
 async function openArchiveFile(path: string): Promise<FileHandle> {
   try {
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     return await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
-    if (isMissing(error)) throw new LoaderError('archive_not_found', 'Encrypted archive not found', { cause: error });
+    if (isMissing(error)) throw archiveNotFound(path, error);
     throw unreadableArchive(path, error);
   }
 }

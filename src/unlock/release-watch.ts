@@ -1,12 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { happens } from '../async/abort.ts';
 import type { DockerEngine } from '../docker/docker-engine.ts';
+import { asLoaderError } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
 import type { UnlockService } from './unlock-service.ts';
 
 export interface ReleaseWatchOptions {
   readonly engine: Pick<DockerEngine, 'imageEvents'>;
-  readonly unlocks: Pick<UnlockService, 'isReady' | 'nextChange' | 'recheck'>;
+  readonly unlocks: Pick<UnlockService, 'findLoaded' | 'isReady' | 'nextChange' | 'recheck'>;
   readonly logger: Logger;
 }
 
@@ -16,7 +17,10 @@ const GATHER_MS = 200;
 const MIN_PAUSE_MS = 1_000;
 const MAX_PAUSE_MS = 60_000;
 
-/** Listens to the engine from the first `ready` on, and checks the release whenever something happens to an image. */
+/**
+ * Finds out at the start whether the release is loaded. Then it listens to the engine from the first `ready` on, and
+ * checks the release whenever something happens to an image.
+ */
 export class ReleaseWatch {
   readonly #options: ReleaseWatchOptions;
 
@@ -27,6 +31,7 @@ export class ReleaseWatch {
   /** Works until `signal` aborts. It never fails. */
   async run(signal: AbortSignal): Promise<void> {
     const { unlocks } = this.#options;
+    await this.#findLoaded(signal);
     let pauseMs = MIN_PAUSE_MS;
     while (!signal.aborted) {
       const changed = unlocks.nextChange;
@@ -37,6 +42,32 @@ export class ReleaseWatch {
       pauseMs = (await this.#follow(signal)) ? MIN_PAUSE_MS : Math.min(MAX_PAUSE_MS, pauseMs * 2);
       // Its only failure is the abort of the signal.
       await sleep(pauseMs, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** Asks an engine that fails again, since it may start after the Loader. */
+  async #findLoaded(signal: AbortSignal): Promise<void> {
+    const { unlocks, logger } = this.#options;
+    let pauseMs = MIN_PAUSE_MS;
+    let changed = unlocks.nextChange;
+    while (!(await this.#tryToFindLoaded(signal, pauseMs === MIN_PAUSE_MS ? logger : undefined))) {
+      // A run that begins meanwhile looks for itself.
+      await happens(changed, AbortSignal.any([signal, AbortSignal.timeout(pauseMs)]));
+      pauseMs = Math.min(MAX_PAUSE_MS, pauseMs * 2);
+      changed = unlocks.nextChange;
+    }
+  }
+
+  /** Returns whether it is found out, or nobody wants to know any more. A failure is told to the logger, if there is one. */
+  async #tryToFindLoaded(signal: AbortSignal, logger: Logger | undefined): Promise<boolean> {
+    try {
+      await this.#options.unlocks.findLoaded(signal);
+      return true;
+    } catch (error) {
+      if (signal.aborted) return true;
+      const { code, message } = asLoaderError(error);
+      logger?.warn({ code }, `Nothing tells yet whether the release is loaded: ${message}`);
+      return false;
     }
   }
 

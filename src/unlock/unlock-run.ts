@@ -1,5 +1,6 @@
 import {
   archiveExists,
+  archiveNotFound,
   isSameArchive,
   openArchive,
   readArchiveIdentity,
@@ -10,7 +11,7 @@ import type { Changes } from '../async/changes.ts';
 import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
 import { completeProgress, haltProgress, type UnlockProgress } from '../binary-split/unlock-progress.ts';
 import type { UnlockWorker } from '../binary-split/unlock-worker.ts';
-import { asLoaderError, LoaderError } from '../errors.ts';
+import { asLoaderError, type LoaderError } from '../errors.ts';
 import { writeSmallFile } from '../files/small-file.ts';
 import type { Logger } from '../log/logger.ts';
 import { deriveArchiveAesKey } from '../security/key-derivation.ts';
@@ -36,6 +37,9 @@ export interface Credentials {
   readonly email: string;
   readonly password: string;
 }
+
+/** What stands of the time before a run. */
+export type EarlierRun = Pick<UnlockRun, 'progress' | 'unlocked'>;
 
 /**
  * One run of the unlock. It checks whether there is anything to do. If so, it logs in, fetches the key fragment and
@@ -65,7 +69,7 @@ export class UnlockRun {
     options: UnlockRunOptions,
     { claim, changes }: { readonly claim: UnlockClaim; readonly changes: Changes },
     credentials: Credentials | undefined,
-    earlier: UnlockRun | undefined,
+    earlier: EarlierRun | undefined,
   ) {
     this.#options = options;
     this.#claim = claim;
@@ -103,7 +107,7 @@ export class UnlockRun {
     const exists = await archiveExists(archivePath);
     if (!exists && !(await presence.isLoaded(signal))) {
       if (claim.state === 'ready') claim.advance('idle');
-      throw new LoaderError('archive_not_found', 'Encrypted archive not found');
+      throw archiveNotFound(archivePath);
     }
     if (claim.state === 'ready' && !(exists && (await this.#hasWork(signal)))) return false;
     signal.throwIfAborted();

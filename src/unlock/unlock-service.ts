@@ -1,8 +1,9 @@
+import { archiveExists, readArchiveIdentity } from '../archive/open-archive.ts';
 import { happens, onAbort } from '../async/abort.ts';
 import { Changes } from '../async/changes.ts';
 import type { UnlockProgress } from '../binary-split/unlock-progress.ts';
 import { LoaderError, type ErrorCode, shuttingDown } from '../errors.ts';
-import { UnlockRun, type Credentials, type UnlockRunOptions } from './unlock-run.ts';
+import { UnlockRun, type Credentials, type EarlierRun, type UnlockRunOptions } from './unlock-run.ts';
 import { UnlockStateMachine, type UnlockState } from './unlock-state-machine.ts';
 
 export type UnlockServiceOptions = UnlockRunOptions;
@@ -22,6 +23,8 @@ export class UnlockService {
   readonly #machine = new UnlockStateMachine(this.#changes);
   /** The last run, under way or ended. */
   #run: UnlockRun | undefined;
+  /** The archive that was found loaded before any run. */
+  #found: EarlierRun | undefined;
   #isStopped = false;
   #onRun: (email: string) => void = () => undefined;
 
@@ -42,6 +45,23 @@ export class UnlockService {
   /** Resolves at the next change of the status. */
   get nextChange(): Promise<undefined> {
     return this.#changes.next;
+  }
+
+  /**
+   * Is ready without a run where the release is found loaded, as after a restart. A run that began looks for itself.
+   *
+   * @throws as `isLoaded` does
+   */
+  async findLoaded(signal: AbortSignal): Promise<void> {
+    if (this.#hasRun()) return;
+    const { presence, archivePath, logger } = this.#options;
+    const unlocked = (await archiveExists(archivePath)) ? await readArchiveIdentity(archivePath) : undefined;
+    if (!(await presence.isLoaded(signal)) || this.#hasRun()) return;
+    using claim = this.#machine.claim();
+    if (claim?.state !== 'idle') return;
+    this.#found = { progress: null, unlocked };
+    claim.advance('ready');
+    logger.info('The images of the release are in the engine already');
   }
 
   /**
@@ -89,7 +109,8 @@ export class UnlockService {
     if (claim === undefined) {
       await this.#run?.begun;
     } else {
-      const run = new UnlockRun(this.#options, { claim, changes: this.#changes }, credentials, this.#run);
+      const earlier = this.#run ?? this.#found;
+      const run = new UnlockRun(this.#options, { claim, changes: this.#changes }, credentials, earlier);
       this.#run = run;
       if ((await run.begun) && credentials !== undefined) this.#onRun(credentials.email);
     }
@@ -124,6 +145,10 @@ export class UnlockService {
       if (this.#isStopped && !this.#machine.isClaimed) return;
       if (!(await happens(change, signal))) return;
     }
+  }
+
+  #hasRun(): boolean {
+    return this.#run !== undefined;
   }
 
   async #cancel(reason: LoaderError): Promise<void> {

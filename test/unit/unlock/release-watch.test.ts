@@ -13,10 +13,19 @@ import { eventually } from '../../../lab/waiting.ts';
 class Unlocks {
   isReady = false;
   checks = 0;
+  /** How often it was looked at before the first run, and how many of these looks fail. */
+  looks = 0;
+  failingLooks = 0;
   readonly changes = new Changes();
 
   get nextChange(): Promise<undefined> {
     return this.changes.next;
+  }
+
+  findLoaded(): Promise<void> {
+    this.looks++;
+    if (this.failingLooks-- <= 0) return Promise.resolve();
+    return Promise.reject(new LoaderError('engine_unreachable', 'no'));
   }
 
   recheck(): Promise<void> {
@@ -60,6 +69,43 @@ afterEach(async () => {
 });
 
 describe('the watch over a release', () => {
+  it('looks at the start whether the release is loaded, and again while the engine can not be asked', async () => {
+    assert.equal(unlocks.looks, 1);
+    abort.abort();
+    await running;
+    const late = new Unlocks();
+    late.failingLooks = 1;
+    const own = new AbortController();
+    const lines: string[] = [];
+    const logger = createLogger({ level: 'info', outputs: [{ write: (line) => lines.push(line) }] });
+    const engine = { imageEvents: () => assert.fail('nobody is ready') };
+    const watching = new ReleaseWatch({ engine, unlocks: late, logger }).run(own.signal);
+    await eventually(() => late.looks === 2, { timeoutMs: 3_000 });
+    own.abort();
+    await watching;
+    assert.equal(lines.length, 1);
+    assert.match(lines[0] ?? '', /"level":"warn".*"code":"engine_unreachable".*Nothing tells yet whether the release/);
+  });
+
+  it('does not sleep while a run begins that becomes ready', async () => {
+    abort.abort();
+    await running;
+    unlocks = new Unlocks();
+    unlocks.failingLooks = 1;
+    abort = new AbortController();
+    const engine = {
+      // eslint-disable-next-line @typescript-eslint/require-await -- It has the shape of the engine's.
+      async *imageEvents(): AsyncGenerator<ImageEvent, void, undefined> {
+        connections++;
+        yield 'listening';
+      },
+    };
+    running = new ReleaseWatch({ engine, unlocks, logger: createLogger({ level: 'silent' }) }).run(abort.signal);
+    await eventually(() => unlocks.looks === 1);
+    unlocks.becomeReady();
+    await eventually(() => connections === 1, { timeoutMs: 500 });
+  });
+
   it('asks the engine for nothing before the first unlock is ready', async () => {
     await sleep(30);
     assert.deepEqual([connections, unlocks.checks], [0, 0]);

@@ -139,6 +139,58 @@ async function untilAborted(signal: AbortSignal): Promise<void> {
   await unlessAborted(new Promise(() => undefined), signal);
 }
 
+describe('an unlock before its first run', () => {
+  const { signal } = new AbortController();
+
+  it('is ready when the engine has the images, and a run finds nothing to do', async () => {
+    await lab.putArchive();
+    lab.hasImages = true;
+    await lab.service.findLoaded(signal);
+    assert.deepEqual(lab.service.status, { state: 'ready', error: null, code: null, progress: null });
+    assert.equal(await lab.start(), 'ready');
+    assert.deepEqual(lab.calls, ['login beside a@example.com']);
+  });
+
+  it('is ready without an archive, too', async () => {
+    lab.hasImages = true;
+    await lab.service.findLoaded(signal);
+    assert.equal(lab.service.status.state, 'ready');
+  });
+
+  it('stays idle when the engine lacks an image, or can not be asked', async () => {
+    await lab.putArchive();
+    await lab.service.findLoaded(signal);
+    lab.isLoaded = () => Promise.reject(new LoaderError('engine_unreachable', 'no'));
+    await assert.rejects(lab.service.findLoaded(signal), { code: 'engine_unreachable' });
+    assert.equal(lab.service.status.state, 'idle');
+    assert.deepEqual(lab.calls, []);
+  });
+
+  it('leaves the state to a run that began meanwhile', async () => {
+    await lab.putArchive();
+    const answer = Promise.withResolvers<boolean>();
+    lab.isLoaded = () => answer.promise;
+    const finding = lab.service.findLoaded(signal);
+    while ((await lab.start()) !== 'authenticating') await setImmediate();
+    lab.isLoaded = () => Promise.resolve(false);
+    answer.resolve(true);
+    await finding;
+    assert.equal((await lab.ended())?.state, 'ready');
+    assert.equal(lab.calls.filter((call) => call === 'worker').length <= 1, true);
+  });
+
+  it('loads an archive that was put there afterwards', async () => {
+    await lab.putArchive();
+    lab.hasImages = true;
+    await lab.service.findLoaded(signal);
+    await lab.putArchive('B');
+    lab.hasImages = false;
+    assert.equal(await lab.start(), 'authenticating');
+    assert.equal((await lab.ended())?.state, 'ready');
+    assert.ok(lab.calls.includes('worker'));
+  });
+});
+
 describe('a run of the unlock', () => {
   it('goes from the login to ready, and shows the progress as the worker tells it', async () => {
     await lab.putArchive();
