@@ -1,3 +1,4 @@
+import type { StatusView } from '../src/http/schemas/health.ts';
 import type { UnlockStatus } from '../src/unlock/unlock-service.ts';
 import { bodyOf, type JsonAnswer } from './json-answer.ts';
 import { readServerSentEvents } from './server-sent-events.ts';
@@ -84,6 +85,10 @@ export class LoaderClient {
   /** POST /unlock. */
   async startUnlock(email: string, password: string): Promise<JsonAnswer> {
     return await this.postForJson('/unlock', { email, password });
+  }
+
+  async status(): Promise<StatusView> {
+    return (await this.getOk('/status')) as StatusView;
   }
 
   async unlockStatus(): Promise<UnlockStatus> {

@@ -25,6 +25,14 @@ interface Place {
   readonly missing: string;
 }
 
+/** What a look at a folder found. */
+interface Look {
+  readonly place: Place;
+  /** Undefined where the folder can't be used. */
+  readonly freeBytes: number | undefined;
+  readonly problem: string | undefined;
+}
+
 const MIB = 1024 * 1024;
 /** How long to wait between two attempts to lock a folder that another Loader uses, in ms. */
 const POLL_MS = 100;
@@ -44,7 +52,7 @@ export class LoaderFolders {
   readonly #closing = new AbortController();
   /** They are kept here, because a lock that nothing refers to is given up. */
   readonly #locks: FolderLock[] = [];
-  #problems: Promise<readonly (string | undefined)[]> = Promise.resolve([]);
+  #looks: Promise<readonly Look[]> = Promise.resolve([]);
   #lookedAtMs = -Infinity;
 
   constructor({ modelCacheDir, stateDir, waitMs, logger }: LoaderFoldersOptions) {
@@ -84,11 +92,20 @@ export class LoaderFolders {
 
   /** What is wrong with the folders now, in sentences that say what to do. It looks at most every five seconds. */
   async problems(): Promise<readonly string[]> {
+    return (await this.#look()).flatMap(({ problem }) => problem ?? []);
+  }
+
+  /** Bytes that can still be cached; undefined where MODEL_CACHE_DIR can't be used. */
+  async freeCacheBytes(): Promise<number | undefined> {
+    return (await this.#look()).find(({ place }) => place.variable === 'MODEL_CACHE_DIR')?.freeBytes;
+  }
+
+  async #look(): Promise<readonly Look[]> {
     if (performance.now() - this.#lookedAtMs >= LOOK_MS) {
       this.#lookedAtMs = performance.now();
-      this.#problems = Promise.all(this.#places.map(findProblem));
+      this.#looks = Promise.all(this.#places.map(lookAt));
     }
-    return (await this.#problems).filter((problem) => problem !== undefined);
+    return await this.#looks;
   }
 
   /** Gives up the locks. For the end of the process. */
@@ -169,13 +186,13 @@ export class LoaderFolders {
   }
 }
 
-async function findProblem(place: Place): Promise<string | undefined> {
+async function lookAt(place: Place): Promise<Look> {
   try {
     const { freeBytes } = await checkFolder(place.folder);
-    if (freeBytes > 0) return undefined;
-    return `${place.variable} (${place.folder}) ${tooFull(freeBytes, place.minRoom)}`;
+    const problem = `${place.variable} (${place.folder}) ${tooFull(freeBytes, place.minRoom)}`;
+    return { place, freeBytes, problem: freeBytes > 0 ? undefined : problem };
   } catch (error) {
-    return unusable(place, error);
+    return { place, freeBytes: undefined, problem: unusable(place, error) };
   }
 }
 

@@ -1,7 +1,9 @@
 import { ApiClient } from './api-client/api-client.ts';
 import { BigPartCache } from './cache/big-part-cache.ts';
+import { CacheUsage } from './cache/cache-usage.ts';
 import type { Config } from './config/config.ts';
 import { parseSecret, parseSecretList, type RotatedSecret } from './config/secrets.ts';
+import { DeviceStatus } from './device-status.ts';
 import { DockerEngine } from './docker/docker-engine.ts';
 import type { AppServices } from './http/app.ts';
 import { ChangingFile } from './files/changing-file.ts';
@@ -99,12 +101,21 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     providers: createProviders({ upstream, cache, downloads, unlocks, prefetchOutageMs: config.prefetchOutageMs }),
     logger,
   });
+  const readiness = new Readiness({ upstream, folders });
   return {
     apiClient,
     cache,
     folders,
     tasks,
-    readiness: new Readiness({ upstream, folders }),
+    readiness,
+    deviceStatus: new DeviceStatus({
+      upstream,
+      fingerprint: apiClient.fingerprint,
+      folders,
+      cacheUsage: new CacheUsage(cache),
+      engine,
+      readiness,
+    }),
     apiKeys: rotated(config.apiKeys, parseSecretList, (keys) => secrets.keep(...keys), logger),
     close: async () => {
       await apiClient.close();

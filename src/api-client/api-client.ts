@@ -70,6 +70,7 @@ export interface ApiClientStatus {
 export class ApiClient {
   /** Who is logged in. */
   readonly upstream: Upstream;
+  readonly fingerprint: HardwareFingerprint;
   readonly downloads: DownloadService;
   readonly uploads: UploadService;
   readonly unlocks: UnlockService;
@@ -86,6 +87,11 @@ export class ApiClient {
     const { cache, links, clock, logger, presence, stallTimeoutMs, unlockJob } = options;
     const patience = { limitMs: stallTimeoutMs, setting: 'STALL_TIMEOUT_MS' };
     this.#clock = clock;
+    this.fingerprint = new HardwareFingerprint({
+      hardwareId: options.hardwareId,
+      kept: new KeptHardware(options.stateDir, logger),
+      logger,
+    });
     this.upstream = new Upstream({
       api: {
         baseUrl: options.resourceApiUrl,
@@ -94,11 +100,7 @@ export class ApiClient {
         patience,
         clock,
       },
-      fingerprint: new HardwareFingerprint({
-        hardwareId: options.hardwareId,
-        kept: new KeptHardware(options.stateDir, logger),
-        logger,
-      }),
+      fingerprint: this.fingerprint,
       keys: new SecurityKeys(options.keys),
       tokenKeys: options.tokenKeys,
       loadCdn: async () => {

@@ -1,7 +1,8 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Semaphore } from '../async/semaphore.ts';
 import { asRecord } from '../json.ts';
-import { EngineConnection, type DockerEngineOptions } from './engine-connection.ts';
+import { describeDockerHost } from './docker-host.ts';
+import { EngineConnection, type DockerEngineOptions, type EngineState } from './engine-connection.ts';
 import { streamImageEvents, type ImageEvent } from './image-events.ts';
 import { streamImageExport, type ExportOptions } from './image-export.ts';
 import { isSameContainerConfig, type ContainerConfig } from './container-config.ts';
@@ -51,10 +52,18 @@ const MAX_IMAGES = 10_000;
  * `engine_invalid_response`, `engine_error`, `engine_stalled`. Messages name the socket and what to do.
  */
 export class DockerEngine {
+  /** As messages name it. */
+  readonly host: string;
   readonly #connection: EngineConnection;
 
   constructor(options: DockerEngineOptions) {
+    this.host = describeDockerHost(options.host);
     this.#connection = new EngineConnection(options);
+  }
+
+  /** What became of the last small call; undefined before the first. */
+  get lastAnswer(): EngineState | undefined {
+    return this.#connection.lastAnswer;
   }
 
   /** Finds out whether an engine answers, and agrees with it on a version of the API. */

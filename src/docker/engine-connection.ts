@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { Dispatcher } from 'undici';
+import type { LoaderError } from '../errors.ts';
 import { asRecord, parseJson } from '../json.ts';
 import { boundedCall, DeadlineError, jsonOf, readBounded } from '../net/bounded-call.ts';
 import { Agent } from '../net/undici-parts.ts';
@@ -17,6 +18,12 @@ export interface EngineAnswer {
   readonly status: number;
   /** Undefined where the body is not JSON, such as that of /_ping. */
   readonly json: unknown;
+}
+
+/** Whether the engine answered. */
+export interface EngineState {
+  /** Why it did not. */
+  readonly failure: LoaderError | undefined;
 }
 
 /** A request or an answer that is too large to be held in memory. */
@@ -39,6 +46,7 @@ export class EngineConnection {
   readonly #dispatcher: Dispatcher;
   readonly #origin: string;
   #versionPath: string | undefined;
+  #lastAnswer: EngineState | undefined;
 
   constructor({ host, timeoutMs }: DockerEngineOptions) {
     this.errors = new EngineErrors(describeDockerHost(host));
@@ -50,6 +58,11 @@ export class EngineConnection {
       this.#origin = `${host.tls === undefined ? 'http' : 'https'}://${host.host}`;
       this.#dispatcher = new Agent({ connect: { ...host.tls } });
     }
+  }
+
+  /** What became of the last small call; undefined before the first. */
+  get lastAnswer(): EngineState | undefined {
+    return this.#lastAnswer;
   }
 
   /** Finds out whether an engine answers, and agrees with it on a version of the API. Returns the version's path. */
@@ -122,7 +135,7 @@ export class EngineConnection {
 
   async #call(method: 'GET' | 'DELETE', path: string, signal: AbortSignal) {
     try {
-      return await boundedCall({
+      const answer = await boundedCall({
         dispatcher: this.#dispatcher,
         method,
         url: this.#origin + path,
@@ -130,10 +143,14 @@ export class EngineConnection {
         maxLength: MAX_ANSWER_LENGTH,
         signal,
       });
+      this.#lastAnswer = { failure: undefined };
+      return answer;
     } catch (error) {
       signal.throwIfAborted();
-      if (error instanceof DeadlineError) throw this.errors.late(this.#timeoutMs, error);
-      throw this.errors.failed(error);
+      const failure =
+        error instanceof DeadlineError ? this.errors.late(this.#timeoutMs, error) : this.errors.failed(error);
+      this.#lastAnswer = { failure };
+      throw failure;
     }
   }
 }

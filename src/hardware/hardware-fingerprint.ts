@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from '../log/logger.ts';
 import { compareHardware } from './compare-hardware.ts';
@@ -13,6 +14,8 @@ export interface HardwareFingerprintOptions {
   readonly read?: () => Promise<HardwareReading>;
 }
 
+const DIGEST_LENGTH = 12;
+
 /**
  * The hardware string of this machine. It is read for each login until the server has accepted it. The string that the
  * server accepted last, if there is one, is preferred while only such facts have changed as may change by themselves.
@@ -21,12 +24,14 @@ export class HardwareFingerprint {
   readonly #options: HardwareFingerprintOptions;
   #reading: Promise<string> | undefined;
   #accepted: string | undefined;
+  #latest: string | undefined;
   /** The facts of a string that is not kept yet. */
   #unkept: HardwareFacts | undefined;
 
   constructor(options: HardwareFingerprintOptions) {
     this.#options = options;
     this.#accepted = options.hardwareId;
+    this.#latest = options.hardwareId;
   }
 
   /** @throws LoaderError `hardware_unreadable`, which says which facts are missing */
@@ -35,7 +40,17 @@ export class HardwareFingerprint {
     this.#reading ??= this.#read().finally(() => {
       this.#reading = undefined;
     });
-    return await this.#reading;
+    this.#latest = await this.#reading;
+    return this.#latest;
+  }
+
+  /**
+   * Tells the string of the last login from others, and is no part of any key: the first 12 hex digits of its SHA-256.
+   * Undefined before it was read.
+   */
+  get digest(): string | undefined {
+    if (this.#latest === undefined) return undefined;
+    return createHash('sha256').update(this.#latest, 'utf8').digest('hex').slice(0, DIGEST_LENGTH);
   }
 
   /** Call it when the server has accepted the string: what it sent could be decrypted. It is kept for the next start. */

@@ -16,6 +16,7 @@ import { registerBodyWatchdog } from './guards/body-watchdog.ts';
 import { registerLazyCompilers } from './schemas/lazy-compilers.ts';
 import { beginRequestLine, registerRequestLog, requestId } from './request-log.ts';
 import { registerRoutes } from './routes/routes.ts';
+import type { DeviceStatus } from '../device-status.ts';
 import type { ChangingFile } from '../files/changing-file.ts';
 import type { Logger } from '../log/logger.ts';
 import type { Readiness } from '../readiness.ts';
@@ -28,6 +29,7 @@ export interface AppServices {
   >;
   readonly tasks: Tasks;
   readonly readiness: Pick<Readiness, 'problems'>;
+  readonly deviceStatus: Pick<DeviceStatus, 'report'>;
   readonly apiKeys: Pick<ChangingFile<readonly string[]>, 'latest' | 'value'>;
 }
 

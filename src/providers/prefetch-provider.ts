@@ -35,6 +35,8 @@ interface Outcome {
 }
 
 const MAX_RESOURCES = 1_000;
+/** Resources that could not be fetched and are named in the error. */
+const TOLD_FAILURES = 3;
 /** Resources that are asked for, and transfers that run, at a time. A transfer has several connections. */
 const PARALLEL_QUESTIONS = 8;
 const PARALLEL_TRANSFERS = 3;
@@ -234,12 +236,11 @@ class PrefetchRun {
         code: failure?.code ?? null,
       })),
     };
-    const failed = this.#outcomes.filter(({ status }) => status === 'failed').length;
-    if (failed === 0) return result;
-    throw new PartialResultError(
-      'prefetch_incomplete',
-      `${failed} of ${this.#outcomes.length} resources could not be fetched.`,
-      result,
-    );
+    const failed = result.resources.filter(({ status }) => status === 'failed');
+    if (failed.length === 0) return result;
+    const told = failed.slice(0, TOLD_FAILURES).map(({ folder, filename, error }) => `${folder}/${filename}: ${error}`);
+    const others = failed.length > told.length ? ` And ${failed.length - told.length} others: see the result.` : '';
+    const message = `${failed.length} of ${result.resources.length} could not be fetched. ${told.join(' ')}${others}`;
+    throw new PartialResultError('prefetch_incomplete', message, result);
   }
 }

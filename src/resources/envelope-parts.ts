@@ -60,7 +60,15 @@ export class SmallPart {
   plaintextLength(big: BigPartEnd): number {
     const envelopeLength = joinedLength(this.#bytes.length, big.length);
     const end = Buffer.concat([this.#bytes, big.tail]).subarray(-PREFLIGHT_LENGTH);
-    return preflightEnvelope(envelopeLength, end, this.#aesKey);
+    try {
+      return preflightEnvelope(envelopeLength, end, this.#aesKey);
+    } catch (error) {
+      throw new LoaderError(
+        'envelope_invalid',
+        'The resource can not be decrypted: it was uploaded under another RESOURCE_KEY, or resource_key of cdn.yaml, than this Loader has; or its end is damaged, then upload it again.',
+        { cause: error },
+      );
+    }
   }
 
   /** Joins the parts and decrypts them as they come. @throws as `decryptEnvelope`, and as `bigChunks` does */

@@ -146,7 +146,7 @@ export class Tasks {
       const failure = toStoreError(error);
       // One line for each reason, not for each attempt.
       if (failure.message !== this.#failure.message) {
-        logger.error({ err: failure, code: failure.code }, 'Tasks and schedules do not work until this is mended');
+        logger.error({ err: failure, code: failure.code }, `Tasks and schedules do not work: ${failure.message}`);
       }
       this.#failure = failure;
       return false;

@@ -37,14 +37,15 @@ export function tokenRefused({ status }: BoundedAnswer): LoaderError {
 }
 
 /** A 404 says that the API lacks a file where one was asked for, and its own path elsewhere. */
-export function assertSuccess(answer: BoundedAnswer, { isOfFile = false } = {}): BoundedAnswer {
+export function assertSuccess(answer: BoundedAnswer, { file }: { readonly file?: string } = {}): BoundedAnswer {
   const { status, headers } = answer;
   const message = `The Resource API answered with status ${status}.`;
   if (PASSING.includes(status)) throw new PassingError('api_error', message, { retryAfterMs: retryAfterOf(headers) });
   if (status === 500) throw new PassingError('api_error', message, { isDoubtful: true });
   assertNoWebPage(answer);
-  if (status === 404 && isOfFile) {
-    throw new LoaderError('resource_not_in_api', 'The Resource API has no file of that name in that folder.');
+  if (status === 404 && file !== undefined) {
+    const message = `The Resource API has no file ${file}: check folder and name, and that it was uploaded.`;
+    throw new LoaderError('resource_not_in_api', message);
   }
   if (status >= 200 && status < 300) return answer;
   throw new LoaderError('api_error', status === 404 ? `${message} Check RESOURCE_API_URL.` : message);

@@ -49,8 +49,8 @@ interface Call {
   readonly path: string;
   readonly json?: unknown;
   readonly form?: FormData;
-  /** Whether it asks for a file, which the API may lack. */
-  readonly isOfFile?: boolean;
+  /** The file that it asks for, which the API may lack, for people. */
+  readonly file?: string;
 }
 
 /** The longest answer that is accepted, in bytes. All answers are small, and none may exhaust the memory. */
@@ -120,13 +120,14 @@ export class ApiSession {
     const { password, hardware, apiAesKey } = this.#options;
     const json = { fileName, password, hardware };
     const path = `resources/get/${encodeFolder(folder)}`;
-    const envelope = await this.#call({ method: 'POST', path, json, isOfFile: true }, signal, patience);
+    const file = folder === '' ? fileName : `${folder}/${fileName}`;
+    const envelope = await this.#call({ method: 'POST', path, json, file }, signal, patience);
     try {
       return decryptBuffer(envelope, apiAesKey);
     } catch (error) {
       throw new LoaderError(
         'envelope_invalid',
-        `${fileName} from the Resource API can't be decrypted: it was made for another user, password or hardware.`,
+        `${fileName} from the Resource API can't be decrypted: it was made for another user, password or hardware. Check KEY_TEMPLATE_HARDWARE and KEY_TEMPLATE_API, and that the server knows the hardware of this device.`,
         { cause: error },
       );
     }
@@ -156,7 +157,7 @@ export class ApiSession {
   /** Fetches the secret of which the key of the image archive is made. @throws `key_fragment_invalid` */
   async fetchKeyFragment(signal: AbortSignal): Promise<Buffer> {
     try {
-      const call: Call = { method: 'GET', path: 'binary-split/key-fragment', isOfFile: true };
+      const call: Call = { method: 'GET', path: 'binary-split/key-fragment', file: 'key-fragment' };
       const fragment = await this.#call(call, signal);
       if (fragment.length > MAX_KEY_FRAGMENT_LENGTH) throw noKeyFragment('sent a key fragment of more than 64 KiB');
       if (fragment.length > 0) return fragment;

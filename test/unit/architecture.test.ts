@@ -19,6 +19,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['run-loader', 'tell-start'],
   ['services', 'shutdown'],
   ['config', 'http'],
+  ['device-status'],
   ['api-client', 'providers', 'readiness'],
   ['unlock', 'resources'],
   ['binary-split', 'upstream'],

@@ -23,9 +23,16 @@ export function registerApiKeyGuard(
     if (access === 'open' || request.is404) return;
     const known = await apiKeys.value();
     if (access === undefined && known.length === 0) return;
-    const key = bearerKey(request);
-    if (key === undefined || !isOneOf(key, known)) throw new LoaderError('forbidden', 'Forbidden');
+    const reason = refusalOf(bearerKey(request), known);
+    if (reason !== undefined) throw new LoaderError('forbidden', `Forbidden: ${reason}`);
   });
+}
+
+/** Says what to do; undefined for a key that is known. */
+function refusalOf(key: string | undefined, known: readonly string[]): string | undefined {
+  if (known.length === 0) return 'this route needs an API key, and the Loader knows none: set API_KEY_FILE.';
+  if (key === undefined) return 'send the header Authorization: Bearer with a key of API_KEY.';
+  return isOneOf(key, known) ? undefined : 'the key in the header Authorization is none of API_KEY.';
 }
 
 function bearerKey(request: FastifyRequest): string | undefined {

@@ -1,16 +1,21 @@
 import type { ApiClient } from '../../api-client/api-client.ts';
+import type { DeviceStatus } from '../../device-status.ts';
 import { failures, type HttpApp } from '../schemas/responses.ts';
 import type { Readiness } from '../../readiness.ts';
 import { HEALTH, NOT_READY, READY, STATUS, toNotReady, toStatus } from '../schemas/health.ts';
 
 export interface HealthRoutesOptions {
-  readonly apiClient: Pick<ApiClient, 'status'>;
+  readonly apiClient: Pick<ApiClient, 'status' | 'unlockStatus'>;
+  readonly deviceStatus: Pick<DeviceStatus, 'report'>;
   readonly readiness: Pick<Readiness, 'problems'>;
   readonly modelCacheDir: string;
 }
 
 /** GET /health, GET /ready and GET /status, for the health checks of containers. None asks anything over the network. */
-export function registerHealthRoutes(app: HttpApp, { apiClient, readiness, modelCacheDir }: HealthRoutesOptions): void {
+export function registerHealthRoutes(
+  app: HttpApp,
+  { apiClient, deviceStatus, readiness, modelCacheDir }: HealthRoutesOptions,
+): void {
   app.get(
     '/health',
     {
@@ -48,12 +53,18 @@ export function registerHealthRoutes(app: HttpApp, { apiClient, readiness, model
     {
       schema: {
         operationId: 'getStatus',
-        summary: 'Whether a login has succeeded',
+        summary: 'How the device is',
         tags: ['health'],
         response: { ...failures(), 200: STATUS },
       },
       config: { isHealthCheck: true },
     },
-    () => toStatus(apiClient.status, modelCacheDir),
+    async () => {
+      return toStatus(await deviceStatus.report(), {
+        ...apiClient.status,
+        modelCacheDir,
+        unlock: apiClient.unlockStatus,
+      });
+    },
   );
 }

@@ -9,6 +9,13 @@ const STATE = textEnum(
   { description: 'The names are those of the original.' },
 );
 
+/** The end of a run as other routes show it. */
+export const UNLOCK_OUTCOME = Type.Object({
+  state: STATE,
+  error: nullable(Type.String()),
+  code: nullable(ERROR_CODE),
+});
+
 const PROGRESS = Type.Object(
   {
     bytesDone: Type.Integer({ description: 'Bytes of layers that the engine has taken.' }),

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { Device, UPSTREAM_TIMEOUT_MS } from '../../support/device.ts';
+import { VERSION } from '../../../src/version.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 import { digestBody, sha256 } from '../../../lab/sha256.ts';
 
@@ -29,13 +30,25 @@ describe('POST /login', { skip: S3_SKIP }, () => {
     assert.deepEqual([response.status, response.body.code], [500, 'not_authenticated']);
     const upload = await device.loader.upload('model', content);
     assert.deepEqual([upload.status, upload.body.code], [500, 'not_authenticated']);
-    const status = await (await fetch(`${device.loader.url}/status`)).json();
+    const { cache, hardware, problems, ...status } = await device.loader.status();
     assert.deepEqual(status, {
       status: 'healthy',
       authenticated: false,
       modelCacheDir: device.cacheFolder,
+      version: VERSION,
+      login: { user: null, role: null, since: null, error: null, code: null },
+      unlock: { state: 'idle', error: null, code: null },
+      engine: { host: '/var/run/docker.sock', reachable: null, error: null },
       clock_offset_ms: null,
     });
+    assert.deepEqual([cache.bytes, cache.copies, cache.writable], [0, 0, true]);
+    assert.ok((cache.free_bytes ?? 0) > 1_000_000);
+    // That of HARDWARE_ID, with which all tests run.
+    assert.deepEqual([hardware.scheme, /^[0-9a-f]{12}$/.test(hardware.digest ?? '')], [1, true]);
+    assert.deepEqual(
+      problems.map(({ code }) => code),
+      ['not_authenticated'],
+    );
   });
 
   it('refuses a wrong password, and an unknown user', async () => {
@@ -159,7 +172,7 @@ describe('POST /login', { skip: S3_SKIP }, () => {
           request.url === '/login' ? { kind: 'pass' } : { kind: 'answer', status: 404 };
       },
       code: 'resource_not_in_api',
-      detail: /no file of that name/,
+      detail: /no file cdn\.yaml: check/,
     },
   ];
   for (const { title, arrange, code, detail } of faults) {
@@ -192,6 +205,18 @@ describe('POST /login', { skip: S3_SKIP }, () => {
     assert.deepEqual(await (await fetch(`${device.loader.url}/health`)).json(), { status: 'healthy' });
     assert.ok(performance.now() - startedAt < 500);
     assert.equal((await login).status, 401);
+  });
+
+  it('is told at GET /status, with who it is and why the last one failed', async () => {
+    await device.login();
+    await device.loader.login(device.email, 'wrong-password');
+    const { login, problems, authenticated } = await device.loader.status();
+    assert.deepEqual([login.user, login.role, login.code], [device.email, 'Operator', 'wrong_credentials']);
+    assert.match(login.error ?? '', /^The Resource API refused the email and password/);
+    assert.ok(Math.abs(Date.parse(login.since ?? '') - Date.now()) < 60_000);
+    assert.deepEqual([authenticated, problems], [true, []]);
+    await device.login();
+    assert.deepEqual((await device.loader.status()).login.code, null);
   });
 });
 

@@ -361,7 +361,7 @@ describe('API keys', { skip: S3_SKIP }, () => {
             await fetch(`${device.loader.url}${route}?api_key=first-key`, { method, headers }),
           );
           assert.equal(answer.status, 401, route);
-          assert.deepEqual(answer.body, { detail: 'Forbidden', code: 'forbidden' });
+          assert.equal(answer.body.code, 'forbidden');
           assert.equal(answer.headers.get('www-authenticate'), 'Bearer');
         }
       }

@@ -173,7 +173,7 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
         assert.equal(response.status, 401, `${target} with ${authorization}`);
         assert.equal(response.headers.get('www-authenticate'), 'Bearer');
         const text = await response.text();
-        if (method !== 'HEAD') assert.deepEqual(JSON.parse(text), { detail: 'Forbidden', code: 'forbidden' });
+        if (method !== 'HEAD') assert.match(text, /^\{"detail":"Forbidden: [^"]+","code":"forbidden"\}$/);
       }
     });
   }

@@ -145,7 +145,8 @@ describe('an unlock', { skip: DOCKER_SKIP }, () => {
     await device.docker.remove('azaion-test/worker:1');
     await device.restartLoader();
     const { status, body } = await device.post();
-    assert.deepEqual([status, body], [404, { detail: 'Encrypted archive not found', code: 'archive_not_found' }]);
+    const detail = `Encrypted archive not found: there is no ${device.archivePath}. Put the archive there, or set IMAGES_PATH.`;
+    assert.deepEqual([status, body], [404, { detail, code: 'archive_not_found' }]);
     assert.equal((await device.status()).state, 'idle');
   });
 

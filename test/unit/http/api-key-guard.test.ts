@@ -143,7 +143,8 @@ after(async () => {
 function assertRefused(answer: Answer, { name, method }: Route, what: string): void {
   assert.equal(answer.status, 401, `${name} with ${what}`);
   assert.equal(answer.headers['www-authenticate'], 'Bearer', `${name} with ${what}`);
-  if (method !== 'HEAD') assert.equal(answer.body, '{"detail":"Forbidden","code":"forbidden"}', `${name} with ${what}`);
+  if (method !== 'HEAD')
+    assert.match(answer.body, /^\{"detail":"Forbidden: [^"]+","code":"forbidden"\}$/, `${name} with ${what}`);
 }
 
 /** Ways to show a key that are none. */
@@ -184,6 +185,24 @@ describe('every registered route', () => {
   it('that is open is that of a health check, or shows the document of the API', () => {
     const open = Object.keys(ACCESS).filter((name) => ACCESS[name] === 'open');
     for (const name of open) assert.match(name, /^(GET|HEAD) \/(health|ready|openapi\.json|docs(\/.*)?)$/);
+  });
+});
+
+describe('a refusal', () => {
+  const detailOf = async (app: FastifyInstance, headers: Record<string, string>) => {
+    return (JSON.parse((await ask(app, 'GET', '/tasks', { headers })).body) as { detail: string }).detail;
+  };
+
+  it('tells a missing key, a wrong one, and a Loader that knows none apart', async () => {
+    const wrong = { authorization: 'Bearer wrong-key' };
+    assert.match(
+      await detailOf(guarded, {}),
+      /^Forbidden: send the header Authorization: Bearer with a key of API_KEY/,
+    );
+    assert.match(await detailOf(guarded, wrong), /^Forbidden: the key in the header Authorization is none of API_KEY/);
+    for (const headers of [{}, wrong]) {
+      assert.match(await detailOf(unguarded, headers), /^Forbidden: .* the Loader knows none: set API_KEY_FILE/);
+    }
   });
 });
 

@@ -239,7 +239,7 @@ describe('the service of the tasks without a database', () => {
       const reason = /it can not be opened: check that the user of the Loader may write there/;
       assert.throws(() => service.runner, { ...UNAVAILABLE, message: reason });
       assert.equal(errors().length, 1);
-      assert.match(errors()[0] ?? '', /Tasks and schedules do not work until this is mended/);
+      assert.match(errors()[0] ?? '', /Tasks and schedules do not work: .*it can not be opened: check that the user/);
       for (let attempt = 0; attempt < 3; attempt++) await nextFailure(service);
       assert.equal(errors().length, 1); // Not each time.
       await rm(stateDir);
