@@ -53,10 +53,11 @@ export class UnlockService {
    * @throws as `isLoaded` does
    */
   async findLoaded(signal: AbortSignal): Promise<void> {
-    if (this.#hasRun()) return;
+    if (this.#run !== undefined) return;
     const { presence, archivePath, logger } = this.#options;
     const unlocked = (await archiveExists(archivePath)) ? await readArchiveIdentity(archivePath) : undefined;
-    if (!(await presence.isLoaded(signal)) || this.#hasRun()) return;
+    if (!(await presence.isLoaded(signal))) return;
+    // A run that began meanwhile has the claim, or has left another state.
     using claim = this.#machine.claim();
     if (claim?.state !== 'idle') return;
     this.#found = { progress: null, unlocked };
@@ -145,10 +146,6 @@ export class UnlockService {
       if (this.#isStopped && !this.#machine.isClaimed) return;
       if (!(await happens(change, signal))) return;
     }
-  }
-
-  #hasRun(): boolean {
-    return this.#run !== undefined;
   }
 
   async #cancel(reason: LoaderError): Promise<void> {
