@@ -36,7 +36,7 @@ export class Log {
   /** @throws Error that names LOG_FILE, when its name is wrong */
   static async open(options: LogOptions): Promise<Log> {
     const { filePath, format } = options;
-    const makePretty = format === 'pretty' ? await loadPretty() : undefined;
+    const makePretty = format === 'pretty' ? await loadPretty(filePath === undefined) : undefined;
     if (filePath === undefined || (await isNoFileOfItsOwn(filePath))) return new Log(options, undefined, makePretty);
     const file = new LogFile(filePath);
     try {
@@ -72,8 +72,12 @@ export class Log {
   }
 }
 
-/** Most devices never need its code. */
-async function loadPretty(): Promise<MakePretty> {
+/** Most devices never need its code. A file gets the same lines as a terminal, and must have no colours. */
+async function loadPretty(mayHaveColours: boolean): Promise<MakePretty> {
   const { prettyFactory } = await import('pino-pretty');
-  return prettyFactory({ colorize: process.stdout.isTTY, singleLine: true, translateTime: 'SYS:HH:MM:ss.l' });
+  return prettyFactory({
+    colorize: mayHaveColours && process.stdout.isTTY,
+    singleLine: true,
+    translateTime: 'SYS:HH:MM:ss.l',
+  });
 }
