@@ -106,9 +106,11 @@ export class TaskRunner {
     return task;
   }
 
-  /** The task of a provider that is in progress. */
-  running(providerName: string): Task | undefined {
-    return this.#running.get(providerName)?.task;
+  /** The task of a provider that is busy. @throws Error where it is not: a fault of the Loader */
+  running(providerName: string): Task {
+    const running = this.#running.get(providerName);
+    if (running === undefined) throw new Error(`no task of ${providerName} is in progress`);
+    return running.task;
   }
 
   /** Checks the fields `provider` and `parameters` of a schedule, whose tasks come later. @throws InputError */
@@ -217,9 +219,9 @@ export class TaskRunner {
   }
 
   #busy(providerName: string): LoaderError {
-    const { uid } = this.running(providerName) ?? {};
-    const what = `Task ${uid ?? ''} of the provider ${providerName} is in progress`;
-    return new LoaderError('provider_busy', `${what}: wait for its end, or DELETE /tasks/${uid ?? ''}.`);
+    const { uid } = this.running(providerName);
+    const what = `Task ${uid} of the provider ${providerName} is in progress`;
+    return new LoaderError('provider_busy', `${what}: wait for its end, or DELETE /tasks/${uid}.`);
   }
 
   /** Makes a task of work that began elsewhere. Where the store refuses it, the work goes on without a task. */

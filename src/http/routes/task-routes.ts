@@ -47,9 +47,9 @@ export function registerTaskRoutes(app: HttpApp, { tasks, clientStallTimeoutMs }
     ({ body }) => {
       const { provider, ...parameters } = body;
       const { runner } = tasks;
+      const task = runner.create(provider, parameters);
       // The original has no error for this: its clients look at the message.
-      const running = runner.running(provider);
-      return running === undefined ? toTaskSummary(runner.begin(provider, parameters)) : toBusy(running);
+      return task === undefined ? toBusy(runner.running(provider)) : toTaskSummary(task);
     },
   );
 

@@ -111,6 +111,8 @@ describe('the routes of the tasks', { skip: S3_SKIP }, () => {
     const refused = answers.filter(({ body }) => body['status'] === undefined).map(({ body }) => body);
     assert.deepEqual(refused, new Array(19).fill({ ...BUSY, uid: begun[0]?.body['uid'] }));
     assert.deepEqual(await historyUids(), [begun[0]?.body['uid'], ...before]);
+    // A fault of the request is told first.
+    assert.equal((await device.tasks.post('prefetch', { resources: 'none' })).status, 422);
   });
 
   it('run tasks of different providers side by side', async () => {

@@ -611,7 +611,7 @@ describe('a task that has ended', () => {
     };
     assert.throws(() => lab.runner.retry(uid), busy);
     assert.throws(() => lab.runner.begin('a', {}), busy);
-    assert.deepEqual(lab.runner.running('a')?.uid, uid);
+    assert.deepEqual(lab.runner.running('a').uid, uid);
     assert.throws(() => lab.runner.retry('none'), { code: 'task_not_found' });
   });
 
