@@ -25,6 +25,8 @@ export interface LinkTransfer {
 }
 
 const FIRST_SECOND_MS = 1000;
+/** More than the longest round trip, and than any pause between two requests. */
+const QUIET_MS = 1000;
 
 /** A Loader whose Resource API and CDN are behind TLS and a link that both share. */
 export class LinkStage {
@@ -60,7 +62,7 @@ export class LinkStage {
     const place = newPlace(folder, {
       RESOURCE_API_URL: await link.open(origin.api.url, ca.issue()),
       NODE_EXTRA_CA_CERTS: caPath,
-      // Later, the second look of an upload would fall into the next one, and be counted with it.
+      // At once: `untilQuiet` waits for the second look of an upload, which would be counted with the next transfer.
       UPLOAD_SECOND_LOOK_MS: '0',
     });
     await origin.moveCdn(endpoint);
@@ -85,6 +87,16 @@ export class LinkStage {
     const wallMs = performance.now() - startedAt;
     const rate = (1000 * (bytes() - early.bytes)) / (wallMs - early.ms);
     return { wallMs, fraction: rate / shape.bytesPerSecond, handshakes: counts.handshakes };
+  }
+
+  /** Waits for what a transfer does after its end: until nothing has passed over the link for a second. */
+  async untilQuiet(): Promise<void> {
+    const { counts } = this.#link;
+    let passed: number;
+    do {
+      passed = counts.bytesUp + counts.bytesDown;
+      await sleep(QUIET_MS);
+    } while (counts.bytesUp + counts.bytesDown !== passed);
   }
 
   /** Cuts the link for `outageMs` as soon as `work` has brought so many bytes down. Returns what it brought in all. */

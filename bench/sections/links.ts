@@ -97,6 +97,7 @@ async function measureUploads(
   const upload = async () => {
     const transfer = await linked.measure('up', () => loader.upload(name, resource.plaintextPath));
     await linked.place.untilCached(name);
+    await linked.untilQuiet();
     return transfer;
   };
   const first = await upload();
