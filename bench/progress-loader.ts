@@ -54,7 +54,7 @@ const ticks = defineProvider({
   isRepeatable: false,
   run: tick,
 });
-const services = createServices(config, logger, secrets);
+const services = createServices(config, { logger, secrets });
 const tasks = new Tasks({ ...config, providers: [ticks], logger });
 const app = await buildApp({ ...services, tasks }, { ...config, logger });
 process.once('SIGTERM', () => {

@@ -21,6 +21,7 @@ export async function runLoader(parts: LoaderParts): Promise<void> {
   await services.apiClient.start();
   await services.tasks.start();
   await app.listen({ host, port });
+  services.metrics.openSoon();
 }
 
 function createShutdown({ app, services, shutdownTimeoutMs, log }: LoaderParts): Shutdown {

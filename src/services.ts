@@ -3,6 +3,7 @@ import { BigPartCache } from './cache/big-part-cache.ts';
 import { CacheUsage } from './cache/cache-usage.ts';
 import type { Config } from './config/config.ts';
 import { parseSecret, parseSecretList, type RotatedSecret } from './config/secrets.ts';
+import { DeviceMetrics } from './device-metrics.ts';
 import { DeviceStatus } from './device-status.ts';
 import { DockerEngine } from './docker/docker-engine.ts';
 import type { AppServices } from './http/app.ts';
@@ -10,7 +11,9 @@ import { ChangingFile } from './files/changing-file.ts';
 import { LoaderFolders } from './loader-folders.ts';
 import type { KnownSecrets } from './log/known-secrets.ts';
 import type { Logger } from './log/logger.ts';
+import { Metrics, type UpstreamName } from './metrics/metrics.ts';
 import { Dispatchers } from './net/dispatchers.ts';
+import type { MeasuredCall } from './net/measured-calls.ts';
 import { ProxyRules } from './net/proxy-rules.ts';
 import { ServerClock } from './net/server-clock.ts';
 import { createProviders } from './providers/providers.ts';
@@ -18,11 +21,20 @@ import { Readiness } from './readiness.ts';
 import { Tasks } from './tasks/tasks.ts';
 import { Presence } from './unlock/presence.ts';
 import { receiptPath } from './unlock/receipt.ts';
+import { VERSION } from './version.ts';
+
+export interface ServicesParts {
+  readonly logger: Logger;
+  readonly secrets: KnownSecrets;
+  /** Lines that each output of the log could not take since the start. */
+  readonly lostLines?: () => ReadonlyMap<string, number>;
+}
 
 export interface Services extends AppServices {
   readonly apiClient: ApiClient;
   readonly cache: BigPartCache;
   readonly folders: LoaderFolders;
+  readonly metrics: Metrics;
   /** Closes the tasks' database, the connections upstream and to the engine, and the folders. For the end of the process. */
   close(): Promise<void>;
 }
@@ -38,7 +50,8 @@ const API_CONNECTIONS = 16;
  * Makes every object of the Loader, once, and gives each what it needs and no more: the configuration holds secrets, so
  * its fields are named one by one. It does no I/O.
  */
-export function createServices(config: Config, logger: Logger, secrets: KnownSecrets): Services {
+export function createServices(config: Config, { logger, secrets, lostLines }: ServicesParts): Services {
+  const metrics = new Metrics({ version: VERSION });
   const folders = new LoaderFolders({
     modelCacheDir: config.modelCacheDir,
     stateDir: config.stateDir,
@@ -51,9 +64,18 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     proxies: new ProxyRules(config.proxies),
     caCertificates: config.caCertificates,
   });
-  const cdnOptions = { connectTimeoutMs: config.stallTimeoutMs, connections: CDN_CONNECTIONS };
+  const onCall = (upstream: UpstreamName) => (call: MeasuredCall) => metrics.noteCall(upstream, call);
+  const cdnOptions = {
+    connectTimeoutMs: config.stallTimeoutMs,
+    connections: CDN_CONNECTIONS,
+    onCall: onCall('cdn'),
+  };
   const links = {
-    api: dispatchers.create({ connectTimeoutMs: config.upstreamTimeoutMs, connections: API_CONNECTIONS }),
+    api: dispatchers.create({
+      connectTimeoutMs: config.upstreamTimeoutMs,
+      connections: API_CONNECTIONS,
+      onCall: onCall('api'),
+    }),
     downloads: dispatchers.create(cdnOptions),
     uploads: dispatchers.create(cdnOptions),
   };
@@ -90,6 +112,7 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
       parallelism: config.unlockParallelism,
       stallTimeoutMs: config.engineStallTimeoutMs,
     },
+    metrics,
     secrets,
     logger,
   });
@@ -99,23 +122,33 @@ export function createServices(config: Config, logger: Logger, secrets: KnownSec
     historyCount: config.historyCount,
     historyAgeMs: config.historyAgeMs,
     providers: createProviders({ upstream, cache, downloads, unlocks, prefetchOutageMs: config.prefetchOutageMs }),
+    onEnd: ({ provider, status }) => metrics.noteTask(provider, status),
     logger,
   });
   const readiness = new Readiness({ upstream, folders });
+  const deviceStatus = new DeviceStatus({
+    upstream,
+    fingerprint: apiClient.fingerprint,
+    folders,
+    cacheUsage: new CacheUsage(cache),
+    engine,
+    readiness,
+  });
   return {
     apiClient,
     cache,
     folders,
     tasks,
     readiness,
-    deviceStatus: new DeviceStatus({
-      upstream,
-      fingerprint: apiClient.fingerprint,
-      folders,
-      cacheUsage: new CacheUsage(cache),
-      engine,
-      readiness,
+    deviceStatus,
+    deviceMetrics: new DeviceMetrics({
+      metrics,
+      deviceStatus,
+      apiClient,
+      tasks,
+      lostLines: lostLines ?? (() => new Map<string, number>()),
     }),
+    metrics,
     apiKeys: rotated(config.apiKeys, parseSecretList, (keys) => secrets.keep(...keys), logger),
     close: async () => {
       await apiClient.close();

@@ -34,7 +34,7 @@ export async function composeLoader(
   { secrets, log }: Pick<LoaderParts, 'log'> & { readonly secrets: KnownSecrets },
 ): Promise<LoaderParts> {
   const { logger } = log;
-  const services = createServices(config, logger, secrets);
+  const services = createServices(config, { logger, secrets, lostLines: () => log.lostLines });
   const { host, port, shutdownTimeoutMs, modelCacheDir, allowedHosts, clientStallTimeoutMs } = config;
   const app = await buildApp(services, { modelCacheDir, allowedHosts, clientStallTimeoutMs, logger });
   return { app, services, host, port, shutdownTimeoutMs, log };

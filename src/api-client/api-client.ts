@@ -11,6 +11,7 @@ import { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import { KeptHardware } from '../hardware/kept-hardware.ts';
 import type { KnownSecrets } from '../log/known-secrets.ts';
 import type { Logger } from '../log/logger.ts';
+import type { Metrics } from '../metrics/metrics.ts';
 import type { ServerClock } from '../net/server-clock.ts';
 import type { ResourceName } from '../resource-name.ts';
 import { CopyProofs } from '../resources/copy-proofs.ts';
@@ -52,6 +53,8 @@ export interface ApiClientOptions {
   readonly engine: Pick<DockerEngine, 'imageEvents'>;
   readonly presence: Presence;
   readonly unlockJob: UnlockJob;
+  /** Is told how each login and each unlock has ended. */
+  readonly metrics: Pick<Metrics, 'noteLogin' | 'noteUnlock'>;
   /** Gets the secrets of each login, so that the log leaves them out. */
   readonly secrets: KnownSecrets;
   readonly logger: Logger;
@@ -71,6 +74,8 @@ export class ApiClient {
   /** Who is logged in. */
   readonly upstream: Upstream;
   readonly fingerprint: HardwareFingerprint;
+  /** What all uploads and transfers hold. */
+  readonly workMemory: WorkMemory;
   readonly downloads: DownloadService;
   readonly uploads: UploadService;
   readonly unlocks: UnlockService;
@@ -84,9 +89,10 @@ export class ApiClient {
   #working: Promise<unknown> = Promise.resolve();
 
   constructor(options: ApiClientOptions) {
-    const { cache, links, clock, logger, presence, stallTimeoutMs, unlockJob } = options;
+    const { cache, links, clock, logger, metrics, presence, stallTimeoutMs, unlockJob } = options;
     const patience = { limitMs: stallTimeoutMs, setting: 'STALL_TIMEOUT_MS' };
     this.#clock = clock;
+    this.workMemory = new WorkMemory(options.memoryBudget);
     this.fingerprint = new HardwareFingerprint({
       hardwareId: options.hardwareId,
       kept: new KeptHardware(options.stateDir, logger),
@@ -109,12 +115,13 @@ export class ApiClient {
         return (config) => new S3CdnManager(config, { patience, links, clock });
       },
       secrets: options.secrets,
+      onLogin: (outcome) => metrics.noteLogin(outcome),
       logger,
     });
     const { ownAccount } = options;
     this.#ownLogin = ownAccount && new OwnLogin({ ...ownAccount, upstream: this.upstream });
     this.#journal = new UploadJournal(options.stateDir, logger);
-    const memory = new WorkMemory(options.memoryBudget);
+    const memory = this.workMemory;
     const shared = { upstream: this.upstream, cache, memory, publicationLocks: new KeyedReadWriteLock(), logger };
     this.downloads = new DownloadService({
       ...shared,
@@ -131,6 +138,7 @@ export class ApiClient {
       archivePath: unlockJob.path,
       receiptPath: receiptPath(options.stateDir),
       createWorker: () => new UnlockWorker(unlockJob),
+      onEnd: (outcome) => metrics.noteUnlock(outcome),
       logger,
     });
     this.#releaseWatch = new ReleaseWatch({ engine: options.engine, unlocks: this.unlocks, logger });

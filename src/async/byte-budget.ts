@@ -23,9 +23,13 @@ export class ByteBudget {
     return this.#total - this.#free;
   }
 
-  /** Whether some callers wait for a share. */
-  get isWanted(): boolean {
-    return this.#waiting.size > 0;
+  /** How many callers wait for a share. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  get total(): number {
+    return this.#total;
   }
 
   /**

@@ -14,14 +14,24 @@ export class WorkMemory {
     this.#budget = new ByteBudget(bytes);
   }
 
+  /** Bytes that all shares have together. */
+  get budget(): number {
+    return this.#budget.total;
+  }
+
   /** Bytes of the shares that are held. */
   get held(): number {
     return this.#budget.held;
   }
 
+  /** How many callers wait for a share. */
+  get waiting(): number {
+    return this.#budget.waiting;
+  }
+
   /** Whether some callers wait for a share. */
   get isWanted(): boolean {
-    return this.#budget.isWanted;
+    return this.waiting > 0;
   }
 
   /** As `ByteBudget.acquire`. */

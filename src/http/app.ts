@@ -16,8 +16,10 @@ import { registerBodyWatchdog } from './guards/body-watchdog.ts';
 import { registerLazyCompilers } from './schemas/lazy-compilers.ts';
 import { beginRequestLine, registerRequestLog, requestId } from './request-log.ts';
 import { registerRoutes } from './routes/routes.ts';
+import type { DeviceMetrics } from '../device-metrics.ts';
 import type { DeviceStatus } from '../device-status.ts';
 import type { ChangingFile } from '../files/changing-file.ts';
+import type { EndedRequest, Metrics } from '../metrics/metrics.ts';
 import type { Logger } from '../log/logger.ts';
 import type { Readiness } from '../readiness.ts';
 import type { Tasks } from '../tasks/tasks.ts';
@@ -30,6 +32,8 @@ export interface AppServices {
   readonly tasks: Tasks;
   readonly readiness: Pick<Readiness, 'problems'>;
   readonly deviceStatus: Pick<DeviceStatus, 'report'>;
+  readonly deviceMetrics: Pick<DeviceMetrics, 'render'>;
+  readonly metrics: Pick<Metrics, 'noteRequest'>;
   readonly apiKeys: Pick<ChangingFile<readonly string[]>, 'latest' | 'value'>;
 }
 
@@ -58,6 +62,7 @@ const FORM_LIMITS = {
 export async function buildApp(services: AppServices, options: AppOptions): Promise<FastifyInstance> {
   // Its type is widened here: otherwise it would become part of the type of every plugin.
   const loggerInstance: FastifyBaseLogger = options.logger;
+  const onEnd = (request: EndedRequest) => services.metrics.noteRequest(request);
   const app = fastify({
     loggerInstance,
     bodyLimit: MAX_JSON_LENGTH,
@@ -69,13 +74,13 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'request_id' }),
     genReqId: requestId,
     frameworkErrors: (error, request, reply) => {
-      beginRequestLine(request, reply);
+      beginRequestLine(request, reply, onEnd);
       void answerError(error, request, reply);
     },
   });
   registerLazyCompilers(app);
   registerErrorHandler(app);
-  registerRequestLog(app);
+  registerRequestLog(app, onEnd);
   registerConnectionBounds(app);
   registerHeadBounds(app);
   registerClosingGuard(app);

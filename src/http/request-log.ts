@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { LoaderError } from '../errors.ts';
+import type { EndedRequest } from '../metrics/metrics.ts';
 import type { ResourceName } from '../resource-name.ts';
 
 declare module 'fastify' {
@@ -44,21 +45,26 @@ export function requestId({ headers }: IncomingMessage): string {
   return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
 }
 
-/** Writes one line for each request when it is over, and tells its ID in the response. Register it before all guards. */
-export function registerRequestLog(app: FastifyInstance): void {
+type OnEnd = (request: EndedRequest) => void;
+
+/**
+ * Writes one line for each request when it is over, and tells its ID in the response. `onEnd` gets what the line tells.
+ * Register it before all guards.
+ */
+export function registerRequestLog(app: FastifyInstance, onEnd: OnEnd): void {
   app.decorateRequest('facts');
   app.addHook('onRequest', (request, reply, done) => {
-    beginRequestLine(request, reply);
+    beginRequestLine(request, reply, onEnd);
     done();
   });
 }
 
 /** For requests that fail before their first hook. */
-export function beginRequestLine(request: FastifyRequest, reply: FastifyReply): void {
+export function beginRequestLine(request: FastifyRequest, reply: FastifyReply, onEnd: OnEnd): void {
   request.facts = {};
   reply.raw.setHeader(REQUEST_ID_HEADER, request.id); // Where it stands also when a handler writes the response itself.
   // It comes after the last byte, and also when the client has left or the response was broken off.
-  reply.raw.once('close', () => logRequest(request, reply));
+  reply.raw.once('close', () => onEnd(logRequest(request, reply)));
 }
 
 /** Puts a failure into the request's line, or into one of its own where that line is written: its client has left. */
@@ -70,17 +76,22 @@ export function noteFailure(reply: FastifyReply, failure: RequestFailure): void 
   log.error({ code: known.code, err: thrown }, `The request failed when its client had left: ${known.message}`);
 }
 
-function logRequest({ log, method, ip, routeOptions, facts, is404 }: FastifyRequest, reply: FastifyReply): void {
+function logRequest(
+  { log, method, ip, routeOptions, facts, is404 }: FastifyRequest,
+  reply: FastifyReply,
+): EndedRequest {
   const { resource, bytes, source } = facts;
   const { headersSent, statusCode, writableFinished } = reply.raw;
   const route = is404 ? '(none)' : (routeOptions.url ?? '(none)');
   const failure = facts.failure ?? (writableFinished ? undefined : clientHasLeft());
+  const status = headersSent ? statusCode : undefined;
+  const ms = reply.elapsedTime;
   const level = levelOf(failure, reply, routeOptions.config.isHealthCheck);
   const line = {
     method,
     route,
-    ...(headersSent && { status: statusCode }),
-    ms: Math.round(reply.elapsedTime),
+    ...(status !== undefined && { status }),
+    ms: Math.round(ms),
     client: ip,
     ...(resource && { resource: `${resource.folder}/${resource.name}` }),
     ...(bytes !== undefined && { bytes }),
@@ -91,6 +102,7 @@ function logRequest({ log, method, ip, routeOptions, facts, is404 }: FastifyRequ
   const end = !headersSent ? 'no response' : writableFinished ? String(statusCode) : `${statusCode}, broken off`;
   const why = failure === undefined ? '' : `: ${failure.known.message}`;
   log[level](line, `${method} ${route} ${end}${why}`);
+  return { method, route, status, ms, code: failure?.known.code, bytes, source };
 }
 
 /** A refusal (4xx) is the client's business, and each login's failure has a line of its own. */

@@ -59,6 +59,11 @@ export class LogOutput {
     return this.#target.name;
   }
 
+  /** Lines that the target could not take since the start. */
+  get lostLines(): number {
+    return this.#lost.total;
+  }
+
   /** Whether the target holds a thread of the process: an exit would wait for it. */
   get isWriting(): boolean {
     return this.#isWriting;

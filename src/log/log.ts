@@ -48,6 +48,11 @@ export class Log {
     return new Log(options, file, makePretty);
   }
 
+  /** Lines that each output could not take since the start. */
+  get lostLines(): ReadonlyMap<string, number> {
+    return new Map(this.#outputs.map(({ name, lostLines }) => [name, lostLines]));
+  }
+
   /** Opens LOG_FILE anew, after log rotation has renamed it. */
   async reopenFile(): Promise<void> {
     try {

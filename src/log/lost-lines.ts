@@ -4,12 +4,19 @@ export class LostLines {
   #since = '';
   /** How many of them the last line told of. */
   #told = 0;
+  #total = 0;
 
   get count(): number {
     return this.#count;
   }
 
+  /** All since the start, those that were told of included. */
+  get total(): number {
+    return this.#total;
+  }
+
   add(count: number): void {
+    this.#total += count;
     if (this.#count === 0) this.#since = new Date().toISOString();
     this.#count += count;
   }

@@ -1,6 +1,7 @@
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import type { Dispatcher } from 'undici';
 import { Connector } from './connector.ts';
+import { measureCalls, type OnCall } from './measured-calls.ts';
 import { hostAndPort, ProxyRules, targetOf, type ProxyServer } from './proxy-rules.ts';
 import { passwordNeeded } from './tunnel.ts';
 import type { RaceConnectParts } from './race-connect.ts';
@@ -19,6 +20,8 @@ export interface DispatcherOptions {
   readonly connectTimeoutMs: number;
   /** Connections to one host; further requests wait for a free one. */
   readonly connections: number;
+  /** Is told of each call's answer or failure. */
+  readonly onCall?: OnCall;
 }
 
 /** How long an idle connection is kept, in ms, where the server does not say how long it keeps it. Common servers keep it for 65 s or more. */
@@ -44,7 +47,7 @@ export class Dispatchers {
     this.#proxies = options.proxies ?? new ProxyRules();
   }
 
-  create({ connectTimeoutMs, connections }: DispatcherOptions): Dispatcher {
+  create({ connectTimeoutMs, connections, onCall }: DispatcherOptions): Dispatcher {
     const connector = new Connector({
       timeoutMs: connectTimeoutMs,
       proxies: this.#proxies,
@@ -52,7 +55,7 @@ export class Dispatchers {
       tlsSessions: this.#tlsSessions,
       parts: this.#options.parts,
     });
-    const dispatcher = new Agent({
+    const agent = new Agent({
       connect: connector.connect,
       connections,
       pipelining: 1,
@@ -61,7 +64,9 @@ export class Dispatchers {
       keepAliveMaxTimeout: MAX_IDLE_MS,
       headersTimeout: 0,
       bodyTimeout: 0,
-    }).compose(throughProxies(this.#proxies));
+    });
+    const interceptors = [throughProxies(this.#proxies), ...(onCall ? [measureCalls(onCall)] : [])];
+    const dispatcher = agent.compose(interceptors);
     this.#dispatchers.push(dispatcher);
     return dispatcher;
   }

@@ -13,6 +13,8 @@ export interface TaskRunnerOptions {
   readonly store: TaskStore;
   readonly providers: readonly Provider[];
   readonly logger: Logger;
+  /** Is told of each task that has ended. */
+  readonly onEnd?: (task: Task) => void;
   /** ms since 1970. */
   readonly now?: () => number;
 }
@@ -27,7 +29,7 @@ const MAX_ATTEMPTS = 10;
  * where the disk is full, an end is visible first: the store writes it as soon as it can.
  */
 export class TaskRunner {
-  readonly #options: Required<TaskRunnerOptions>;
+  readonly #options: TaskRunnerOptions & Required<Pick<TaskRunnerOptions, 'now'>>;
   /** By provider. */
   readonly #running = new Map<string, RunningTask>();
   /** The tasks that ended within the last second, by uid. */
@@ -269,6 +271,7 @@ export class TaskRunner {
     this.#running.set(provider.name, running);
     void running.ended.then((ended) => {
       this.#running.delete(provider.name);
+      this.#options.onEnd?.(ended);
       this.#lingering.set(ended.uid, ended);
       setTimeout(() => this.#lingering.delete(ended.uid), LINGER_MS).unref();
     });

@@ -9,12 +9,15 @@ import { toStoreError } from './store-error.ts';
 import { openTaskDatabase } from './task-database.ts';
 import { TaskRunner } from './task-runner.ts';
 import { TaskStore } from './task-store.ts';
+import type { Task } from './task.ts';
 
 export interface TasksOptions {
   readonly stateDir: string;
   readonly historyCount: number;
   readonly historyAgeMs: number;
   readonly providers: readonly Provider[];
+  /** Is told of each task that has ended. */
+  readonly onEnd?: (task: Task) => void;
   readonly logger: Logger;
 }
 
@@ -55,6 +58,12 @@ export class Tasks {
 
   get providers(): readonly Provider[] {
     return this.#options.providers;
+  }
+
+  /** How many tasks of each provider are in progress. */
+  get runningCounts(): ReadonlyMap<string, number> {
+    const runner = this.#tasks?.runner;
+    return new Map(this.#options.providers.map(({ name }) => [name, Number(runner?.isBusy(name) ?? false)]));
   }
 
   /** @throws LoaderError `task_store_unavailable` */
@@ -125,13 +134,13 @@ export class Tasks {
   }
 
   async #tryOpen(): Promise<boolean> {
-    const { stateDir, logger, providers } = this.#options;
+    const { stateDir, logger, providers, onEnd } = this.#options;
     let database: DatabaseSync | undefined;
     let runner: TaskRunner | undefined;
     try {
       database = await openTaskDatabase(stateDir, logger);
       const store = new TaskStore({ ...this.#options, database });
-      runner = new TaskRunner({ store, providers, logger });
+      runner = new TaskRunner({ store, providers, logger, ...(onEnd && { onEnd }) });
       const scheduleStore = new ScheduleStore(database, logger);
       const schedules = new Schedules({ store: scheduleStore, runner, logger });
       runner.recover();

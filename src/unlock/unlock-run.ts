@@ -11,7 +11,7 @@ import type { Changes } from '../async/changes.ts';
 import type { UnlockedArchive } from '../binary-split/unlock-archive.ts';
 import { completeProgress, haltProgress, type UnlockProgress } from '../binary-split/unlock-progress.ts';
 import type { UnlockWorker } from '../binary-split/unlock-worker.ts';
-import { asLoaderError, type LoaderError } from '../errors.ts';
+import { asLoaderError, type ErrorCode, type LoaderError } from '../errors.ts';
 import { writeSmallFile } from '../files/small-file.ts';
 import type { Logger } from '../log/logger.ts';
 import { deriveArchiveAesKey } from '../security/key-derivation.ts';
@@ -29,6 +29,8 @@ export interface UnlockRunOptions {
   readonly archivePath: string;
   readonly receiptPath: string;
   readonly createWorker: () => RunWorker;
+  /** Is told how each run has ended. */
+  readonly onEnd?: (outcome: 'ready' | ErrorCode) => void;
   readonly logger: Logger;
 }
 
@@ -142,11 +144,13 @@ export class UnlockRun {
       await this.#unlock(credentials, signal);
       this.#progress &&= completeProgress(this.#progress);
       this.#claim.advance('ready');
+      this.#options.onEnd?.('ready');
     } catch (error) {
       const failure = asLoaderError(signal.aborted ? abortReason(signal) : error);
       logger.error({ err: failure, code: failure.code }, 'The unlock failed');
       this.#progress &&= haltProgress(this.#progress);
       this.#claim.fail(failure);
+      this.#options.onEnd?.(failure.code);
     }
   }
 

@@ -14,6 +14,8 @@ const TRANSITIONS = {
 
 export type UnlockState = keyof typeof TRANSITIONS;
 
+export const UNLOCK_STATES = Object.keys(TRANSITIONS) as readonly UnlockState[];
+
 /**
  * The right to change the state, which one unlock at a time has. The claim ends when the unlock is ready or has failed,
  * or by its disposal, which leaves the state as it is. Calls after its end are ignored.

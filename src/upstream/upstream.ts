@@ -2,7 +2,7 @@ import { happens, unlessAborted } from '../async/abort.ts';
 import { Changes } from '../async/changes.ts';
 import { parseCdnConfig, type CdnConfig } from '../cdn/cdn-config.ts';
 import type { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
-import { asLoaderError, hasErrorCode, LoaderError, PassingError } from '../errors.ts';
+import { asLoaderError, hasErrorCode, LoaderError, PassingError, type ErrorCode } from '../errors.ts';
 import type { HardwareFingerprint } from '../hardware/hardware-fingerprint.ts';
 import type { KnownSecrets } from '../log/known-secrets.ts';
 import type { Logger } from '../log/logger.ts';
@@ -21,6 +21,8 @@ export interface UpstreamOptions {
   readonly loadCdn: () => Promise<(config: CdnConfig) => S3CdnManager>;
   /** Gets the secrets of each login, so that the log leaves them out. */
   readonly secrets: KnownSecrets;
+  /** Is told how each login has ended. */
+  readonly onLogin?: (outcome: 'ok' | ErrorCode) => void;
   readonly logger: Logger;
 }
 
@@ -150,6 +152,7 @@ export class Upstream {
       const session = await this.#createSession(email, password, signal);
       // When two logins run at the same time, the one that began later wins.
       if (attempt > this.#attemptOfSession) this.#begin(session, attempt);
+      this.#options.onLogin?.('ok');
       return session;
     } catch (error) {
       if (!signal.aborted) this.#noteFailure(asLoaderError(error), attempt);
@@ -181,6 +184,7 @@ export class Upstream {
   #noteFailure(failure: LoaderError, attempt: number): void {
     if (attempt > this.#attemptOfSession) this.#failure = failure;
     const { code, message } = failure;
+    this.#options.onLogin?.(code);
     const times = this.#failureLine.times(code);
     if (times === undefined) return;
     const line = { err: failure, code, ...(times > 1 && { times }) };

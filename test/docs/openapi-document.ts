@@ -33,7 +33,7 @@ const TAGS = [
 /** The document as the schemas of the routes make it, in the form in which it is committed. */
 export async function makeOpenApiText(): Promise<string> {
   const config = loadConfig({ RESOURCE_API_URL: 'http://127.0.0.1:9' });
-  const services = createServices(config, createLogger({ level: 'silent' }), new KnownSecrets());
+  const services = createServices(config, { logger: createLogger({ level: 'silent' }), secrets: new KnownSecrets() });
   const app = fastify().setValidatorCompiler(() => () => true);
   try {
     await app.register(swagger, {

@@ -7,6 +7,7 @@ import { SECTION_LETTERS } from '../../bench/options.ts';
 import { ERRORS } from '../../src/errors.ts';
 import { toScheduleView } from '../../src/http/schemas/schedule.ts';
 import { toLogLine, toTaskSummary, toTaskView } from '../../src/http/schemas/task.ts';
+import { Instruments } from '../../src/metrics/instruments.ts';
 import { createProviders } from '../../src/providers/providers.ts';
 import type { Services } from '../../src/services.ts';
 import type { Schedule } from '../../src/tasks/schedule.ts';
@@ -37,6 +38,25 @@ describe('docs/operating.md', () => {
     const mute = rows.filter(([, , , action = '']) => action.length < 10).map(([code]) => code);
     assert.deepEqual(mute, []);
   });
+});
+
+describe('the metrics of docs/operating.md', () => {
+  it('are those of the code, with their labels', async () => {
+    const rows = new Document('docs/operating.md').section('Metrics').table;
+    const metrics = await new Instruments().registry.getMetricsAsJSON();
+    const own = metrics.filter(({ name }) => name.startsWith('loader_'));
+    const labels = new Map(Object.values(new Instruments()).flatMap(labelsOf));
+    assert.ok(own.length > 20);
+    assert.deepEqual(
+      rows.map(([name, names]) => [codeOf(name), codeOf(names)]),
+      own.map(({ name }) => [name, labels.get(name)]),
+    );
+  });
+
+  function labelsOf(instrument: unknown): [string, string][] {
+    const { name, labelNames } = instrument as { readonly name?: string; readonly labelNames?: readonly string[] };
+    return name === undefined ? [] : [[name, labelNames?.join(' ') ?? '']];
+  }
 });
 
 describe('docs/architecture.md', () => {

@@ -36,7 +36,7 @@ export async function makeTestApp(options: TestAppOptions = {}): Promise<TestApp
     ...(apiKeys !== undefined && { API_KEY: apiKeys.join(',') }),
     ...variables,
   });
-  const services = createServices(config, logger, new KnownSecrets());
+  const services = createServices(config, { logger, secrets: new KnownSecrets() });
   const app = await buildApp(
     { ...services, ...(apiClient && { apiClient }), ...(readiness && { readiness }) },
     { ...config, logger },

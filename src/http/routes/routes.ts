@@ -7,12 +7,14 @@ import { registerDocsRoutes } from './docs-routes.ts';
 import { registerHealthRoutes, type HealthRoutesOptions } from './health-routes.ts';
 import { registerLoadRoutes, type LoadRoutesOptions } from './load-routes.ts';
 import { registerLoginRoutes, type LoginRoutesOptions } from './login-routes.ts';
+import { registerMetricsRoutes, type MetricsRoutesOptions } from './metrics-routes.ts';
 import { registerScheduleRoutes, type ScheduleRoutesOptions } from './schedule-routes.ts';
 import { registerTaskRoutes, type TaskRoutesOptions } from './task-routes.ts';
 import { registerUnlockRoutes, type UnlockRoutesOptions } from './unlock-routes.ts';
 import { registerUploadRoutes, type UploadRoutesOptions } from './upload-routes.ts';
 
 export type RoutesOptions = HealthRoutesOptions &
+  MetricsRoutesOptions &
   LoginRoutesOptions &
   LoadRoutesOptions &
   UploadRoutesOptions &
@@ -27,6 +29,7 @@ export function registerRoutes(app: HttpApp, options: RoutesOptions): void {
   for (const schema of SHARED_SCHEMAS) app.addSchema(schema);
   registerDocsRoutes(app);
   registerHealthRoutes(app, options);
+  registerMetricsRoutes(app, options);
   registerLoginRoutes(app, options);
   registerLoadRoutes(app, options);
   registerUploadRoutes(app, options);

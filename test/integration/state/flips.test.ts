@@ -125,7 +125,7 @@ class FlippedLoader implements AsyncDisposable {
       DOCKER_HOST: `unix://${engine.socketPath}`,
     });
     const { logger, logLines } = makeLogger();
-    const services = createServices(config, logger, new KnownSecrets());
+    const services = createServices(config, { logger, secrets: new KnownSecrets() });
     const { modelCacheDir, allowedHosts, clientStallTimeoutMs } = config;
     const app = await buildApp(services, { modelCacheDir, allowedHosts, clientStallTimeoutMs, logger });
     await services.cache.removeLeftovers();

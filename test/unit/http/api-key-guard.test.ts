@@ -14,6 +14,8 @@ const ACCESS: Readonly<Record<string, 'open' | 'guarded' | 'keyed'>> = {
   'HEAD /health': 'open',
   'GET /ready': 'open',
   'HEAD /ready': 'open',
+  'GET /metrics': 'open',
+  'HEAD /metrics': 'open',
   'GET /openapi.json': 'open',
   'HEAD /openapi.json': 'open',
   'GET /docs': 'open',
@@ -182,9 +184,9 @@ describe('every registered route', () => {
     assert.deepEqual(ROUTES.map(({ name }) => name).sort(), Object.keys(ACCESS).sort());
   });
 
-  it('that is open is that of a health check, or shows the document of the API', () => {
+  it('that is open is for health checks or Prometheus, or shows the document of the API', () => {
     const open = Object.keys(ACCESS).filter((name) => ACCESS[name] === 'open');
-    for (const name of open) assert.match(name, /^(GET|HEAD) \/(health|ready|openapi\.json|docs(\/.*)?)$/);
+    for (const name of open) assert.match(name, /^(GET|HEAD) \/(health|ready|metrics|openapi\.json|docs(\/.*)?)$/);
   });
 });
 

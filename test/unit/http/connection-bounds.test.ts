@@ -19,7 +19,7 @@ describe('the connections of an app', () => {
   beforeEach(async () => {
     app = fastify({ forceCloseConnections: 'idle' });
     registerErrorHandler(app);
-    registerRequestLog(app);
+    registerRequestLog(app, () => undefined);
     registerConnectionBounds(app);
     app.get('/quick', () => ({}));
     app.get('/slow', async () => {

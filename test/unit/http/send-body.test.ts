@@ -32,7 +32,7 @@ describe('a body', () => {
     };
     const loggerInstance: FastifyBaseLogger = createLogger({ level: 'info', outputs: [{ write }] });
     app = fastify({ loggerInstance, logController: new LogController({ disableRequestLogging: true }) });
-    registerRequestLog(app);
+    registerRequestLog(app, () => undefined);
     app.get('/', async (_request, reply) => {
       response = reply.raw;
       const abort = abortWhenClientLeaves(reply);
