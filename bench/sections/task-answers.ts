@@ -1,3 +1,4 @@
+import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -16,6 +17,10 @@ const HISTORY_PAGE = 50;
 const RATE = 200;
 const SLICE_MS = 2000;
 const TARGET_ANSWER_MS = 10;
+const COPY_COUNT = 1000;
+/** Prometheus asks every few seconds: this is often enough to see the slowest answers. */
+const METRICS_RATE = 20;
+const TARGET_METRICS_MS = 5;
 const EMPTY_COUNT = 1000;
 const TARGET_EMPTY_MS = 3000;
 
@@ -30,6 +35,7 @@ export async function measureTaskAnswers(context: SectionContext): Promise<void>
   await past.runEmpty(HISTORY_COUNT);
   past.leaveUnfinished();
   past.close();
+  await addCopies(path.join(stage.place.cacheFolder, 'copies'));
   const loader = await stage.place.freshLoader({ isLoggedIn: false });
   const { tasks } = loader;
   await measureRequests(context, loader);
@@ -45,15 +51,20 @@ async function measureRequests({ stage, table, rounds }: SectionContext, loader:
   const past = (await loader.tasks.history(`?limit=${HISTORY_PAGE}`)).tasks;
   const running = Object.values(await loader.tasks.list()).filter(({ status }) => status === 'in_progress');
   if (running.length !== 1) throw new Error(`${running.length} tasks run, not one`);
-  const optionsOf = (route: string) => ({ url: loader.url + route, headers: loader.client.authorization, rate: RATE });
-  const slice = (route: string) => () =>
-    probeOnce(optionsOf(route), () => sleep(SLICE_MS, undefined, { signal: stage.signal }));
+  const optionsOf = (route: string, rate = RATE) => ({
+    url: loader.url + route,
+    headers: loader.client.authorization,
+    rate,
+  });
+  const slice = (route: string, rate?: number) => () =>
+    probeOnce(optionsOf(route, rate), () => sleep(SLICE_MS, undefined, { signal: stage.signal }));
   const samples = await interleave(
     {
       health: slice('/health'),
       list: slice('/tasks'),
       history: slice(`/tasks/history?limit=${HISTORY_PAGE}`),
       one: slice(`/tasks/${past.at(-1)?.uid ?? ''}`),
+      metrics: slice('/metrics', METRICS_RATE),
     },
     rounds,
   );
@@ -71,6 +82,14 @@ async function measureRequests({ stage, table, rounds }: SectionContext, loader:
     latencyRow({ what: `/tasks/history?limit=${HISTORY_PAGE}, the same`, latenciesMs: samples.history.flat(), peerMs }),
   );
   table.add(latencyRow({ what: '/tasks/{uid}, the same', latenciesMs: samples.one.flat(), peerMs }));
+  table.add(
+    latencyRow({
+      what: `/metrics, ${METRICS_RATE}/s, ${HISTORY_COUNT} tasks, ${COPY_COUNT} copies | /health`,
+      latenciesMs: samples.metrics.flat(),
+      peerMs,
+      targetMs: TARGET_METRICS_MS,
+    }),
+  );
   const verify = (route: string) => () => probeOnce(optionsOf(route), () => runVerify(loader.tasks, LARGE_LENGTH - MB));
   const busy = await interleave({ health: verify('/health'), list: verify('/tasks') }, rounds);
   table.add(
@@ -80,6 +99,12 @@ async function measureRequests({ stage, table, rounds }: SectionContext, loader:
       peerMs: busy.health.flat(),
     }),
   );
+}
+
+/** Copies as an older Loader left them, without records: the cache counts them all the same. */
+async function addCopies(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  for (let index = 0; index < COPY_COUNT; index++) await writeFile(path.join(folder, `${index}.big`), 'a copy');
 }
 
 async function measureEmptyTasks({ stage, table, rounds }: SectionContext, tasks: TaskClient): Promise<void> {
