@@ -33,7 +33,8 @@ export interface CdnLinks {
  * Construction does no I/O. A manager belongs to one login; transfers that began with it may finish with it.
  */
 export class S3CdnManager {
-  readonly #bucket: string | undefined;
+  /** Of cdn.yaml, if it names one. */
+  readonly bucket: string | undefined;
   /** With the keys of downloads. Most looks end an upload: a connection of its own would cost three round trips. */
   readonly #looker: CdnClient;
   readonly #uploader: CdnClient;
@@ -41,7 +42,7 @@ export class S3CdnManager {
   readonly #reader: ObjectReader;
 
   constructor(config: CdnConfig, { patience, links, clock }: S3CdnManagerOptions) {
-    this.#bucket = config.bucket;
+    this.bucket = config.bucket;
     this.#clock = clock;
     const shared = { host: config.host, region: config.region, patience, clock };
     // Each client gets the keys that it needs and no others.
@@ -150,7 +151,7 @@ export class S3CdnManager {
 
   /** Without a bucket in cdn.yaml, the folder's first segment is the bucket (docs/protocol.md section 6). */
   #locate(folder: string, name: string): ObjectLocation {
-    if (this.#bucket !== undefined) return { bucket: this.#bucket, key: `${folder}/${name}` };
+    if (this.bucket !== undefined) return { bucket: this.bucket, key: `${folder}/${name}` };
     const [bucket = '', ...rest] = folder.split('/');
     return { bucket, key: [...rest, name].join('/') };
   }

@@ -2,20 +2,24 @@ import { ConfigError, loadEngineConfig } from '../config/config.ts';
 import { DockerEngine } from '../docker/docker-engine.ts';
 import { LoaderError } from '../errors.ts';
 import { CliError, UsageError } from './cli-error.ts';
+import { DOCTOR_USAGE, parseDoctorArguments } from './doctor-arguments.ts';
 import { EngineSource } from './engine-source.ts';
 import { describeArchive, packArchive } from './pack.ts';
 import { PACK_USAGE, parsePackArguments, type PackArguments } from './pack-arguments.ts';
 import { TarSource } from './tar-source.ts';
 
-/** The `loader` command: it handles the Loader's formats on machines where no Loader runs. */
+/** The `loader` command: it handles the Loader's formats on machines where no Loader runs, and finds out why one does not. */
 
 const USAGE = `Usage: loader COMMAND
 
 Commands:
+  doctor  look at all that a Loader needs, and say what is wrong
   pack    make the encrypted image archive of a release
 
 loader COMMAND --help tells more.
 `;
+
+const USAGES: Readonly<Record<string, string>> = { doctor: DOCTOR_USAGE, pack: PACK_USAGE };
 
 /** The exit codes are those of shells. */
 const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
@@ -43,6 +47,8 @@ export async function loaderCommand(args: readonly string[]): Promise<number> {
   try {
     if (['--help', '-h', 'help'].includes(command)) {
       process.stdout.write(USAGE);
+    } else if (command === 'doctor') {
+      return await diagnose(rest, interrupt.signal);
     } else if (command === 'pack') {
       await pack(rest, interrupt.signal);
     } else {
@@ -50,8 +56,20 @@ export async function loaderCommand(args: readonly string[]): Promise<number> {
     }
     return 0;
   } catch (error) {
-    return reportFailure(error, command === 'pack' ? PACK_USAGE : USAGE);
+    return reportFailure(error, USAGES[command] ?? USAGE);
   }
+}
+
+/** Returns the exit code. */
+async function diagnose(args: readonly string[], signal: AbortSignal): Promise<number> {
+  const parsed = parseDoctorArguments(args);
+  if (parsed.kind === 'help') {
+    process.stdout.write(DOCTOR_USAGE);
+    return 0;
+  }
+  // Its parts are those of the whole Loader, which other commands need not read.
+  const { doctor } = await import('./doctor.ts');
+  return (await doctor(parsed, process.stdout, signal)) ? 0 : 1;
 }
 
 async function pack(args: readonly string[], signal: AbortSignal): Promise<void> {

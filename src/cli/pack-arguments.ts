@@ -1,5 +1,5 @@
-import { parseArgs } from 'node:util';
 import { UsageError } from './cli-error.ts';
+import { parseOptions } from './parse-options.ts';
 
 export interface PackArguments {
   readonly kind: 'pack';
@@ -32,7 +32,16 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
 
 /** Reads the arguments after `pack`. @throws UsageError */
 export function parsePackArguments(args: readonly string[]): PackArguments | { readonly kind: 'help' } {
-  const { values, positionals } = parse(args);
+  const { values, positionals } = parseOptions({
+    args: [...args],
+    allowPositionals: true,
+    options: {
+      output: { type: 'string', short: 'o' },
+      'key-fragment-file': { type: 'string', short: 'k' },
+      'from-tar': { type: 'string' },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
   if (values.help) return { kind: 'help' };
   const { output, 'key-fragment-file': keyFragmentPath, 'from-tar': tarPath } = values;
   if (tarPath === undefined && positionals.length === 0) throw new UsageError('Name the images, or use --from-tar.');
@@ -44,23 +53,4 @@ export function parsePackArguments(args: readonly string[]): PackArguments | { r
   if ([output, keyFragmentPath, tarPath, ...positionals].includes('')) throw new UsageError('An argument is empty.');
   const source = tarPath === undefined ? { images: [...new Set(positionals)] } : { tarPath };
   return { kind: 'pack', source, outputPath: output, keyFragmentPath };
-}
-
-function parse(args: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...args],
-      allowPositionals: true,
-      options: {
-        output: { type: 'string', short: 'o' },
-        'key-fragment-file': { type: 'string', short: 'k' },
-        'from-tar': { type: 'string' },
-        help: { type: 'boolean', short: 'h', default: false },
-      },
-    });
-  } catch (error) {
-    // Node's messages go on, such as "Unknown option '--ouput'. To specify a positional argument ...".
-    const [sentence = ''] = (error instanceof Error ? error.message : String(error)).split(/\. |\n/);
-    throw new UsageError(`${sentence.replace(/\.$/, '')}.`);
-  }
 }

@@ -4,7 +4,8 @@ import { asRecord, parseJson } from '../json.ts';
 import type { Logger } from '../log/logger.ts';
 import { formatHardwareString, type HardwareFacts, type NamedHardware } from './hardware-facts.ts';
 
-const FILE_NAME = 'hardware.json';
+/** In STATE_DIR. */
+export const KEPT_HARDWARE_FILE = 'hardware.json';
 const VERSION = 1;
 const MAX_LENGTH = 64 * 1024;
 
@@ -15,7 +16,7 @@ export class KeptHardware {
 
   /** @param folder STATE_DIR; it is made when the hardware is first written */
   constructor(folder: string, logger: Logger) {
-    this.#path = path.join(folder, FILE_NAME);
+    this.#path = path.join(folder, KEPT_HARDWARE_FILE);
     this.#logger = logger;
   }
 

@@ -87,6 +87,15 @@ export async function logInToApi(
 }
 
 /**
+ * Finds out whether anything answers at the base URL, whatever it says.
+ *
+ * @throws LoaderError as `logInToApi` does, but for refusals
+ */
+export async function reachApi(api: ResourceApi, signal: AbortSignal): Promise<void> {
+  await callOnce(api, { method: 'GET', path: '' }, undefined, signal);
+}
+
+/**
  * The calls of one login to the Resource API (docs/protocol.md section 5). It outlives its token: when the API refuses the
  * token, one fresh login serves all calls that wait for it.
  *

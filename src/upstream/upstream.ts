@@ -8,7 +8,7 @@ import type { KnownSecrets } from '../log/known-secrets.ts';
 import type { Logger } from '../log/logger.ts';
 import { RepeatedLine } from '../log/repeated-line.ts';
 import type { SecurityKeys } from '../security/security-keys.ts';
-import { ApiSession, logInToApi, type ResourceApi } from './api-session.ts';
+import { ApiSession, logInToApi, reachApi, type ResourceApi } from './api-session.ts';
 import { readClaims, type TokenKeys } from './token-claims.ts';
 import { userFromClaims, type User } from './user.ts';
 
@@ -95,6 +95,11 @@ export class Upstream {
 
   get loginStatus(): LoginStatus {
     return { user: this.#session?.user, since: this.#since, failure: this.#failure };
+  }
+
+  /** Finds out whether the Resource API answers. @throws LoaderError, whose code begins with `api_` or tells what is on the way */
+  async reachApi(signal: AbortSignal): Promise<void> {
+    await reachApi(this.#options.api, signal);
   }
 
   /** Waits for the first login. @throws the reason of `signal` */

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { describe, it } from 'node:test';
 import { parseOptions } from '../../bench/options.ts';
 import { shippedNodeOptions } from '../../lab/shipped-options.ts';
+import { parseDoctorArguments } from '../../src/cli/doctor-arguments.ts';
 import { parsePackArguments } from '../../src/cli/pack-arguments.ts';
 import { VARIABLE_DOCS } from '../../src/config/config-docs.ts';
 import { VARIABLE_NAMES } from '../../src/config/config.ts';
@@ -89,8 +90,9 @@ function checkScriptArguments(script: string, args: ShellCommand): void {
   const [first = ''] = args;
   if (args.length === 0) return;
   if (script === 'loader') {
-    assert.equal(first, 'pack');
-    parsePackArguments(args.slice(1));
+    assert.ok(['doctor', 'pack'].includes(first), first);
+    if (first === 'pack') parsePackArguments(args.slice(1));
+    else parseDoctorArguments(args.slice(1));
   } else if (script === 'bench') {
     parseOptions(args);
   } else if (script === 'demo') {
@@ -134,7 +136,12 @@ function checkTestFile(args: ShellCommand): void {
 }
 
 function checkDocker([command = '', ...args]: ShellCommand): void {
-  assert.ok(['build', 'run', 'save'].includes(command), command);
+  assert.ok(['build', 'exec', 'run', 'save'].includes(command), command);
+  if (command === 'exec') {
+    const [node, ...rest] = args.slice(args.indexOf('loader') + 1);
+    assert.equal(node, 'node');
+    checkNode(rest);
+  }
   if (command !== 'run') return;
   for (const [index, option] of args.entries()) {
     const value = args[index + 1] ?? '';

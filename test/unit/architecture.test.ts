@@ -19,7 +19,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['run-loader', 'tell-start'],
   ['services', 'shutdown'],
   ['config', 'http'],
-  ['device-metrics'],
+  ['device-metrics', 'checkup'],
   ['device-status'],
   ['api-client', 'providers', 'readiness'],
   ['unlock', 'resources'],
@@ -192,6 +192,7 @@ describe('the house', () => {
       .filter((source) => source.imports.includes('src/config/config.ts'))
       .map((source) => source.name);
     assert.deepEqual(readers.sort(), [
+      'src/cli/doctor.ts',
       'src/cli/loader-command.ts',
       'src/services.ts',
       'src/start.ts',
