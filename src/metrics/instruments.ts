@@ -7,6 +7,9 @@ const CALL_BUCKETS = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 /** How finely the lag of the event loop is measured, in ms: 50 timers a second cost nothing that could be seen. */
 const LAG_PRECISION_MS = 20;
 
+/** Gauges of prom-client whose names are for counters, as promtool tells. Each sums up another one by its labels. */
+const MISNAMED = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total'];
+
 /**
  * The metrics in prom-client's form. Names and labels follow the practice of Prometheus (prometheus.io/docs/practices).
  *
@@ -116,6 +119,7 @@ export class Instruments {
 
   constructor() {
     collectDefaultMetrics({ register: this.registry, eventLoopMonitoringPrecision: LAG_PRECISION_MS });
+    for (const name of MISNAMED) this.registry.removeSingleMetric(name);
   }
 
   #gauge<Label extends string = never>(name: string, help: string, labelNames: Label[] = []): Gauge<Label> {

@@ -125,6 +125,16 @@ describe('metrics', () => {
     assertSamples(known, { loader_engine_reachable: 1, loader_clock_offset_seconds: -1.5 });
   });
 
+  it('have names that tell counters from gauges, and a help each, as promtool wants it', async () => {
+    const { text } = await new Metrics({ version: '1' }).render(READINGS);
+    const types = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name = '', type = '']) => ({ name, type }));
+    assert.ok(types.length > 40);
+    for (const { name, type } of types) {
+      assert.equal(name.endsWith('_total'), type === 'counter', `${name} is a ${type}`);
+      assert.match(text, new RegExp(`^# HELP ${name} \\S.*\\S$`, 'm'));
+    }
+  });
+
   it('have the memory, the CPU and the event loop of the process', async () => {
     const { text, mediaType } = await new Metrics({ version: '1' }).render(READINGS);
     assert.match(mediaType, /^text\/plain; version=0\.0\.4/);
