@@ -1,5 +1,6 @@
 import { happens, unlessAborted } from '../async/abort.ts';
 import { Changes } from '../async/changes.ts';
+import { pause } from '../async/pause.ts';
 import { parseCdnConfig, type CdnConfig } from '../cdn/cdn-config.ts';
 import type { S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { asLoaderError, hasErrorCode, LoaderError, PassingError, type ErrorCode } from '../errors.ts';
@@ -27,6 +28,8 @@ export interface UpstreamOptions {
 }
 
 const CDN_CONFIG_FILE = 'cdn.yaml';
+/** How much later a login beside begins, in ms: its first one reads the AWS SDK, and the answer to its caller goes first. */
+const BESIDE_DELAY_MS = 200;
 
 /** What a successful login gives. It never changes: work that begins with a session also ends with it. */
 export class Session {
@@ -150,10 +153,15 @@ export class Upstream {
    * @throws LoaderError whose code tells the step that failed
    */
   async login(email: string, password: string, signal: AbortSignal): Promise<Session> {
+    return await this.#login(email, password, signal);
+  }
+
+  async #login(email: string, password: string, signal: AbortSignal, delayMs = 0): Promise<Session> {
     const { promise: ended, resolve: end } = Promise.withResolvers<undefined>();
     this.#underWay = ended;
     const attempt = ++this.#attempts;
     try {
+      if (delayMs > 0) await pause(delayMs, signal);
       const session = await this.#createSession(email, password, signal);
       // When two logins run at the same time, the one that began later wins.
       if (attempt > this.#attemptOfSession) this.#begin(session, attempt);
@@ -174,7 +182,7 @@ export class Upstream {
    */
   async logInBeside(email: string, password: string, signal: AbortSignal): Promise<void> {
     if (this.#underWay !== undefined || this.#session?.isOf(email, password) === true) return;
-    await this.login(email, password, signal).catch(() => undefined);
+    await this.#login(email, password, signal, BESIDE_DELAY_MS).catch(() => undefined);
   }
 
   #begin(session: Session, attempt: number): void {
