@@ -8,9 +8,12 @@ import type { UnlockService } from './unlock-service.ts';
 export interface ReleaseWatchOptions {
   readonly engine: Pick<DockerEngine, 'imageEvents'>;
   readonly unlocks: Pick<UnlockService, 'findLoaded' | 'isReady' | 'nextChange' | 'recheck'>;
+  /** How long the first look waits, in ms, for an unlock that begins with the start: it looks for itself. */
+  readonly firstLookMs?: number;
   readonly logger: Logger;
 }
 
+const FIRST_LOOK_MS = 300;
 /** A prune removes many images at once, so the release is checked once for all of them, after this many ms. */
 const GATHER_MS = 200;
 /** Bounds of the pause before an engine that broke the connection is asked again, in ms. */
@@ -47,7 +50,8 @@ export class ReleaseWatch {
 
   /** Asks an engine that fails again, since it may start after the Loader. */
   async #findLoaded(signal: AbortSignal): Promise<void> {
-    const { unlocks, logger } = this.#options;
+    const { unlocks, logger, firstLookMs = FIRST_LOOK_MS } = this.#options;
+    await happens(unlocks.nextChange, AbortSignal.any([signal, AbortSignal.timeout(firstLookMs)]));
     let pauseMs = MIN_PAUSE_MS;
     let changed = unlocks.nextChange;
     while (!(await this.#tryToFindLoaded(signal, pauseMs === MIN_PAUSE_MS ? logger : undefined))) {

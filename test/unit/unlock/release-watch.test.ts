@@ -60,7 +60,7 @@ beforeEach(() => {
       while (await happens(events.next, signal)) yield 'changed';
     },
   };
-  running = new ReleaseWatch({ engine, unlocks, logger: createLogger({ level: 'silent' }) }).run(abort.signal);
+  running = new ReleaseWatch({ engine, unlocks, firstLookMs: 1, logger: createLogger({ level: 'silent' }) }).run(abort.signal);
 });
 
 afterEach(async () => {
@@ -70,7 +70,7 @@ afterEach(async () => {
 
 describe('the watch over a release', () => {
   it('looks at the start whether the release is loaded, and again while the engine can not be asked', async () => {
-    assert.equal(unlocks.looks, 1);
+    await eventually(() => unlocks.looks === 1);
     abort.abort();
     await running;
     const late = new Unlocks();
@@ -79,12 +79,27 @@ describe('the watch over a release', () => {
     const lines: string[] = [];
     const logger = createLogger({ level: 'info', outputs: [{ write: (line) => lines.push(line) }] });
     const engine = { imageEvents: () => assert.fail('nobody is ready') };
-    const watching = new ReleaseWatch({ engine, unlocks: late, logger }).run(own.signal);
+    const watching = new ReleaseWatch({ engine, unlocks: late, firstLookMs: 1, logger }).run(own.signal);
     await eventually(() => late.looks === 2, { timeoutMs: 3_000 });
     own.abort();
     await watching;
     assert.equal(lines.length, 1);
     assert.match(lines[0] ?? '', /"level":"warn".*"code":"engine_unreachable".*Nothing tells yet whether the release/);
+  });
+
+  it('leaves the first look to an unlock that begins with the start', async () => {
+    const late = new Unlocks();
+    const own = new AbortController();
+    const engine = { imageEvents: () => assert.fail('nobody is ready') };
+    const logger = createLogger({ level: 'silent' });
+    const watching = new ReleaseWatch({ engine, unlocks: late, firstLookMs: 60_000, logger }).run(own.signal);
+    await sleep(20);
+    assert.equal(late.looks, 0);
+    late.changes.announce();
+    // Its own look sees that a run has begun.
+    await eventually(() => late.looks === 1);
+    own.abort();
+    await watching;
   });
 
   it('does not sleep while a run begins that becomes ready', async () => {
@@ -100,7 +115,7 @@ describe('the watch over a release', () => {
         yield 'listening';
       },
     };
-    running = new ReleaseWatch({ engine, unlocks, logger: createLogger({ level: 'silent' }) }).run(abort.signal);
+    running = new ReleaseWatch({ engine, unlocks, firstLookMs: 1, logger: createLogger({ level: 'silent' }) }).run(abort.signal);
     await eventually(() => unlocks.looks === 1);
     unlocks.becomeReady();
     await eventually(() => connections === 1, { timeoutMs: 500 });
