@@ -60,7 +60,9 @@ beforeEach(() => {
       while (await happens(events.next, signal)) yield 'changed';
     },
   };
-  running = new ReleaseWatch({ engine, unlocks, firstLookMs: 1, logger: createLogger({ level: 'silent' }) }).run(abort.signal);
+  running = new ReleaseWatch({ engine, unlocks, firstLookMs: 1, logger: createLogger({ level: 'silent' }) }).run(
+    abort.signal,
+  );
 });
 
 afterEach(async () => {
@@ -115,7 +117,9 @@ describe('the watch over a release', () => {
         yield 'listening';
       },
     };
-    running = new ReleaseWatch({ engine, unlocks, firstLookMs: 1, logger: createLogger({ level: 'silent' }) }).run(abort.signal);
+    running = new ReleaseWatch({ engine, unlocks, firstLookMs: 1, logger: createLogger({ level: 'silent' }) }).run(
+      abort.signal,
+    );
     await eventually(() => unlocks.looks === 1);
     unlocks.becomeReady();
     await eventually(() => connections === 1, { timeoutMs: 500 });
