@@ -6,6 +6,7 @@ import { AnswerTooLongError } from '../net/bounded-call.ts';
 import { NetworkFault, toNetworkFault } from '../net/network-fault.ts';
 import { hostAndPort, targetOf } from '../net/proxy-rules.ts';
 import { retryAfterOf } from '../net/retry-after.ts';
+import type { ObjectLocation } from './object-location.ts';
 import { ForeignAnswerError } from './undici-http-handler.ts';
 
 const LINK: Link = {
@@ -25,8 +26,8 @@ export class CdnErrors {
     this.#host = hostAndPort(targetOf(new URL(url)));
   }
 
-  /** An error of the AWS SDK as a LoaderError. A LoaderError, and the reason of an aborted `signal`, stay what they are. */
-  of(error: unknown, signal: AbortSignal): Error {
+  /** An error of the AWS SDK, of a request for `location`, as a LoaderError. A LoaderError, and the reason of an aborted `signal`, stay what they are. */
+  of(error: unknown, signal: AbortSignal, location: ObjectLocation): Error {
     if (error instanceof LoaderError) return error;
     if (signal.aborted) return abortReason(signal);
     if (error instanceof AnswerTooLongError || systemErrorCode(error) === 'UND_ERR_HEADERS_OVERFLOW') {
@@ -38,7 +39,7 @@ export class CdnErrors {
     }
     if (error instanceof ForeignAnswerError) return this.#foreign(error);
     const status = httpStatus(error);
-    return status === undefined ? this.#linkError(error) : this.#refusal(error, status);
+    return status === undefined ? this.#linkError(error) : this.#refusal(error, status, location);
   }
 
   /** For a connection that moved no byte for `silenceMs`. */
@@ -46,15 +47,15 @@ export class CdnErrors {
     return new PassingError('cdn_timeout', `The CDN at ${this.#host} sent nothing for ${silenceMs} ms.`);
   }
 
-  #refusal(error: unknown, status: number): LoaderError {
+  #refusal(error: unknown, status: number, { bucket, key }: ObjectLocation): LoaderError {
     const name = error instanceof Error ? error.name : '';
     if (status === 412) return objectChanged(error);
     if (status === 404 && MISSING.includes(name)) {
-      return this.#error('resource_not_in_cdn', 'has no big part of that name in that folder', error);
+      return this.#error('resource_not_in_cdn', `has no ${key} in the bucket ${bucket}`, error);
     }
     if (name === 'NoSuchBucket') {
       const advice = 'check bucket in cdn.yaml, or, without one, the first name of the folder';
-      return this.#error('cdn_bucket_missing', `has no such bucket: ${advice}`, error);
+      return this.#error('cdn_bucket_missing', `has no bucket ${bucket}: ${advice}`, error);
     }
     if (name === 'RequestTimeTooSkewed') {
       const now = new Date().toISOString();

@@ -1,7 +1,7 @@
 import { ListMultipartUploadsCommand, ListPartsCommand, type MultipartUpload } from '@aws-sdk/client-s3';
 import { NEVER } from '../async/abort.ts';
 import type { CdnClient } from './cdn-client.ts';
-import type { ObjectLocation } from './object-reader.ts';
+import type { ObjectLocation } from './object-location.ts';
 import { S3Upload } from './s3-upload.ts';
 
 /** Uploads in a page of the list, and the number of pages that are read. A page has far less than 1 MiB of XML. */
@@ -30,7 +30,7 @@ export async function removeEmptyUploads(
       await new S3Upload(client, { bucket, key, uploadId: UploadId }, [], NEVER).abort();
     }
   } catch (error) {
-    throw client.errors.of(error, NEVER);
+    throw client.errors.of(error, NEVER, { bucket, key });
   }
 }
 

@@ -5,14 +5,9 @@ import { watchForStalls } from '../async/stall-watchdog.ts';
 import { hasErrorCode, LoaderError, PassingError } from '../errors.ts';
 import type { CdnClient } from './cdn-client.ts';
 import { objectChanged } from './cdn-errors.ts';
+import type { ObjectLocation } from './object-location.ts';
 import { isSameVersion, versionOf, type ObjectVersion } from './object-version.ts';
 import { ForeignAnswerError } from './undici-http-handler.ts';
-
-/** Where an object lies. */
-export interface ObjectLocation {
-  readonly bucket: string;
-  readonly key: string;
-}
 
 /** One version of an object. To read from another version fails with `cdn_object_changed`. */
 export interface CdnObject extends ObjectLocation, ObjectVersion {
@@ -71,7 +66,7 @@ export class ObjectReader {
       const version = versionOf(answer, range.total);
       return { bucket, key, ...version, tail: await this.#readTail(body, range.total - range.start, signal) };
     } catch (error) {
-      throw this.#client.errors.of(error, signal);
+      throw this.#client.errors.of(error, signal, { bucket, key });
     } finally {
       body.destroy();
     }
@@ -98,7 +93,7 @@ export class ObjectReader {
         }
         if (position < end) throw endedEarly();
       } catch (error) {
-        const failure = this.#client.errors.of(error, signal);
+        const failure = this.#client.errors.of(error, signal, object);
         if (condition.IfMatch !== undefined && hasErrorCode(failure, 'cdn_object_changed')) {
           condition = {}; // Another edge may have another ETag of the same version. The answer itself tells then.
         } else {
@@ -136,7 +131,7 @@ export class ObjectReader {
     try {
       return await this.#client.s3.send(new GetObjectCommand(input), { abortSignal: signal });
     } catch (error) {
-      throw this.#client.errors.of(error, signal);
+      throw this.#client.errors.of(error, signal, { bucket: input.Bucket, key: input.Key });
     }
   }
 

@@ -7,7 +7,8 @@ import type { ServerClock } from '../net/server-clock.ts';
 import { createCdnClient, type CdnClient } from './cdn-client.ts';
 import type { CdnConfig } from './cdn-config.ts';
 import { removeEmptyUploads } from './empty-uploads.ts';
-import { ObjectReader, type CdnObject, type ObjectLocation, type RangeReading } from './object-reader.ts';
+import { ObjectReader, type CdnObject, type RangeReading } from './object-reader.ts';
+import type { ObjectLocation } from './object-location.ts';
 import { SMALL_SHA256, versionOf, type ObjectVersion } from './object-version.ts';
 import { S3Upload, type SentPart, type UploadStart, type UploadTarget } from './s3-upload.ts';
 
@@ -123,7 +124,7 @@ export class S3CdnManager {
         if (answer.ContentLength === undefined) throw noLength();
         return versionOf(answer, answer.ContentLength);
       } catch (error) {
-        const failure = errors.of(error, signal);
+        const failure = errors.of(error, signal, { bucket, key });
         if (hasErrorCode(failure, 'resource_not_in_cdn')) return undefined;
         await outage.waitOrThrow(failure, signal);
       }

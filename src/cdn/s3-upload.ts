@@ -9,7 +9,7 @@ import { Outage } from '../async/outage.ts';
 import { hasErrorCode, LoaderError } from '../errors.ts';
 import { assertToken } from './answer-limits.ts';
 import type { CdnClient } from './cdn-client.ts';
-import type { ObjectLocation } from './object-reader.ts';
+import type { ObjectLocation } from './object-location.ts';
 
 /** Which upload it is, for a process that goes on with it or removes it. */
 export interface UploadTarget {
@@ -67,14 +67,14 @@ export class S3Upload {
       // Without the signal: an upload whose ID we never got could not be removed.
       const command = new CreateMultipartUploadCommand({ Bucket: bucket, Key: key, Metadata: metadata });
       const outage = new Outage({ ...client.patience, onWait: (failure) => failure && onRepeat?.(failure) });
-      const answer = await patiently(client, outage, signal, () => client.s3.send(command));
+      const answer = await patiently(client, { bucket, key }, outage, signal, () => client.s3.send(command));
       const uploadId = assertToken(answer.UploadId, 'the ID of an upload');
       const upload = new S3Upload(client, { bucket, key, uploadId }, [], signal);
       if (signal.aborted) await upload.abort();
       signal.throwIfAborted();
       return upload;
     } catch (error) {
-      throw client.errors.of(error, signal);
+      throw client.errors.of(error, signal, { bucket, key });
     }
   }
 
@@ -90,7 +90,7 @@ export class S3Upload {
   async sendPart(partNumber: number, body: Buffer<ArrayBuffer>, sha256: string): Promise<void> {
     const command = new UploadPartCommand({ ...this.#input, PartNumber: partNumber, Body: body });
     signPayload(command, sha256);
-    const answer = await patiently(this.#client, this.#outage, this.#signal, () =>
+    const answer = await patiently(this.#client, this.target, this.#outage, this.#signal, () =>
       this.#client.s3.send(command, { abortSignal: this.#signal }),
     );
     // A proxy that compresses may make it weak, and S3 takes it back as it gave it only.
@@ -105,7 +105,7 @@ export class S3Upload {
   async complete(): Promise<void> {
     const parts = this.parts.map(({ number, etag }) => ({ PartNumber: number, ETag: etag }));
     const command = new CompleteMultipartUploadCommand({ ...this.#input, MultipartUpload: { Parts: parts } });
-    const answer = await patiently(this.#client, this.#outage, NEVER, () => this.#client.s3.send(command));
+    const answer = await patiently(this.#client, this.target, this.#outage, NEVER, () => this.#client.s3.send(command));
     // Ceph names an empty one.
     if (answer.ETag !== undefined) return;
     throw new LoaderError('cdn_invalid_response', 'The CDN completed an upload without naming its ETag.');
@@ -120,7 +120,7 @@ export class S3Upload {
     const signal = AbortSignal.timeout(ABORT_TIMEOUT_MS);
     const command = new AbortMultipartUploadCommand(this.#input);
     try {
-      const answer = await patiently(this.#client, new Outage(this.#client.patience), signal, () =>
+      const answer = await patiently(this.#client, this.target, new Outage(this.#client.patience), signal, () =>
         this.#client.s3.send(command, { abortSignal: signal }),
       );
       if (answer.$metadata.httpStatusCode === 204) return 'aborted';
@@ -160,6 +160,7 @@ function signPayload(command: UploadPartCommand, sha256: string): void {
  */
 async function patiently<T>(
   { errors }: CdnClient,
+  location: ObjectLocation,
   outage: Outage,
   signal: AbortSignal,
   send: () => Promise<T>,
@@ -170,7 +171,7 @@ async function patiently<T>(
       outage.progress();
       return answer;
     } catch (error) {
-      const failure = uploadError(errors.of(error, signal));
+      const failure = uploadError(errors.of(error, signal, location));
       // A part may have taken long before it failed, and was taken all that time.
       if (outage.ageMs === 0) outage.progress();
       await outage.waitOrThrow(failure, signal);

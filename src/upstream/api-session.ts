@@ -83,7 +83,7 @@ export async function logInToApi(
   if (answer.status === 401 || answer.status === 409) {
     throw new LoaderError('wrong_credentials', 'The Resource API refused the email and password.');
   }
-  return parseToken(assertSuccess(answer));
+  return parseToken(assertSuccess(answer, api), api.baseUrl);
 }
 
 /**
@@ -181,7 +181,8 @@ export class ApiSession {
     const outage = new Outage(patience);
     for (;;) {
       try {
-        return assertSuccess(await this.#callWithToken(call, signal), call).body;
+        const { baseUrl } = this.#options.api;
+        return assertSuccess(await this.#callWithToken(call, signal), { baseUrl, file: call.file }).body;
       } catch (error) {
         await outage.waitOrThrow(error, signal);
       }

@@ -123,7 +123,7 @@ describe('POST /login', { skip: S3_SKIP }, () => {
         device.apiProxy.fault = () => ({ kind: 'answer', status: 500, body: 'stack trace' });
       },
       code: 'api_error',
-      detail: /^The Resource API answered with status 500\.$/,
+      detail: /^The Resource API at 127\.0\.0\.1:\d+ answered with status 500\.$/,
     },
     {
       title: 'the API answers a token that is no JWT',

@@ -179,7 +179,10 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
     const names = ['absent', 'small', 'only-small', 'middle', 'absent-too'];
     const task = await device.tasks.prefetch(...names);
     assert.deepEqual([task.status, task.code], ['failed', 'prefetch_incomplete']);
-    assert.match(task.error ?? '', /^3 of 5 could not be fetched\. models\/absent: The Resource API has no file /);
+    assert.match(
+      task.error ?? '',
+      /^3 of 5 could not be fetched\. models\/absent: The Resource API at \S+ has no file /,
+    );
     assert.deepEqual(outcomes(task), [
       ['absent', 'failed', 'resource_not_in_api'],
       ['small', 'fetched', null],

@@ -6,6 +6,7 @@ import { ForeignAnswerError } from '../../../src/cdn/undici-http-handler.ts';
 import { LoaderError, PassingError } from '../../../src/errors.ts';
 
 const { signal } = new AbortController();
+const LOCATION = { bucket: 'models', key: 'detectors/model.onnx.big' };
 const errors = new CdnErrors('https://cdn.example.com/path');
 
 function serviceError(name: string, status: number): S3ServiceException {
@@ -45,7 +46,7 @@ describe('an error of the CDN', () => {
   ] as const) {
     it(`${status} ${name} is ${code} and ${lasting}`, () => {
       const cause = serviceError(name, status);
-      const error = errors.of(cause, signal);
+      const error = errors.of(cause, signal, LOCATION);
       assert.ok(error instanceof LoaderError);
       assert.deepEqual([error.code, lastingOf(error)], [code, lasting]);
       assert.equal(error.cause, cause);
@@ -53,9 +54,16 @@ describe('an error of the CDN', () => {
     });
   }
 
+  it('names what is not there: cdn.yaml is encrypted, so that nobody can look it up', () => {
+    const missing = errors.of(serviceError('NoSuchKey', 404), signal, LOCATION).message;
+    assert.equal(missing, 'The CDN at cdn.example.com:443 has no detectors/model.onnx.big in the bucket models.');
+    const bucket = errors.of(serviceError('NoSuchBucket', 404), signal, LOCATION).message;
+    assert.match(bucket, /has no bucket models: check bucket in cdn\.yaml/);
+  });
+
   it('has the pause that the CDN asks for', () => {
     const cause = Object.assign(serviceError('SlowDown', 503), { $response: { headers: { 'retry-after': '7' } } });
-    const error = errors.of(cause, signal);
+    const error = errors.of(cause, signal, LOCATION);
     assert.ok(error instanceof PassingError && error.retryAfterMs === 7000);
   });
 
@@ -66,7 +74,7 @@ describe('an error of the CDN', () => {
   ] as const) {
     it(`that is a page of status ${status}, which no S3 server sends, is ${code} and ${lasting}`, () => {
       const headers = { 'content-type': 'text/html; charset=utf-8', 'retry-after': '3' };
-      const error = errors.of(new ForeignAnswerError(status, headers), signal);
+      const error = errors.of(new ForeignAnswerError(status, headers), signal, LOCATION);
       assert.ok(error instanceof PassingError);
       assert.deepEqual([error.code, lastingOf(error), error.retryAfterMs], [code, lasting, 3000]);
       if (status < 500) assert.match(error.message, /\(404, text\/html\)|\(403, text\/html\)/);
@@ -74,7 +82,7 @@ describe('an error of the CDN', () => {
   }
 
   it('of the connection is cdn_unreachable, names the system code, and passes', () => {
-    const error = errors.of(systemError('ECONNREFUSED'), signal);
+    const error = errors.of(systemError('ECONNREFUSED'), signal, LOCATION);
     assert.ok(error instanceof PassingError && error.code === 'cdn_unreachable');
     assert.match(error.message, /cdn\.example\.com:443 .*ECONNREFUSED/);
     assert.equal(lastingOf(error), 'passing');
@@ -83,25 +91,25 @@ describe('an error of the CDN', () => {
   it('of time is cdn_timeout, and passes', () => {
     const timeout = new Error('socket idle');
     timeout.name = 'TimeoutError';
-    const error = errors.of(timeout, signal);
+    const error = errors.of(timeout, signal, LOCATION);
     assert.ok(error instanceof PassingError && error.code === 'cdn_timeout');
     assert.equal(lastingOf(error), 'passing');
   });
 
   it('that has a code of ours stays what it is', () => {
     const error = new LoaderError('cdn_invalid_response', 'x');
-    assert.equal(errors.of(error, signal), error);
+    assert.equal(errors.of(error, signal, LOCATION), error);
   });
 
   it('after an abort is the reason of the abort, not the echo of it', () => {
     const abort = new AbortController();
     const reason = new LoaderError('client_closed', 'x');
     abort.abort(reason);
-    assert.equal(errors.of(systemError('ECONNRESET'), abort.signal), reason);
+    assert.equal(errors.of(systemError('ECONNRESET'), abort.signal, LOCATION), reason);
   });
 
   it('that is no error at all is cdn_unreachable', () => {
-    const error = errors.of('text', signal);
+    const error = errors.of('text', signal, LOCATION);
     assert.ok(error instanceof LoaderError && error.code === 'cdn_unreachable');
   });
 });
