@@ -30,7 +30,12 @@ export async function readSavedImages(tar: Buffer): Promise<SavedImage[]> {
   try {
     await writeFile(path.join(folder, 'images.tar'), tar);
     await run('tar', ['-x', '-f', 'images.tar'], { cwd: folder });
-    const digest = async (name: string) => `sha256:${sha256(decompress(await readFile(path.join(folder, name))))}`;
+    const digests = new Map<string, Promise<string>>();
+    const digest = async (name: string) => {
+      let known = digests.get(name);
+      if (known === undefined) digests.set(name, (known = digestOf(path.join(folder, name))));
+      return await known;
+    };
     const manifest = JSON.parse(await readFile(path.join(folder, 'manifest.json'), 'utf8')) as ManifestItem[];
     return await Promise.all(
       manifest.map(async ({ Config, Layers }) => ({
@@ -41,6 +46,10 @@ export async function readSavedImages(tar: Buffer): Promise<SavedImage[]> {
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+async function digestOf(filePath: string): Promise<string> {
+  return `sha256:${sha256(decompress(await readFile(filePath)))}`;
 }
 
 function decompress(file: Buffer): Buffer {

@@ -170,7 +170,7 @@ export class UnlockDevice {
   /** The engine has these images, whole, each under all of its tags, and no other images. */
   async assertLoaded(images: readonly Image[]): Promise<void> {
     const ids = await this.docker.imageIds();
-    const saved = await Promise.all(ids.map((id) => this.#saved(id)));
+    const saved = await this.#savedInOrder(ids);
     // Where the engine's IDs are its own, the digest of the config is what tells the images apart.
     const idOf = new Map(saved.map(({ configDigest }, index) => [configDigest, ids[index]]));
     assert.deepEqual([...idOf.keys()].sort(), [...new Set(images.map(({ id }) => id))].sort());
@@ -238,6 +238,14 @@ export class UnlockDevice {
     if (!this.#isPlain) await this.restartLoader();
     // A load that the last run broke off may have arrived meanwhile.
     this.engineProxy.reset();
+  }
+
+  /** All at once where the engine's IDs tell which is which: it writes a layer of several images once then. */
+  async #savedInOrder(ids: readonly string[]): Promise<SavedImage[]> {
+    if (ids.length === 0) return [];
+    const saved = await readSavedImages(await this.docker.save(ids));
+    const ordered = ids.flatMap((id) => saved.find(({ configDigest }) => configDigest === id) ?? []);
+    return ordered.length === ids.length ? ordered : await Promise.all(ids.map((id) => this.#saved(id)));
   }
 
   async #saved(ref: string): Promise<SavedImage> {
