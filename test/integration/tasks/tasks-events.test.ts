@@ -72,7 +72,7 @@ describe('the events of a task', { skip: S3_SKIP }, () => {
     const lines = events.filter(({ event }) => event === 'log').map(({ data }) => data);
     assert.deepEqual(lines, await device.tasks.lines(uid));
     // A CDN that closes an idle connection costs one more attempt, which is told too.
-    const told = lines.filter(({ text }) => !/It is tried again\.$|: it goes on$/.test(text ?? ''));
+    const told = lines.filter(({ text }) => !/It is tried again\.$|: it goes on$/.test(text));
     assert.equal(told.length, 6, JSON.stringify(lines));
     const progress = events.filter(({ event }) => event === 'progress');
     const last = events.at(-1);
