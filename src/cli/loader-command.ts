@@ -7,6 +7,8 @@ import { EngineSource } from './engine-source.ts';
 import { describeArchive, packArchive } from './pack.ts';
 import { PACK_USAGE, parsePackArguments, type PackArguments } from './pack-arguments.ts';
 import { TarSource } from './tar-source.ts';
+import { verifyFile } from './verify.ts';
+import { parseVerifyArguments, VERIFY_USAGE } from './verify-arguments.ts';
 
 /** The `loader` command: it handles the Loader's formats on machines where no Loader runs, and finds out why one does not. */
 
@@ -15,11 +17,12 @@ const USAGE = `Usage: loader COMMAND
 Commands:
   doctor  look at all that a Loader needs, and say what is wrong
   pack    make the encrypted image archive of a release
+  verify  compare a file that was loaded with its manifest
 
 loader COMMAND --help tells more.
 `;
 
-const USAGES: Readonly<Record<string, string>> = { doctor: DOCTOR_USAGE, pack: PACK_USAGE };
+const USAGES: Readonly<Record<string, string>> = { doctor: DOCTOR_USAGE, pack: PACK_USAGE, verify: VERIFY_USAGE };
 
 /** The exit codes are those of shells. */
 const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
@@ -51,6 +54,8 @@ export async function loaderCommand(args: readonly string[]): Promise<number> {
       return await diagnose(rest, interrupt.signal);
     } else if (command === 'pack') {
       await pack(rest, interrupt.signal);
+    } else if (command === 'verify') {
+      await verify(rest, interrupt.signal);
     } else {
       throw new UsageError(command === '' ? 'A command is missing.' : `There is no command ${command}.`);
     }
@@ -85,6 +90,11 @@ async function pack(args: readonly string[], signal: AbortSignal): Promise<void>
     signal,
   });
   process.stdout.write(`${describeArchive(parsed.outputPath, archive).join('\n')}\n`);
+}
+
+async function verify(args: readonly string[], signal: AbortSignal): Promise<void> {
+  const parsed = parseVerifyArguments(args);
+  process.stdout.write(parsed.kind === 'help' ? VERIFY_USAGE : `${await verifyFile(parsed, signal)}\n`);
 }
 
 async function openSource(source: PackArguments['source'], signal: AbortSignal): Promise<EngineSource | TarSource> {

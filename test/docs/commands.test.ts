@@ -7,6 +7,7 @@ import { parseOptions } from '../../bench/options.ts';
 import { shippedNodeOptions } from '../../lab/shipped-options.ts';
 import { parseDoctorArguments } from '../../src/cli/doctor-arguments.ts';
 import { parsePackArguments } from '../../src/cli/pack-arguments.ts';
+import { parseVerifyArguments } from '../../src/cli/verify-arguments.ts';
 import { VARIABLE_DOCS } from '../../src/config/config-docs.ts';
 import { VARIABLE_NAMES } from '../../src/config/config.ts';
 import { DOCUMENTS, readProjectFile, ROOT } from './documents.ts';
@@ -90,9 +91,9 @@ function checkScriptArguments(script: string, args: ShellCommand): void {
   const [first = ''] = args;
   if (args.length === 0) return;
   if (script === 'loader') {
-    assert.ok(['doctor', 'pack'].includes(first), first);
-    if (first === 'pack') parsePackArguments(args.slice(1));
-    else parseDoctorArguments(args.slice(1));
+    const parsers = { doctor: parseDoctorArguments, pack: parsePackArguments, verify: parseVerifyArguments };
+    assert.ok(first in parsers, first);
+    parsers[first as keyof typeof parsers](args.slice(1));
   } else if (script === 'bench') {
     parseOptions(args);
   } else if (script === 'demo') {

@@ -25,7 +25,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['unlock', 'resources'],
   ['binary-split', 'upstream'],
   ['archive'],
-  ['tasks', 'docker', 'cdn', 'hardware', 'security', 'cache', 'loader-folders'],
+  ['tasks', 'docker', 'cdn', 'hardware', 'security', 'cache', 'loader-folders', 'manifest'],
   ['log', 'link-errors', 'metrics'],
   // The ground floor knows nothing of the product.
   ['net', 'files'],
@@ -63,6 +63,7 @@ const NAMED_AFTER_THEIR_THEME: readonly string[] = [
   'src/http/bodies/client-abort.ts',
   'src/http/errors/request-faults.ts',
   'src/json-schemas.ts',
+  'src/manifest/sealed-manifest.ts',
   'src/net/undici-parts.ts',
   'src/resources/envelope-parts.ts',
   'src/security/envelope-cipher.ts',
