@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import { GetObjectCommand, type GetObjectCommandOutput } from '@aws-sdk/client-s3';
 import { Outage } from '../async/outage.ts';
 import { watchForStalls } from '../async/stall-watchdog.ts';
@@ -92,6 +93,8 @@ export class ObjectReader {
           outage.progress(); // The consumer may have been busy for long.
         }
         if (position < end) throw endedEarly();
+        // undici has the connection free a turn after the body's end. A range that came sooner would make another one.
+        await setImmediate();
       } catch (error) {
         const failure = this.#client.errors.of(error, signal, object);
         if (condition.IfMatch !== undefined && hasErrorCode(failure, 'cdn_object_changed')) {
@@ -144,6 +147,7 @@ export class ObjectReader {
       filled += chunk.length;
     }
     if (filled < length) throw endedEarly();
+    await setImmediate(); // As after a range.
     return tail;
   }
 

@@ -120,6 +120,16 @@ describe('an object', () => {
     assert.deepEqual(conditions, [undefined, ETAG]);
   });
 
+  it('is read over one connection in ranges one after the other', async () => {
+    const ports = new Set<number | undefined>();
+    const cdn = await startCdn((request, response) => {
+      ports.add(request.socket.remotePort);
+      serveContent(request, response);
+    });
+    for (let count = 0; count < 4; count++) assert.equal(await read(cdn, 2, 7), '23456');
+    assert.equal(ports.size, 1);
+  });
+
   for (const [how, breakOff] of [
     ['breaks', (destroy: () => void) => destroy()],
     ['goes silent', () => undefined],
