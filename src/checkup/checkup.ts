@@ -47,6 +47,7 @@ const AFTER_TOKEN: readonly ErrorCode[] = [
 /** ms: signatures and certificates bear more, but a clock that is set by no server goes on drifting. */
 const CLOCK_TOLERANCE_MS = 60_000;
 const GIB = 1024 ** 3;
+const KEYS_SKIPPED: Finding = { subject: 'keys', status: 'skipped', text: 'They are looked at after a login.' };
 /** There is no such object: the CDN is asked for it to see whether it answers. */
 const ABSENT = { folder: 'loader-doctor', name: 'no-such-object' } as const;
 
@@ -115,12 +116,12 @@ export class Checkup {
     const { account, apiClient } = this.#options;
     if (account === undefined) {
       yield skipped('login', 'No account is known: set LOGIN_EMAIL and LOGIN_PASSWORD_FILE, or name one with --email.');
-      yield skipped('keys', 'They are looked at after a login.');
+      yield KEYS_SKIPPED;
       return undefined;
     }
     if (!isReachable) {
       yield skipped('login', 'The Resource API gave no answer.');
-      yield skipped('keys', 'They are looked at after a login.');
+      yield KEYS_SKIPPED;
       return undefined;
     }
     let session: Session;
@@ -134,7 +135,7 @@ export class Checkup {
         yield failed('keys', `cdn.yaml does not open. ${failure.message}`);
       } else {
         yield failed('login', failure.message);
-        yield skipped('keys', 'They are looked at after a login.');
+        yield KEYS_SKIPPED;
       }
       return undefined;
     }

@@ -9,10 +9,12 @@ import { KEPT_HARDWARE_FILE } from '../hardware/kept-hardware.ts';
 import { LoaderFolders } from '../loader-folders.ts';
 import { KnownSecrets } from '../log/known-secrets.ts';
 import { createLogger } from '../log/logger.ts';
+import { hostAndPort } from '../net/proxy-rules.ts';
 import { createServices } from '../services.ts';
 import { Presence } from '../unlock/presence.ts';
 import { receiptPath } from '../unlock/receipt.ts';
 import { CliError } from './cli-error.ts';
+import { hostOf } from '../upstream/api-error.ts';
 import type { DoctorArguments } from './doctor-arguments.ts';
 import { readSecretInput } from './secret-input.ts';
 
@@ -74,7 +76,8 @@ function ownAccountOf({ ownAccount }: Config): Account | undefined {
 /** What a Loader that runs with this configuration says of itself. */
 async function askLoader({ host, port }: Config): Promise<Finding> {
   const subject = 'Loader';
-  const url = `http://${['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host}:${port}`;
+  const hostname = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host;
+  const url = `http://${hostAndPort({ hostname, port })}`;
   try {
     const answer = await fetch(`${url}/ready`, { signal: AbortSignal.timeout(ANSWER_MS) });
     const body = (await answer.json()) as { readonly ready?: boolean; readonly detail?: string };
@@ -120,7 +123,7 @@ async function* checkUp(
       account,
       resource: args.resource,
       archivePath: config.imagesPath,
-      apiHost: new URL(config.resourceApiUrl).host,
+      apiHost: hostOf(config.resourceApiUrl),
       folders: missing.length > 0 ? undefined : folders,
       apiClient: services.apiClient,
       engine,

@@ -1,6 +1,6 @@
-import { addAbortSignal, type Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { CliError } from './cli-error.ts';
-import { fileError } from './file-error.ts';
+import { readStdin } from './input-chunks.ts';
 import { InputFile } from './input-file.ts';
 
 /** A tar that `docker save` wrote, in a file or on stdin. */
@@ -34,15 +34,5 @@ export class TarSource {
       yield chunk;
     }
     if (isEmpty) throw new CliError(`${this.#name} is empty: see whether docker save failed.`);
-  }
-}
-
-async function* readStdin(stdin: Readable, signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
-  signal.throwIfAborted();
-  try {
-    yield* addAbortSignal(signal, stdin) as AsyncIterable<Buffer>;
-  } catch (error) {
-    signal.throwIfAborted();
-    throw fileError("Stdin can't be read", error);
   }
 }

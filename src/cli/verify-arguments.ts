@@ -51,8 +51,8 @@ export function parseVerifyArguments(args: readonly string[]): VerifyArguments |
   if ((resourceKeyPath === undefined) === (publicKeyPaths.length === 0)) {
     throw new UsageError('Give --public-key or --resource-key-file, not both.');
   }
-  if ([filePath, manifestPath, resourceKeyPath, ...publicKeyPaths].includes('')) {
-    throw new UsageError('An argument is empty.');
-  }
+  const paths = [filePath, manifestPath, resourceKeyPath, ...publicKeyPaths];
+  if (paths.includes('')) throw new UsageError('An argument is empty.');
+  if (paths.filter((path) => path === '-').length > 1) throw new UsageError('Only one of them can be stdin.');
   return { kind: 'verify', filePath, manifestPath, resourceKeyPath, publicKeyPaths };
 }

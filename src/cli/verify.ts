@@ -7,7 +7,7 @@ import { openManifest } from '../manifest/sealed-manifest.ts';
 import { resourceKey } from '../resource-name.ts';
 import { deriveAesKey, deriveResourceKey } from '../security/key-derivation.ts';
 import { CliError } from './cli-error.ts';
-import { InputFile } from './input-file.ts';
+import { inputChunks, readInput } from './input-chunks.ts';
 import { readSecretInput } from './secret-input.ts';
 import type { VerifyArguments } from './verify-arguments.ts';
 
@@ -43,7 +43,7 @@ async function readKeys(args: VerifyArguments, signal: AbortSignal): Promise<Man
 }
 
 async function readPublicKey(path: string, signal: AbortSignal): Promise<PublicKey> {
-  const pem = await readWhole('The public key', path, MAX_KEY_LENGTH, signal);
+  const pem = await readInput('The public key', path, MAX_KEY_LENGTH, signal);
   try {
     return new PublicKey(createPublicKey(pem));
   } catch (error) {
@@ -52,7 +52,7 @@ async function readPublicKey(path: string, signal: AbortSignal): Promise<PublicK
 }
 
 async function readManifest(path: string, signal: AbortSignal): Promise<Buffer> {
-  return await readWhole('The manifest', path, MAX_ENVELOPE_LENGTH, signal);
+  return await readInput('The manifest', path, MAX_ENVELOPE_LENGTH, signal);
 }
 
 function openFrom(bytes: Buffer, path: string, verifiers: readonly ManifestVerifier[]): Manifest {
@@ -67,26 +67,9 @@ function openFrom(bytes: Buffer, path: string, verifiers: readonly ManifestVerif
 async function digestFile(path: string, signal: AbortSignal): Promise<{ length: number; sha256: string }> {
   const hash = createHash('sha256');
   let length = 0;
-  for await (const chunk of await chunksOf('The file', path, signal)) {
+  for await (const chunk of await inputChunks('The file', path, signal)) {
     hash.update(chunk);
     length += chunk.length;
   }
   return { length, sha256: hash.digest('hex') };
-}
-
-async function readWhole(name: string, path: string, maxLength: number, signal: AbortSignal): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of await chunksOf(name, path, signal)) {
-    chunks.push(chunk);
-    length += chunk.length;
-    if (length > maxLength)
-      throw new CliError(`${name} ${path} has more than ${maxLength} bytes: name the right file.`);
-  }
-  return Buffer.concat(chunks);
-}
-
-async function chunksOf(name: string, path: string, signal: AbortSignal): Promise<AsyncIterable<Buffer>> {
-  if (path === '-') return process.stdin as AsyncIterable<Buffer>;
-  return (await InputFile.at(name, path)).chunks(signal);
 }

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -236,11 +236,17 @@ describe('loader doctor', { skip: S3_SKIP }, () => {
     assert.equal(right.words['archive'], 'ok', right.output);
   });
 
-  it('finds a socket that its user may not use', async () => {
+  it('finds a DOCKER_HOST that is no socket', async () => {
     const socket = path.join(device.folder, 'archives', 'images.enc');
-    await chmod(socket, 0o600);
     const { output } = await doctor({ DOCKER_HOST: `unix://${socket}` });
     assert.match(output, /(warning|FAILED) +engine +.*images\.enc/);
+  });
+
+  it('ends at Ctrl-C while it waits for the password on stdin', async () => {
+    const child = spawn(process.execPath, [COMMAND, 'doctor', '-e', 'a@example.com', '-p', '-'], { env: good });
+    setTimeout(() => child.kill('SIGINT'), 1_000);
+    const [exitCode] = (await once(child, 'exit')) as [number | null];
+    assert.equal(exitCode, 130);
   });
 
   it('tells wrong usage from what is wrong with the device', async () => {

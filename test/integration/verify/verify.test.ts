@@ -112,6 +112,7 @@ describe('loader verify', () => {
       [['-m', 'manifest', '-p', 'ed25519.pem'], /Name one file/],
       [['model', '-m', 'manifest'], /Give --public-key or --resource-key-file/],
       [['model', '-m', 'manifest', '-k', 'resource-key', '-p', 'ed25519.pem'], /not both/],
+      [['-', '-m', '-', '-p', 'ed25519.pem'], /Only one of them can be stdin/],
       [['model', '-m', '', '-p', 'ed25519.pem'], /An argument is empty/],
     ] as const) {
       await assertFails(args, pattern, 2);
