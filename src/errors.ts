@@ -89,6 +89,18 @@ export const ERRORS = {
   resource_not_in_api: { status: 'route', meaning: 'the Resource API has no small part of that name' },
   resource_not_in_cdn: { status: 'route', meaning: 'neither cache nor CDN has a big part of that name' },
   envelope_invalid: { status: 'route', meaning: 'an envelope is damaged, or encrypted under another key' },
+  manifest_invalid: {
+    status: 'route',
+    meaning:
+      'the manifest of a resource is broken, is for another one, or is signed by none of the keys that count here',
+  },
+  manifest_missing: { status: 'route', meaning: 'the big part says that it has a manifest, and the CDN has none' },
+  manifest_required: { status: 'route', meaning: 'the resource has no manifest, and this device takes none without' },
+  manifest_outdated: {
+    status: 'route',
+    meaning: 'the manifest is of an older revision than one that this device has accepted',
+  },
+  resource_damaged: { status: 'route', meaning: 'a part of the resource does not match its manifest' },
   cache_unusable: { status: 'route', meaning: 'the local cache could not be read or written, and was needed' },
   // The unlock. Its failures are told by GET /unlock/status.
   archive_not_found: { status: 404, meaning: 'no image archive at IMAGES_PATH, and its images are not loaded' },

@@ -19,6 +19,11 @@ export function bigPartFile(resource: ResourceName): string {
   return `${resource.name}.big`;
 }
 
+/** Name of the manifest beside the big part on the CDN (docs/protocol.md section 7). */
+export function manifestFile(resource: ResourceName): string {
+  return `${resource.name}.manifest`;
+}
+
 /** One text for one resource, to look things up by. */
 export function resourceKey(resource: ResourceName): string {
   return `${resource.folder}/${resource.name}`;
@@ -46,7 +51,7 @@ export const RESOURCE_FORMATS = {
 
 /** Checks folder and name together. @throws InputError when the object's key on the CDN would be too long */
 export function assertStorable(resource: ResourceName): void {
-  const length = Buffer.byteLength(`${resource.folder}/${bigPartFile(resource)}`, 'utf8');
+  const length = Buffer.byteLength(`${resource.folder}/${manifestFile(resource)}`, 'utf8');
   if (length <= MAX_KEY_BYTES) return;
   const message = `must be shorter: folder and file name make a key of ${length} bytes, and the CDN takes at most ${MAX_KEY_BYTES}`;
   throw new InputError([{ type: 'value_error', path: ['folder'], message }]);

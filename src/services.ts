@@ -58,7 +58,7 @@ export function createServices(config: Config, { logger, secrets, lostLines }: S
     waitMs: config.shutdownTimeoutMs + LAST_STEPS_MS,
     logger,
   });
-  const cache = new BigPartCache(config.modelCacheDir, logger);
+  const cache = new BigPartCache(config.modelCacheDir, config.stateDir, logger);
   const engine = new DockerEngine({ host: config.dockerHost, timeoutMs: config.engineTimeoutMs });
   const dispatchers = new Dispatchers({
     proxies: new ProxyRules(config.proxies),
@@ -96,6 +96,7 @@ export function createServices(config: Config, { logger, secrets, lostLines }: S
     hardwareId: config.hardwareId,
     keys: { templates: config.keyTemplates, resourceSecret: config.resourceKey },
     tokenKeys: config.tokenKeys,
+    manifests: config.manifests,
     ownAccount: config.ownAccount && {
       email: config.ownAccount.email,
       password: rotated(config.ownAccount.password, parseSecret, (password) => secrets.keep(password), logger),

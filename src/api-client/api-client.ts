@@ -14,8 +14,11 @@ import type { Logger } from '../log/logger.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import type { ServerClock } from '../net/server-clock.ts';
 import type { ResourceName } from '../resource-name.ts';
+import { ChunkPool } from '../resources/chunk-pool.ts';
 import { CopyProofs } from '../resources/copy-proofs.ts';
 import { DownloadService, type OpenResource } from '../resources/download-service.ts';
+import { ResourceManifests, type ResourceManifestsOptions } from '../resources/resource-manifests.ts';
+import { RevisionMemory } from '../resources/revision-memory.ts';
 import { SharedTransfers } from '../resources/shared-transfers.ts';
 import { UploadJournal } from '../resources/upload-journal.ts';
 import { UploadRecovery } from '../resources/upload-recovery.ts';
@@ -43,6 +46,8 @@ export interface ApiClientOptions {
   readonly hardwareId: string | undefined;
   readonly keys: SecurityKeysOptions;
   readonly tokenKeys: TokenKeys;
+  /** Which keys sign the manifests of uploads, and which are taken. */
+  readonly manifests: Omit<ResourceManifestsOptions, 'revisions'>;
   /** The account that it logs in with by itself, if there is one. */
   readonly ownAccount: { readonly email: string; readonly password: ChangingFile<string> } | undefined;
   readonly cache: BigPartCache;
@@ -79,6 +84,7 @@ export class ApiClient {
   readonly downloads: DownloadService;
   readonly uploads: UploadService;
   readonly unlocks: UnlockService;
+  readonly #chunkPool = new ChunkPool();
   readonly #journal: UploadJournal;
   readonly #recovery: UploadRecovery;
   readonly #releaseWatch: ReleaseWatch;
@@ -122,11 +128,15 @@ export class ApiClient {
     this.#ownLogin = ownAccount && new OwnLogin({ ...ownAccount, upstream: this.upstream });
     this.#journal = new UploadJournal(options.stateDir, logger);
     const memory = this.workMemory;
-    const shared = { upstream: this.upstream, cache, memory, publicationLocks: new KeyedReadWriteLock(), logger };
+    const revisions = new RevisionMemory(options.stateDir, logger);
+    const manifests = new ResourceManifests({ ...options.manifests, revisions });
+    const publicationLocks = new KeyedReadWriteLock();
+    const shared = { upstream: this.upstream, cache, memory, manifests, publicationLocks, logger };
     this.downloads = new DownloadService({
       ...shared,
       proofs: new CopyProofs({ cache, logger }),
-      transfers: new SharedTransfers({ cache, memory, logger }),
+      transfers: new SharedTransfers({ cache, memory, pool: this.#chunkPool, logger }),
+      pool: this.#chunkPool,
       patience,
     });
     const journaled = { ...shared, journal: this.#journal };
@@ -177,9 +187,9 @@ export class ApiClient {
   async load(resource: ResourceName, signal: AbortSignal): Promise<OpenResource> {
     await using owned = new AsyncDisposableStack();
     owned.use(this.#inFlight.track());
-    const { length, source, chunks } = owned.use(await this.downloads.open(resource, signal));
+    const opened = owned.use(await this.downloads.open(resource, signal));
     const moved = owned.move();
-    return { length, source, chunks, [Symbol.asyncDispose]: () => moved.disposeAsync() };
+    return { ...opened, [Symbol.asyncDispose]: () => moved.disposeAsync() };
   }
 
   /** Stores what `items` brings under `name`. @throws LoaderError, or the error of `items` */
@@ -217,5 +227,6 @@ export class ApiClient {
     await this.#inFlight.settled();
     this.#closing.abort();
     await this.#working;
+    await this.#chunkPool[Symbol.asyncDispose]();
   }
 }

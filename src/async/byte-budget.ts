@@ -42,8 +42,23 @@ export class ByteBudget {
   async acquire(bytes: number, signal: AbortSignal): Promise<Share> {
     signal.throwIfAborted();
     const wanted = Math.min(bytes, this.#total);
-    if (this.#waiting.size === 0 && wanted <= this.#free) this.#free -= wanted;
-    else await this.#wait(wanted, signal);
+    if (!this.#take(wanted)) await this.#wait(wanted, signal);
+    return this.#share(wanted);
+  }
+
+  /** A share that is there at once; undefined where the caller would have to wait. */
+  tryAcquire(bytes: number): Share | undefined {
+    const wanted = Math.min(bytes, this.#total);
+    return this.#take(wanted) ? this.#share(wanted) : undefined;
+  }
+
+  #take(wanted: number): boolean {
+    if (this.#waiting.size > 0 || wanted > this.#free) return false;
+    this.#free -= wanted;
+    return true;
+  }
+
+  #share(wanted: number): Share {
     let isHeld = true;
     return {
       [Symbol.dispose]: () => {

@@ -7,20 +7,22 @@ import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
 import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
-import { CopyFiles, isAt, isUnfit, readRecord, removeCompanions, type OpenCopy } from './copy-files.ts';
-import { isDigestStem, placeKey, placeOf, placeOfFile, type CopyPlace } from './copy-paths.ts';
-import { formatRecord, type CopyRecord } from './copy-record.ts';
-import { CopyVerification, type Verdict, type VerifyOptions } from './copy-verification.ts';
+import { CopyFiles, isUnfit, removeCompanions, type OpenCopy } from './copy-files.ts';
+import { placeKey, placeOf, placeOfFile } from './copy-paths.ts';
+import type { CopyRecord } from './copy-record.ts';
+import { CopyRecords } from './copy-records.ts';
+import { CopyVerification, type DamagedChunks, type Verdict, type VerifyOptions } from './copy-verification.ts';
+import { DeviceKey } from './device-key.ts';
 import { DraftsFolder } from './drafts-folder.ts';
+import { removeLegacyFiles } from './legacy-record.ts';
 
-export type { CacheEntry };
+export type { CacheEntry, DamagedChunks, Verdict };
 
 /** The load of a copy is noted when the last one that was noted is so long ago, in ms. */
 const LOADED_PRECISION_MS = 60_000;
 
 /**
- * The big parts on disk: `<root>/<folder>/<name>.big`, as the original Loader keeps them, and beside each copy its record
- * and digests.
+ * The big parts on disk: `<root>/<folder>/<name>.big`, as the original Loader keeps them, and beside each copy its record.
  *
  * - A file under its final name is whole.
  * - A copy that turns out to be bad is moved to `<name>.big.bad`, where the next bad one replaces it. It is never served.
@@ -31,16 +33,20 @@ export class BigPartCache {
   readonly #logger: Logger;
   readonly #files: CopyFiles;
   readonly #drafts: DraftsFolder;
+  readonly #records: CopyRecords;
   readonly #verification: CopyVerification;
   /** The number of readers of each copy that has any. */
   readonly #readers = new Map<string, number>();
 
-  constructor(root: string, logger: Logger) {
+  /** `stateDir` has the key that authenticates the records. */
+  constructor(root: string, stateDir: string, logger: Logger) {
     this.#root = root;
     this.#logger = logger;
-    this.#files = new CopyFiles(root, logger);
+    const key = new DeviceKey(stateDir, logger);
+    this.#files = new CopyFiles(root, key, logger);
     this.#drafts = new DraftsFolder(root, logger);
-    this.#verification = new CopyVerification(this.#files, this.#drafts, logger);
+    this.#records = new CopyRecords(this.#files, this.#drafts, key);
+    this.#verification = new CopyVerification(this.#files, this.#records, logger);
   }
 
   /**
@@ -51,7 +57,11 @@ export class BigPartCache {
     try {
       const place = placeOf(part);
       const copy = await this.#files.open(place);
-      if (copy === undefined || !isUnfit(copy)) return copy;
+      if (copy === undefined) return undefined;
+      if (!isUnfit(copy)) {
+        if (!copy.isRecorded) void this.#verification.makeRecord(place);
+        return copy;
+      }
       await using unfit = copy; // Open until it is set aside: no other file has its inode until then.
       await this.#files.setAside(place, unfit.reason, unfit.inode);
     } catch (error) {
@@ -98,17 +108,37 @@ export class BigPartCache {
    */
   async markPair(part: ResourceName, copy: OpenCopy, pair: Pick<CopyRecord, 'etag' | 'smallSha256'>): Promise<void> {
     const place = placeOf(part);
-    const record = { ...copy.record, ...pair, bigLength: copy.length, isPair: true };
-    using _lock = await this.#files.lock(place);
     try {
-      const paths = await this.#files.find(place);
-      if (!(await isAt(paths.big, copy.inode))) return;
-      await using draft = await this.#drafts.create();
-      await draft.write(Buffer.from(formatRecord(record, recordedName(part, place))), 0);
-      await draft.publish(paths.record);
+      await this.#records.change(place, copy.inode, (record) => ({
+        ...record,
+        ...pair,
+        bigLength: copy.length,
+        isPair: true,
+      }));
     } catch (error) {
       this.#logger.warn({ err: error, resource: part }, 'The record of a copy in the cache could not be written');
     }
+  }
+
+  /** Replaces the record of a copy, which must still be open. It never throws: the copy is then asked about again. */
+  async replaceRecord(part: ResourceName, copy: OpenCopy, record: CopyRecord): Promise<void> {
+    try {
+      await this.#records.change(placeOf(part), copy.inode, () => record, part.name);
+    } catch (error) {
+      this.#logger.warn({ err: error, resource: part }, 'The record of a copy in the cache could not be written');
+    }
+  }
+
+  /**
+   * Writes bytes to their place in a copy that is open. They are those that its digests tell, so a copy that is cut off in
+   * the middle of it is as damaged as it was.
+   *
+   * @throws the system's error
+   */
+  async writeBack(part: ResourceName, copy: OpenCopy, bytes: Buffer, position: number): Promise<void> {
+    const place = placeOf(part);
+    using _lock = await this.#files.lock(place);
+    await this.#files.write(place, copy.inode, bytes, position);
   }
 
   /**
@@ -139,7 +169,7 @@ export class BigPartCache {
   }
 
   /**
-   * Removes the file of an entry, and record and digests of a copy. A copy counts as held while it has a reader, and also
+   * Removes the file of an entry, and the record of a copy. A copy counts as held while it has a reader, and also
    * when it was loaded or replaced since it was listed.
    *
    * @throws LoaderError `cache_unusable`
@@ -167,7 +197,7 @@ export class BigPartCache {
     }
   }
 
-  /** Reads a copy whole and compares it with its digests. @throws as `CopyVerification.verify` does */
+  /** Reads a copy whole and compares it with the digests of its record. @throws as `CopyVerification.verify` does */
   async verify(entry: CacheEntry, options: VerifyOptions): Promise<Verdict> {
     if (entry.kind !== 'copy') throw new Error('only copies can be verified');
     return await this.#verification.verify(placeOfFile(entry.folder, entry.file, 'copy'), options);
@@ -176,8 +206,9 @@ export class BigPartCache {
   /** Whether the record of a copy says that it certainly belongs to its small part. It never throws. */
   async isPair({ folder, file }: Pick<CacheEntry, 'file' | 'folder'>): Promise<boolean> {
     try {
-      const { record } = await this.#files.find(placeOfFile(folder, file, 'copy'));
-      return (await readRecord(record))?.isPair === true;
+      const place = placeOfFile(folder, file, 'copy');
+      const { record } = await this.#files.readRecord(place, await this.#files.find(place));
+      return record?.isPair === true;
     } catch {
       return false;
     }
@@ -189,27 +220,21 @@ export class BigPartCache {
   }
 
   /**
-   * Makes `draft` the copy of a big part, in the place of an earlier one. Its digests are made in the background.
+   * Makes `draft` the copy of a big part, in the place of an earlier one.
    *
    * @throws LoaderError `cache_unusable`
    */
   async publish(part: ResourceName, draft: DraftFile, record: CopyRecord): Promise<void> {
     const place = placeOf(part);
-    await this.#publish(place, draft, formatRecord(record, recordedName(part, place)));
-    void this.#verification.makeDigests(place);
-  }
-
-  async #publish(place: CopyPlace, draft: DraftFile, record: string): Promise<void> {
     using _lock = await this.#files.lock(place);
-    await using recordDraft = await this.#drafts.create();
     try {
       const paths = await this.#files.make(place);
-      await recordDraft.write(Buffer.from(record), 0);
+      await using recordDraft = await this.#records.draft(place, record, part.name);
       // The old file must at no moment stand beside the new record, not even after a power cut: the lengths of both
-      // versions may be the same. So the old file goes first, with its digests, and a failure leaves no copy.
+      // versions may be the same. So the old file goes first, and a failure leaves no copy.
       await draft.sync();
       using _replaced = await this.#drafts.takeAway(paths.big);
-      await rm(paths.digests, { force: true });
+      await removeLegacyFiles(paths.big);
       await syncFolder(path.dirname(paths.big));
       await recordDraft.publish(paths.record);
       await draft.publish(paths.big);
@@ -222,9 +247,4 @@ export class BigPartCache {
   async removeLeftovers(): Promise<void> {
     await this.#drafts.removeLeftovers();
   }
-}
-
-/** The name that a record tells: only where the names of the files do not. */
-function recordedName({ name }: ResourceName, { stem }: CopyPlace): string | undefined {
-  return isDigestStem(stem) ? name : undefined;
 }

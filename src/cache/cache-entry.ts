@@ -2,13 +2,15 @@ import type { Dirent } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { systemErrorCode } from '../errors.ts';
-import { readSmallFile } from '../files/small-file.ts';
+import { readSmallBytes } from '../files/small-file.ts';
 import type { Logger } from '../log/logger.ts';
-import { MAX_RECORD_LENGTH, parseRecordedName } from './copy-record.ts';
+import { MAX_ENVELOPE_LENGTH } from '../manifest/dsse-envelope.ts';
+import { parseRecordedName } from './copy-record.ts';
+import { readLegacyName } from './legacy-record.ts';
 import { copyPaths, copyStem, isDigestStem, stemOf } from './copy-paths.ts';
 import { isSafeFolder } from '../resource-name.ts';
 
-/** A file of the cache that takes room. A copy's record and digests belong to it; their bytes are not counted. */
+/** A file of the cache that takes room. A copy's record belongs to it; its bytes are not counted. */
 export interface CacheEntry {
   readonly kind: 'copy' | 'set_aside';
   readonly folder: string;
@@ -84,7 +86,8 @@ async function describeFile(
 }
 
 async function recordedName(folderPath: string, stem: string): Promise<string | undefined> {
-  const text = await readSmallFile(copyPaths(folderPath, stem).record, MAX_RECORD_LENGTH).catch(() => undefined);
-  const name = text === undefined ? undefined : parseRecordedName(text);
+  const { big, record } = copyPaths(folderPath, stem);
+  const bytes = await readSmallBytes(record, MAX_ENVELOPE_LENGTH).catch(() => undefined);
+  const name = bytes === undefined ? await readLegacyName(big) : parseRecordedName(bytes);
   return name !== undefined && copyStem(name) === stem ? name : undefined;
 }

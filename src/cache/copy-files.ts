@@ -4,21 +4,27 @@ import path from 'node:path';
 import { KeyedLock } from '../async/keyed-lock.ts';
 import { LoaderError, systemErrorCode } from '../errors.ts';
 import { makeFolder, makeOneFolder } from '../files/folders.ts';
-import { readSmallFile, UnfitFileError } from '../files/small-file.ts';
+import { readSmallBytes, UnfitFileError } from '../files/small-file.ts';
 import type { Logger } from '../log/logger.ts';
 import { isSafeFolder, isSafeSegment } from '../resource-name.ts';
 import { copyPaths, placeKey, type CopyPaths, type CopyPlace } from './copy-paths.ts';
-import { MAX_RECORD_LENGTH, parseRecord, type CopyRecord } from './copy-record.ts';
+import { MAX_ENVELOPE_LENGTH } from '../manifest/dsse-envelope.ts';
+import { ManifestError } from '../manifest/manifest-error.ts';
+import { parseRecord, type CopyRecord } from './copy-record.ts';
+import type { DeviceKey } from './device-key.ts';
+import { readLegacyRecord, removeLegacyFiles } from './legacy-record.ts';
 
 /** An open big part of the cache. Its disposal closes it. */
 export interface OpenCopy extends AsyncDisposable {
   readonly handle: FileHandle;
   /** Tells this file from another of the same name, while the handle is open: later the number may be used again. */
   readonly inode: bigint;
-  /** Bytes. */
+  /** Bytes of the whole big part. The file of one with digests may have lost its end. */
   readonly length: number;
   /** Undefined for files that another program put there. */
   readonly record: CopyRecord | undefined;
+  /** Whether the copy has a record of today, with its digests. */
+  readonly isRecorded: boolean;
 }
 
 /** What stands in the place of a copy and can't be one. Its disposal closes it. */
@@ -39,11 +45,13 @@ const NOT_A_COPY: readonly string[] = ['EACCES', 'EPERM', 'ELOOP', 'ENXIO'];
  */
 export class CopyFiles {
   readonly #root: string;
+  readonly #key: DeviceKey;
   readonly #logger: Logger;
   readonly #locks = new KeyedLock();
 
-  constructor(root: string, logger: Logger) {
+  constructor(root: string, key: DeviceKey, logger: Logger) {
     this.#root = root;
+    this.#key = key;
     this.#logger = logger;
   }
 
@@ -77,7 +85,7 @@ export class CopyFiles {
       for (let opening = 1; opening <= MAX_OPENINGS; opening++) {
         const stats = await lstat(paths.big, { bigint: true });
         if (stats.isDirectory()) return undefined;
-        const copy = await openPresent(paths, stats.ino);
+        const copy = await this.#openPresent(place, paths, stats.ino);
         // The record may be another file's if a version was published meanwhile; then this file has lost its name.
         if (await isAt(paths.big, copy.inode)) return copy;
         await copy[Symbol.asyncDispose]();
@@ -86,6 +94,20 @@ export class CopyFiles {
       if (systemErrorCode(error) !== 'ENOENT') throw error;
     }
     return undefined;
+  }
+
+  /** Writes to the file of a copy, unless another one has taken its name. Its time of the last load stays. */
+  async write(place: CopyPlace, inode: bigint, bytes: Buffer, position: number): Promise<void> {
+    const { big } = await this.find(place);
+    await using handle = await open(big, constants.O_WRONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    const { ino, atime, mtime } = await handle.stat({ bigint: true });
+    if (ino !== inode) return;
+    for (let written = 0; written < bytes.length;) {
+      const { bytesWritten } = await handle.write(bytes, written, bytes.length - written, position + written);
+      written += bytesWritten;
+    }
+    await handle.utimes(atime, mtime);
+    await handle.datasync();
   }
 
   /**
@@ -110,6 +132,60 @@ export class CopyFiles {
       if (systemErrorCode(error) === 'ENOENT') return 'absent';
       this.#logger.error({ err: error, resource: place }, 'A bad copy in the cache could not be set aside');
       return 'stuck';
+    }
+  }
+
+  /**
+   * The record of a copy, in today's form or that of an earlier version; undefined when there is none, as beside the copies
+   * of an older Loader, or one of another device. A damaged record is an error, since only a record tells an outdated copy.
+   *
+   * @throws LoaderError `cache_unusable` when it is damaged; the system's error
+   */
+  async readRecord(place: CopyPlace, paths: CopyPaths): Promise<Pick<OpenCopy, 'isRecorded' | 'record'>> {
+    try {
+      const bytes = await readSmallBytes(paths.record, MAX_ENVELOPE_LENGTH);
+      if (bytes === undefined) {
+        const record = await readLegacyRecord(paths.big);
+        if (record !== 'damaged') return { record, isRecorded: false };
+      } else {
+        const record = parseRecord(bytes, place, await this.#key.mac());
+        return record === 'foreign'
+          ? { record: undefined, isRecorded: false }
+          : { record, isRecorded: record.chunks !== undefined };
+      }
+    } catch (error) {
+      if (!(error instanceof ManifestError || error instanceof UnfitFileError)) throw error;
+      throw damagedRecord(error);
+    }
+    throw damagedRecord();
+  }
+
+  async #openPresent(place: CopyPlace, paths: CopyPaths, presentInode: bigint): Promise<OpenCopy | UnfitCopy> {
+    let handle: FileHandle | undefined;
+    let inode = presentInode;
+    try {
+      // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+      handle = await open(paths.big, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+      const stats = await handle.stat({ bigint: true });
+      inode = stats.ino;
+      if (!stats.isFile()) throw new LoaderError('cache_unusable', 'The copy in the cache is not a file.');
+      const present = Number(stats.size);
+      const { record, isRecorded } = await this.readRecord(place, paths);
+      const length = record?.bigLength ?? present;
+      // What a copy has lost at its end is fetched again where its digests are known.
+      if (present !== length && (present > length || record?.chunks === undefined)) {
+        throw new LoaderError(
+          'envelope_invalid',
+          'The copy in the cache does not have the length that its record tells.',
+        );
+      }
+      return { handle, inode, length, record, isRecorded, ...closing(handle) };
+    } catch (error) {
+      if (error instanceof LoaderError || NOT_A_COPY.includes(systemErrorCode(error) ?? '')) {
+        return { inode, reason: error, ...closing(handle) };
+      }
+      await handle?.close();
+      throw error;
     }
   }
 }
@@ -146,62 +222,18 @@ async function isFolder(filePath: string): Promise<boolean> {
   return stats?.isDirectory() ?? false;
 }
 
-/** Removes the record and the digests of a copy that is gone. */
+/** Removes the record of a copy that is gone. */
 export async function removeCompanions(paths: CopyPaths): Promise<void> {
-  await rm(paths.digests, { force: true });
+  await removeLegacyFiles(paths.big);
   await rm(paths.record, { force: true });
+}
+
+function damagedRecord(cause?: unknown): LoaderError {
+  return new LoaderError('cache_unusable', 'The record of a copy in the cache is damaged.', { cause });
 }
 
 export function isUnfit(copy: OpenCopy | UnfitCopy): copy is UnfitCopy {
   return 'reason' in copy;
-}
-
-async function openPresent(paths: CopyPaths, presentInode: bigint): Promise<OpenCopy | UnfitCopy> {
-  let handle: FileHandle | undefined;
-  let inode = presentInode;
-  try {
-    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    handle = await open(paths.big, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-    const stats = await handle.stat({ bigint: true });
-    inode = stats.ino;
-    if (!stats.isFile()) throw new LoaderError('cache_unusable', 'The copy in the cache is not a file.');
-    const length = Number(stats.size);
-    const record = await readRecord(paths.record);
-    if (record !== undefined && record.bigLength !== length) {
-      throw new LoaderError(
-        'envelope_invalid',
-        'The copy in the cache does not have the length that its record tells.',
-      );
-    }
-    return { handle, inode, length, record, ...closing(handle) };
-  } catch (error) {
-    if (error instanceof LoaderError || NOT_A_COPY.includes(systemErrorCode(error) ?? '')) {
-      return { inode, reason: error, ...closing(handle) };
-    }
-    await handle?.close();
-    throw error;
-  }
-}
-
-/**
- * The record in a file; undefined when there is none, as beside the copies of an older Loader, which are judged by their
- * envelope alone. A damaged record is an error, since only a record tells an outdated copy.
- *
- * @throws LoaderError `cache_unusable` when it is damaged; the system's error
- */
-export async function readRecord(filePath: string): Promise<CopyRecord | undefined> {
-  const text = await readSmallFile(filePath, MAX_RECORD_LENGTH).catch(foreignFile);
-  if (text === undefined) return undefined;
-  const record = parseRecord(text);
-  if (record === undefined) throw new LoaderError('cache_unusable', 'The record of a copy in the cache is damaged.');
-  return record;
-}
-
-function foreignFile(error: unknown): never {
-  if (!(error instanceof UnfitFileError)) throw error;
-  throw new LoaderError('cache_unusable', 'A file beside a copy in the cache was not made by the Loader.', {
-    cause: error,
-  });
 }
 
 /** Nothing was written through the handle, so a failure to close it loses nothing. */

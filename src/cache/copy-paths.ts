@@ -16,7 +16,6 @@ export interface CopyPaths {
   /** The big part itself. */
   readonly big: string;
   readonly record: string;
-  readonly digests: string;
   /** A bad copy that was set aside. */
   readonly bad: string;
 }
@@ -29,7 +28,7 @@ const DIGEST_STEM = /^sha256-[\da-f]{64}$/;
 /** The stem of a resource's files: its name, or a digest of it where file systems do not allow names of that length. */
 export function copyStem(name: string): string {
   // The longest suffix decides, so that all files of a resource have the same stem.
-  const isPlain = Buffer.byteLength(`${name}.big.json`, 'utf8') <= MAX_NAME_BYTES && !isDigestStem(name);
+  const isPlain = Buffer.byteLength(`${name}.big.dsse`, 'utf8') <= MAX_NAME_BYTES && !isDigestStem(name);
   return isPlain ? name : `sha256-${createHash('sha256').update(name, 'utf8').digest('hex')}`;
 }
 
@@ -49,7 +48,7 @@ export function placeKey({ folder, stem }: CopyPlace): string {
 
 export function copyPaths(folderPath: string, stem: string): CopyPaths {
   const big = path.join(folderPath, stem + BIG_SUFFIX);
-  return { big, record: `${big}.json`, digests: `${big}.sums`, bad: path.join(folderPath, stem + BAD_SUFFIX) };
+  return { big, record: `${big}.dsse`, bad: path.join(folderPath, stem + BAD_SUFFIX) };
 }
 
 /** The stem of a copy or of one that was set aside; undefined for every other file, even if it ends like one. */

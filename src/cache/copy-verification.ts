@@ -1,23 +1,16 @@
 import { webcrypto } from 'node:crypto';
-import type { FileHandle } from 'node:fs/promises';
 import { NEVER } from '../async/abort.ts';
 import { Semaphore } from '../async/semaphore.ts';
 import { LoaderError, systemErrorCode } from '../errors.ts';
-import { readFully } from '../files/file-chunks.ts';
+import { EndOfFileError, readFully } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
-import { readSmallFile, UnfitFileError } from '../files/small-file.ts';
 import type { Logger } from '../log/logger.ts';
-import { isNotThere, toCacheError, toCutFileError } from './cache-error.ts';
-import {
-  DIGEST_CHUNK_LENGTH,
-  formatDigests,
-  MAX_DIGESTS_LENGTH,
-  parseDigests,
-  type ChunkDigests,
-} from './chunk-digests.ts';
+import { CHUNK_LENGTH } from '../manifest/chunk-digester.ts';
+import { isNotThere, toCacheError } from './cache-error.ts';
 import { isAt, isUnfit, type CopyFiles, type OpenCopy } from './copy-files.ts';
-import type { CopyPlace } from './copy-paths.ts';
-import type { DraftsFolder } from './drafts-folder.ts';
+import { placeKey, type CopyPlace } from './copy-paths.ts';
+import type { ChunkDigests } from './copy-record.ts';
+import type { CopyRecords } from './copy-records.ts';
 
 export interface VerifyOptions {
   readonly signal: AbortSignal;
@@ -25,34 +18,38 @@ export interface VerifyOptions {
   readonly onBytes?: (bytes: number) => void;
 }
 
+/** The chunks of a copy that do not match their digests, or are missing. They can be fetched again, each alone. */
+export interface DamagedChunks {
+  readonly damaged: readonly number[];
+}
+
 /**
- * What a verification finds: the copy fits its digests, has only now got some, is bad and was set aside, or is not there
- * any more.
+ * What a verification finds: the copy fits its digests, has only now got some, can't be one and was set aside, is not there
+ * any more, or has damaged chunks and stays: no load takes one of them.
  */
-export type Verdict = 'good' | 'recorded' | 'bad' | 'absent';
+export type Verdict = 'good' | 'recorded' | 'bad' | 'absent' | DamagedChunks;
 
-/** Errors of reading digests that are lost. Others, such as too many open files, say nothing about them. */
-const DAMAGED: readonly string[] = ['EIO', 'ELOOP', 'ENXIO'];
-
-/** Reads copies whole and compares them with their digests. Callers may load and publish the copy meanwhile. */
+/** Reads copies whole and compares them with the digests of their records. Callers may load and publish the copy meanwhile. */
 export class CopyVerification {
   readonly #files: CopyFiles;
-  readonly #drafts: DraftsFolder;
+  readonly #records: CopyRecords;
   readonly #logger: Logger;
   readonly #background = new Semaphore(1);
+  /** The copies whose records are being made, or wait for that. */
+  readonly #recording = new Set<string>();
 
-  constructor(files: CopyFiles, drafts: DraftsFolder, logger: Logger) {
+  constructor(files: CopyFiles, records: CopyRecords, logger: Logger) {
     this.#files = files;
-    this.#drafts = drafts;
+    this.#records = records;
     this.#logger = logger;
   }
 
   /**
-   * Verifies one copy. Where it has no digests, or damaged ones, they are made of the copy as it is: missing digests are
-   * no reason to fetch a copy again that is probably good.
+   * Verifies one copy. Where it has no digests, as one of an older Loader, they are made of the copy as it is: missing
+   * digests are no reason to fetch a copy again that is probably good.
    *
-   * @throws the reason of `signal`; LoaderError `cache_unusable` when something else than the copy is at fault, or when a
-   * bad one can't be set aside
+   * @throws the reason of `signal`; LoaderError `cache_unusable` when something else than the copy is at fault, or when one
+   * that is none can't be set aside
    */
   async verify(place: CopyPlace, options: VerifyOptions): Promise<Verdict> {
     options.signal.throwIfAborted();
@@ -69,32 +66,60 @@ export class CopyVerification {
   }
 
   /**
-   * Makes the digests of a copy that was just published, one copy after the other. The bytes come from the system's
-   * memory of the file: to digest them on their way into it would make a load from the CDN take a third longer. It never
-   * throws.
+   * Makes the record of a copy that has none of today, as one that an earlier version kept: one copy after the other. It
+   * never throws.
    */
-  async makeDigests(place: CopyPlace): Promise<void> {
+  async makeRecord(place: CopyPlace): Promise<void> {
+    if (this.#recording.has(placeKey(place))) return;
+    this.#recording.add(placeKey(place));
     using _permit = await this.#background.acquire(NEVER);
     try {
-      await this.verify(place, { signal: NEVER });
+      await this.#takeOver(place);
     } catch (error) {
-      this.#logger.warn({ err: error, resource: place }, 'The digests of a copy in the cache could not be made');
+      this.#logger.warn({ err: error, resource: place }, 'The record of a copy in the cache could not be made');
+    } finally {
+      this.#recording.delete(placeKey(place));
     }
   }
 
+  async #takeOver(place: CopyPlace): Promise<void> {
+    await using copy = await this.#files.open(place);
+    if (copy === undefined || isUnfit(copy) || copy.isRecorded) return;
+    // An earlier version has kept its digests.
+    if (copy.record?.chunks !== undefined) await this.#keep(place, copy, copy.record.chunks);
+    else await this.#compare(place, copy, { signal: NEVER });
+  }
+
   async #compare(place: CopyPlace, copy: OpenCopy, options: VerifyOptions): Promise<Verdict> {
-    const paths = await this.#files.find(place);
-    const digests = await readDigests(paths.digests);
-    let present: ChunkDigests;
+    const known = copy.record?.chunks;
+    if (known !== undefined) return await this.#compareWith(known, place, copy, options);
+    const chunkSha256: string[] = [];
     try {
-      present = await readAgainst(digests, copy, options);
+      for await (const { length, sha256 } of digestChunks(copy, CHUNK_LENGTH, options.signal)) {
+        options.onBytes?.(length);
+        if (sha256 === undefined) throw new LoaderError('cache_unusable', 'A part of the copy in the cache is lost.');
+        chunkSha256.push(sha256);
+      }
     } catch (error) {
       options.signal.throwIfAborted(); // Its reason may be a LoaderError too.
       if (!(error instanceof LoaderError)) throw error;
       return await this.#condemn(place, error, copy.inode);
     }
-    if (digests === undefined) return (await this.#publishDigests(place, copy, present)) ? 'recorded' : 'absent';
-    return (await isAt(paths.big, copy.inode)) ? 'good' : 'absent';
+    return (await this.#keep(place, copy, { chunkLength: CHUNK_LENGTH, chunkSha256 })) ? 'recorded' : 'absent';
+  }
+
+  async #compareWith(known: ChunkDigests, place: CopyPlace, copy: OpenCopy, options: VerifyOptions): Promise<Verdict> {
+    const damaged: number[] = [];
+    let index = 0;
+    for await (const { length, sha256 } of digestChunks(copy, known.chunkLength, options.signal)) {
+      options.onBytes?.(length);
+      if (sha256 !== known.chunkSha256[index]) damaged.push(index);
+      index++;
+    }
+    if (!copy.isRecorded && !(await this.#keep(place, copy, known))) return 'absent';
+    const paths = await this.#files.find(place);
+    if (!(await isAt(paths.big, copy.inode))) return 'absent';
+    return damaged.length > 0 ? { damaged } : 'good';
   }
 
   /** @throws LoaderError `cache_unusable` when the copy could not be moved out of the way */
@@ -109,88 +134,49 @@ export class CopyVerification {
   }
 
   /** Returns false when the copy is no longer the present one. */
-  async #publishDigests(place: CopyPlace, copy: OpenCopy, digests: ChunkDigests): Promise<boolean> {
-    using _lock = await this.#files.lock(place);
-    // Looked up again: while the copy was read, a link that leads out of the cache may have replaced its folder.
-    const paths = await this.#files.find(place);
-    if (!(await isAt(paths.big, copy.inode))) return false;
-    await using draft = await this.#drafts.create();
-    await draft.write(Buffer.from(formatDigests(digests)), 0);
-    await draft.publish(paths.digests);
-    return true;
+  async #keep(place: CopyPlace, { inode, length }: OpenCopy, chunks: ChunkDigests): Promise<boolean> {
+    return await this.#records.change(place, inode, (record) => ({
+      smallSha256: undefined,
+      ...record,
+      bigLength: length,
+      chunks,
+    }));
   }
-}
-
-/** The digests in a file; undefined when there are none, or none that can be used. @throws the system's error */
-async function readDigests(filePath: string): Promise<ChunkDigests | undefined> {
-  try {
-    const text = await readSmallFile(filePath, MAX_DIGESTS_LENGTH);
-    return text === undefined ? undefined : parseDigests(text);
-  } catch (error) {
-    if (error instanceof UnfitFileError || DAMAGED.includes(systemErrorCode(error) ?? '')) return undefined;
-    throw error;
-  }
-}
-
-/**
- * Reads a copy to its end, or to the first chunk that does not fit `digests`, and returns the digests that it has.
- *
- * @throws LoaderError when the copy is bad; the reason of the signal; the system's error where it says nothing about the
- * copy
- */
-async function readAgainst(
-  digests: ChunkDigests | undefined,
-  copy: OpenCopy,
-  { signal, onBytes }: VerifyOptions,
-): Promise<ChunkDigests> {
-  if (digests !== undefined && digests.bigLength !== copy.length) {
-    throw new LoaderError('envelope_invalid', 'The copy in the cache does not have the length that its digests tell.');
-  }
-  const chunkSha256: string[] = [];
-  for await (const chunk of digestChunks(copy.handle, copy.length, signal)) {
-    onBytes?.(chunk.length);
-    if (digests !== undefined && digests.chunkSha256[chunkSha256.length] !== chunk.sha256) {
-      throw new LoaderError('envelope_invalid', `Chunk ${chunkSha256.length} of the copy in the cache is damaged.`);
-    }
-    chunkSha256.push(chunk.sha256);
-  }
-  return { bigLength: copy.length, chunkSha256 };
 }
 
 /** One chunk that was read. */
 interface ChunkDigest {
   /** Bytes of it. */
   readonly length: number;
-  readonly sha256: string;
+  /** Undefined where the file ends before, or a block of it is lost. */
+  readonly sha256: string | undefined;
 }
 
 /**
- * Reads the first `length` bytes of a file, chunk by chunk. Reading and digesting happen in the thread pool, through one
+ * Reads a copy, chunk by chunk. Reading and digesting happen in the thread pool, through one
  * buffer: the event loop only copies it, which takes about a millisecond.
  *
- * @throws LoaderError `cache_unusable` when the file ends early or a block of it is lost; the reason of `signal`; the
- * system's error where it says nothing about the file
+ * @throws the reason of `signal`; the system's error where it says nothing about the file
  */
 async function* digestChunks(
-  file: FileHandle,
-  length: number,
+  { handle, length }: OpenCopy,
+  chunkLength: number,
   signal: AbortSignal,
 ): AsyncGenerator<ChunkDigest, void, undefined> {
-  const buffer = Buffer.allocUnsafeSlow(Math.min(DIGEST_CHUNK_LENGTH, length));
+  const buffer = Buffer.allocUnsafeSlow(Math.min(chunkLength, length));
   try {
-    for (let start = 0; start < length; start += DIGEST_CHUNK_LENGTH) {
-      const end = Math.min(length, start + DIGEST_CHUNK_LENGTH);
-      const chunk = await readFully(file, buffer, start, end).catch(faultOfCopy);
-      const digest = await webcrypto.subtle.digest('SHA-256', chunk);
+    for (let start = 0; start < length; start += chunkLength) {
+      const end = Math.min(length, start + chunkLength);
+      const chunk = await readFully(handle, buffer, start, end).catch(undefinedIfLost);
+      const digest = chunk && (await webcrypto.subtle.digest('SHA-256', chunk));
       signal.throwIfAborted();
-      yield { length: chunk.length, sha256: Buffer.from(digest).toString('hex') };
+      yield { length: end - start, sha256: digest && Buffer.from(digest).toString('hex') };
     }
   } finally {
     releaseChunk(buffer);
   }
 }
 
-function faultOfCopy(error: unknown): never {
-  if (systemErrorCode(error) !== 'EIO') throw toCutFileError(error);
-  throw new LoaderError('cache_unusable', 'A block of the copy in the cache can not be read.', { cause: error });
+function undefinedIfLost(error: unknown): undefined {
+  if (!(error instanceof EndOfFileError) && systemErrorCode(error) !== 'EIO') throw error;
 }

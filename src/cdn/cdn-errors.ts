@@ -114,7 +114,7 @@ const MISSING: readonly string[] = ['NoSuchKey', 'NoSuchUpload', 'NotFound'];
 /** Statuses below 500 that pass by themselves: 408 Request Timeout, 425 Too Early, 429 Too Many Requests. */
 const PASSING: readonly number[] = [408, 425, 429];
 
-function httpStatus(error: unknown): number | undefined {
+export function httpStatus(error: unknown): number | undefined {
   const status = asRecord(asRecord(error)?.['$metadata'])?.['httpStatusCode'];
   return typeof status === 'number' ? status : undefined;
 }

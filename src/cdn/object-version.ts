@@ -18,10 +18,14 @@ export interface ObjectVersion {
    * (docs/protocol.md section 6).
    */
   readonly smallSha256: string | undefined;
+  /** Whether its uploader writes a manifest (docs/protocol.md section 6). */
+  readonly hasManifest: boolean;
 }
 
 /** The metadata of a big part that names its small part (docs/protocol.md section 6). */
 export const SMALL_SHA256 = 'small-sha256';
+/** The metadata of a big part whose uploader writes a manifest; its value is 1. */
+export const MANIFEST = 'manifest';
 
 type VersionAnswer = Pick<GetObjectCommandOutput, 'ETag' | 'LastModified' | 'Metadata' | 'VersionId'>;
 
@@ -35,6 +39,7 @@ export function versionOf(answer: VersionAnswer, length: number): ObjectVersion 
     versionId: versionId === 'null' ? undefined : versionId,
     length: assertObjectLength(length),
     smallSha256: metadata?.[SMALL_SHA256],
+    hasManifest: metadata?.[MANIFEST] === '1',
   };
 }
 

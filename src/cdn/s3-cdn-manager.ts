@@ -9,10 +9,11 @@ import type { CdnConfig } from './cdn-config.ts';
 import { removeEmptyUploads } from './empty-uploads.ts';
 import { ObjectReader, type CdnObject, type RangeReading } from './object-reader.ts';
 import type { ObjectLocation } from './object-location.ts';
-import { SMALL_SHA256, versionOf, type ObjectVersion } from './object-version.ts';
+import { MANIFEST, SMALL_SHA256, versionOf, type ObjectVersion } from './object-version.ts';
 import { S3Upload, type SentPart, type UploadStart, type UploadTarget } from './s3-upload.ts';
+import { SmallObjects, type Precondition, type SmallObject } from './small-objects.ts';
 
-export type { CdnObject, ObjectVersion };
+export type { CdnObject, ObjectVersion, Precondition, SmallObject };
 
 export interface S3CdnManagerOptions {
   /** How long a CDN that is silent or fails is waited for. */
@@ -41,6 +42,7 @@ export class S3CdnManager {
   readonly #uploader: CdnClient;
   readonly #clock: ServerClock;
   readonly #reader: ObjectReader;
+  readonly #smallObjects: SmallObjects;
 
   constructor(config: CdnConfig, { patience, links, clock }: S3CdnManagerOptions) {
     this.bucket = config.bucket;
@@ -61,7 +63,9 @@ export class S3CdnManager {
       // A CDN may take long to complete an upload, and a slow link long to take a part.
       silenceMs: patience.limitMs,
     });
-    this.#reader = new ObjectReader(createCdnClient({ ...downloader, dispatcher: links.downloads }));
+    const reading = createCdnClient({ ...downloader, dispatcher: links.downloads });
+    this.#reader = new ObjectReader(reading);
+    this.#smallObjects = new SmallObjects({ downloader: reading, uploader: this.#uploader });
   }
 
   /**
@@ -131,12 +135,35 @@ export class S3CdnManager {
     }
   }
 
+  /** Reads a small object whole; undefined when there is none. @throws as `SmallObjects.get` does */
+  async getSmallObject(
+    folder: string,
+    name: string,
+    maxLength: number,
+    signal: AbortSignal,
+    patience?: Patience,
+  ): Promise<SmallObject | undefined> {
+    return await this.#smallObjects.get(this.#locate(folder, name), maxLength, signal, patience);
+  }
+
+  /** Stores a small object. @throws as `SmallObjects.put` does */
+  async putSmallObject(
+    folder: string,
+    name: string,
+    bytes: Buffer,
+    precondition: Precondition,
+    signal: AbortSignal,
+  ): Promise<'stored' | 'refused'> {
+    return await this.#smallObjects.put(this.#locate(folder, name), bytes, precondition, signal);
+  }
+
   /**
-   * Begins a multipart upload of the big part that belongs to the small part with this SHA-256 (hex). Nothing of it can
-   * be seen before its `complete`. The options are those of `S3Upload.start`.
+   * Begins a multipart upload of the big part that belongs to the small part with this SHA-256 (hex) and will get a
+   * manifest. Nothing of it can be seen before its `complete`. The options are those of `S3Upload.start`.
    */
   async startUpload(folder: string, name: string, smallSha256: string, options: UploadStart): Promise<S3Upload> {
-    return await S3Upload.start(this.#uploader, this.#locate(folder, name), { [SMALL_SHA256]: smallSha256 }, options);
+    const metadata = { [SMALL_SHA256]: smallSha256, [MANIFEST]: '1' };
+    return await S3Upload.start(this.#uploader, this.#locate(folder, name), metadata, options);
   }
 
   /** Goes on with an upload that an earlier process began. */

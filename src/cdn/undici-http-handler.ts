@@ -205,9 +205,9 @@ class WatchedBody implements Disposable {
   }
 }
 
-/** Every request for an object has a range, and no other request has one. */
-function isObject({ headers }: SignedRequest, { statusCode }: Dispatcher.ResponseData): boolean {
-  return statusCode < 300 && headers['range'] !== undefined;
+/** The SDK names its operation in the query; the bytes of large objects are asked for in ranges. */
+function isObject({ headers, query }: SignedRequest, { statusCode }: Dispatcher.ResponseData): boolean {
+  return statusCode < 300 && (headers['range'] !== undefined || query?.['x-id'] === 'GetObject');
 }
 
 /** Undefined for a request without a body. The SDK's type is wider than what the commands of the Loader send. */

@@ -109,6 +109,11 @@ export function oneOf<const T extends string>(name: string, values: readonly T[]
   return mapped(text(name, options, check), (value) => find(value) ?? options.fallback);
 }
 
+/** Yes or no. */
+export function flag(name: string, { about }: About): Row<boolean> {
+  return mapped(oneOf(name, ['true', 'false'], { fallback: 'false', about }), (value) => value === 'true');
+}
+
 /** A URL without slashes at its end, to which paths are appended. */
 export function baseUrl(name: string, options: Fallback<string>): Row<string> {
   const check: Check = (value) => {

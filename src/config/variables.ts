@@ -5,6 +5,7 @@ import {
   baseUrl,
   days,
   dockerHost,
+  flag,
   group,
   hostNames,
   imageTag,
@@ -18,6 +19,7 @@ import {
   template,
   text,
 } from './kinds.ts';
+import { publicKeys, signingKey } from './manifest-keys.ts';
 import { ownAccount, secret, secretList } from './secrets.ts';
 import { proxyExceptions, proxyServer } from './proxy-server.ts';
 
@@ -101,6 +103,17 @@ export const VARIABLES = {
     about: 'how many images are loaded into the engine at once, 1 to 16',
   }),
   resourceKey: secret('RESOURCE_KEY', { about: 'the secret of the fleet, unless cdn.yaml names it' }),
+  manifests: group({
+    signingKey: signingKey('MANIFEST_SIGNING_KEY', {
+      about: 'PEM of the private key that signs the manifests of uploads, Ed25519 or ECDSA P-256',
+    }),
+    publicKeys: publicKeys('MANIFEST_PUBLIC_KEYS', {
+      about: 'PEM of one or more public keys: only resources whose manifest one of them signed are loaded',
+    }),
+    isRequired: flag('MANIFEST_REQUIRED', {
+      about: 'true refuses resources without a manifest',
+    }),
+  }),
   keyTemplates: group({
     hardware: template('KEY_TEMPLATE_HARDWARE', ['hardware'], {
       fallback: DEFAULT_KEY_TEMPLATES.hardware,

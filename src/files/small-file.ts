@@ -10,18 +10,23 @@ export class UnfitFileError extends Error {
   override readonly name = 'UnfitFileError';
 }
 
+/** The text of a small file; undefined when there is none. @throws as `readSmallBytes` does */
+export async function readSmallFile(filePath: string, maxLength: number): Promise<string | undefined> {
+  return (await readSmallBytes(filePath, maxLength))?.toString('utf8');
+}
+
 /**
- * The text of a small file; undefined when there is none. A symbolic link is not followed. It is ours since `readFile` takes
+ * The bytes of a small file; undefined when there is none. A symbolic link is not followed. It is ours since `readFile` takes
  * a file of any length, and waits at a FIFO.
  *
  * @throws UnfitFileError when it has more than `maxLength` bytes or is not a regular file; the system's error
  */
-export async function readSmallFile(filePath: string, maxLength: number): Promise<string | undefined> {
+export async function readSmallBytes(filePath: string, maxLength: number): Promise<Buffer | undefined> {
   try {
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     await using file = await open(filePath, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     const stats = await file.stat();
-    if (stats.isFile() && stats.size <= maxLength) return await file.readFile('utf8');
+    if (stats.isFile() && stats.size <= maxLength) return await file.readFile();
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return undefined;
     throw error;

@@ -23,22 +23,39 @@ export interface ManifestVerifier {
 const RESOURCE_KEYID = 'resource-key';
 const MAC_INFO = 'azaion-loader/manifest/v1';
 const MAC_KEY_LENGTH = 32;
+const ID_INFO = 'azaion-loader/key-id/v1';
+/** Characters. */
+const ID_LENGTH = 16;
 
-/** Authenticates manifests among all who have the resource key. */
-export class ResourceKeyMac implements ManifestSigner, ManifestVerifier {
+/** Authenticates among all who have one secret key: HMAC-SHA256. */
+export class MacKey implements ManifestSigner, ManifestVerifier {
+  readonly keyid: string;
   readonly #key: Buffer;
 
-  constructor(resourceAesKey: Buffer) {
-    this.#key = Buffer.from(hkdfSync('sha256', resourceAesKey, '', MAC_INFO, MAC_KEY_LENGTH));
+  constructor(keyid: string, key: Buffer) {
+    this.keyid = keyid;
+    this.#key = key;
+  }
+
+  /** Tells one key from another, without telling anything else of it. */
+  static idOf(key: Buffer): string {
+    return createHmac('sha256', key).update(ID_INFO).digest('hex').slice(0, ID_LENGTH);
   }
 
   sign(encoding: Buffer): DsseSignature {
-    return { keyid: RESOURCE_KEYID, sig: createHmac('sha256', this.#key).update(encoding).digest() };
+    return { keyid: this.keyid, sig: createHmac('sha256', this.#key).update(encoding).digest() };
   }
 
   verifies(encoding: Buffer, { sig }: DsseSignature): boolean {
     const expected = this.sign(encoding).sig;
     return sig.length === expected.length && timingSafeEqual(sig, expected);
+  }
+}
+
+/** Authenticates manifests among all who have the resource key. */
+export class ResourceKeyMac extends MacKey {
+  constructor(resourceAesKey: Buffer) {
+    super(RESOURCE_KEYID, Buffer.from(hkdfSync('sha256', resourceAesKey, '', MAC_INFO, MAC_KEY_LENGTH)));
   }
 }
 

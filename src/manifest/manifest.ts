@@ -22,7 +22,7 @@ export interface Manifest extends ResourceName {
   };
 }
 
-const STATEMENT_TYPE = 'https://in-toto.io/Statement/v1';
+export const STATEMENT_TYPE = 'https://in-toto.io/Statement/v1';
 const PREDICATE_TYPE = 'https://azaion.com/loader/resource/v1';
 const SHA256 = /^[0-9a-f]{64}$/;
 const MIN_CHUNK_LENGTH = 64 * 1024;
@@ -68,13 +68,14 @@ export function parseStatement(payload: Buffer): Manifest {
     length: integerOf(predicate, 'length'),
     sha256: '',
     small: { length: integerOf(small, 'length'), sha256: sha256Of(small['sha256']) },
-    big: parseBig(asRecord(predicate['big']) ?? {}),
+    big: parseBigPart(asRecord(predicate['big']) ?? {}),
   };
   assertLengthFits(manifest);
   return { ...manifest, sha256: subjectOf(statement['subject'], manifest) };
 }
 
-function parseBig(big: Readonly<Record<string, unknown>>): Manifest['big'] {
+/** The big part in a predicate. @throws ManifestError */
+export function parseBigPart(big: Readonly<Record<string, unknown>>): Manifest['big'] {
   const length = integerOf(big, 'length');
   const chunkLength = integerOf(big, 'chunkLength', MAX_CHUNK_LENGTH);
   if (chunkLength < MIN_CHUNK_LENGTH || !Number.isInteger(Math.log2(chunkLength))) {

@@ -1,6 +1,6 @@
 import type { Static } from 'typebox';
-import type { BigPartCache, CacheEntry } from '../cache/big-part-cache.ts';
-import { asLoaderError, LoaderError } from '../errors.ts';
+import type { BigPartCache, CacheEntry, Verdict } from '../cache/big-part-cache.ts';
+import { asLoaderError, hasErrorCode, LoaderError } from '../errors.ts';
 import { ERROR_CODE, nullable, Type } from '../json-schemas.ts';
 import type { ResourceName } from '../resource-name.ts';
 import type { Prefetch } from '../resources/prefetch.ts';
@@ -9,6 +9,7 @@ import { defineProvider, PartialResultError, type Provider, type TaskContext } f
 export interface VerifyProviderOptions {
   readonly cache: Pick<BigPartCache, 'isPair' | 'list' | 'verify'>;
   readonly downloads: {
+    mend(resource: ResourceName, chunks: readonly number[], signal: AbortSignal): Promise<void>;
     prefetch(resource: ResourceName, signal: AbortSignal): Promise<Pick<Prefetch, 'isCached' | 'run'>>;
   };
 }
@@ -16,7 +17,7 @@ export interface VerifyProviderOptions {
 const BAD_COPY = Type.Object({
   folder: Type.String(),
   file: Type.String(),
-  mended: Type.Boolean({ description: 'Whether a good copy was fetched in its place; if not, the next load does it.' }),
+  mended: Type.Boolean({ description: 'Whether what was bad of it was fetched again; if not, the next load does it.' }),
   error: nullable(Type.String({ description: 'Why it was not mended.' })),
   code: nullable(ERROR_CODE),
 });
@@ -43,7 +44,7 @@ const RESULT = Type.Object({
 /** The result lists at most this many bad copies; it counts all of them. */
 const MAX_LISTED = 1_000;
 
-/** Checks every copy in the cache against its digests, sets bad ones aside, and fetches them again. */
+/** Checks every copy in the cache against its digests, and fetches again what does not match them. */
 export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions): Provider {
   return defineProvider({
     name: 'verify',
@@ -64,13 +65,16 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
           bytesDone += bytes;
           context.report({ bytesDone, bytesTotal });
         });
-        const isSound = outcome === 'good' || outcome === 'recorded';
+        const damaged = typeof outcome === 'object' ? outcome.damaged : [];
+        const verdict = typeof outcome === 'object' ? 'bad' : outcome;
+        const isSound = verdict === 'good' || verdict === 'recorded';
         const pairing = isSound && !(await cache.isPair(entry)) ? await pair(entry, context) : 'pair';
-        counts[pairing === 'mended' ? 'bad' : outcome]++;
+        counts[pairing === 'mended' ? 'bad' : verdict]++;
         if (pairing === 'unproven') counts.unproven++;
-        if (outcome === 'bad') {
-          context.log('warn', `${entry.folder}/${entry.file} does not match its digests: it was set aside`);
-          const copy = await mend(entry, context);
+        if (verdict === 'bad') {
+          const what = damaged.length > 0 ? `has ${damaged.length} damaged chunks` : 'is no copy: it was set aside';
+          context.log('warn', `${entry.folder}/${entry.file} ${what}`);
+          const copy = await mend(entry, damaged, context);
           if (bad.length < MAX_LISTED) bad.push(copy);
         } else if (pairing === 'mended' && bad.length < MAX_LISTED) {
           bad.push({ folder: entry.folder, file: entry.file, mended: true, error: null, code: null });
@@ -88,7 +92,7 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
     entry: CacheEntry,
     context: TaskContext,
     onBytes: (bytes: number) => void,
-  ): Promise<'good' | 'recorded' | 'bad' | 'absent' | 'failed'> {
+  ): Promise<Verdict | 'failed'> {
     const { signal } = context;
     try {
       signal.throwIfAborted();
@@ -123,7 +127,12 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
     }
   }
 
-  async function mend({ folder, file, name }: CacheEntry, context: TaskContext): Promise<BadCopy> {
+  /** Gets the damaged chunks again, or the whole where there is no copy any more or the CDN has another version. */
+  async function mend(
+    { folder, file, name }: CacheEntry,
+    damaged: readonly number[],
+    context: TaskContext,
+  ): Promise<BadCopy> {
     const { signal } = context;
     try {
       if (name === undefined)
@@ -131,16 +140,31 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
           'resource_not_in_cdn',
           'The name of its resource is not known: load it once by its name.',
         );
-      const prefetch = await downloads.prefetch({ folder, name }, signal);
-      let bytes = 0;
-      for await (const progress of prefetch.run(signal)) ({ bytes } = progress);
-      context.log('info', `${folder}/${file} was fetched again: ${bytes} bytes`);
+      if (damaged.length > 0 && (await mendChunks({ folder, name }, damaged, signal))) {
+        context.log('info', `${folder}/${file} was mended: ${damaged.length} chunks`);
+      } else {
+        const prefetch = await downloads.prefetch({ folder, name }, signal);
+        let bytes = 0;
+        for await (const progress of prefetch.run(signal)) ({ bytes } = progress);
+        context.log('info', `${folder}/${file} was fetched again: ${bytes} bytes`);
+      }
       return { folder, file, mended: true, error: null, code: null };
     } catch (error) {
       signal.throwIfAborted();
       const failure = asLoaderError(error);
-      context.log('warn', `${folder}/${file} was not fetched again: ${failure.message}`);
+      context.log('warn', `${folder}/${file} was not mended: ${failure.message}`);
       return { folder, file, mended: false, error: failure.message, code: failure.code };
+    }
+  }
+
+  /** False when the CDN has another version by now. */
+  async function mendChunks(resource: ResourceName, damaged: readonly number[], signal: AbortSignal): Promise<boolean> {
+    try {
+      await downloads.mend(resource, damaged, signal);
+      return true;
+    } catch (error) {
+      if (hasErrorCode(error, 'cdn_object_changed')) return false;
+      throw error;
     }
   }
 }

@@ -2,84 +2,142 @@ import type { Patience } from '../async/outage.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCutFileError } from '../cache/cache-error.ts';
 import type { OpenCopy } from '../cache/copy-files.ts';
-import { hasErrorCode, LoaderError } from '../errors.ts';
-import { FILE_CHUNK_LENGTH, readFileChunks, readFully } from '../files/file-chunks.ts';
+import { recordOfManifest, type CopyRecord } from '../cache/copy-record.ts';
+import { hasErrorCode } from '../errors.ts';
+import { readFully } from '../files/file-chunks.ts';
 import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
-import { bigPartFile, type ResourceName } from '../resource-name.ts';
+import type { Manifest } from '../manifest/manifest.ts';
+import type { ResourceName } from '../resource-name.ts';
 import { PREFLIGHT_LENGTH } from '../security/envelope.ts';
 import type { Session } from '../upstream/upstream.ts';
-import type { CopyProofs, CopyToProve } from './copy-proofs.ts';
+import { ChunkMender } from './chunk-mender.ts';
+import type { CopyProofs } from './copy-proofs.ts';
 import { readDirectly } from './direct-read.ts';
 import type { BigPartEnd, SmallPart } from './envelope-parts.ts';
-import { PartPair } from './part-pair.ts';
-import type { Follower, TransferSource } from './shared-transfer.ts';
+import { PlaintextReader, type PlaintextRange, type PlaintextReaderOptions } from './plaintext-reader.ts';
+import type { ResourceManifests } from './resource-manifests.ts';
+import type { Follower } from './follower.ts';
+import type { TransferSource } from './transfer-source.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
 
 /** The big part of an envelope at one of its two places. Dispose of it, whether it was read or not. */
 export interface BigPart extends BigPartEnd, AsyncDisposable {
   /** The source of a copy for the cache; undefined where the cache has one. */
   readonly source: TransferSource | undefined;
-  /** Yields all its bytes, once. */
-  chunks(): AsyncGenerator<Buffer, void, undefined>;
+  /** The manifest of its version that was accepted; undefined where the resource has none. */
+  readonly manifest: Manifest | undefined;
+  /** Yields a range of the plaintext, once; pieces belong to the consumer. */
+  plaintext(small: SmallPart, range: PlaintextRange): AsyncGenerator<Buffer, void, undefined>;
 }
 
-export interface CachedBigPartOptions {
-  readonly cache: BigPartCache;
-  readonly proofs: CopyProofs;
+/** What reading big parts takes. */
+export interface BigPartReading extends Pick<PlaintextReaderOptions, 'budget' | 'pool'> {
+  readonly session: Pick<Session, 'api' | 'cdn' | 'resourceAesKey'>;
+  /** Of what is read without the cache, together with all transfers. */
+  readonly memory: WorkMemory;
+  readonly patience: Patience;
+  readonly signal: AbortSignal;
   readonly logger: Logger;
 }
 
-/** Where to ask whether a copy is still of the version that the CDN has. */
-export interface ProofSource {
-  readonly cdn: CopyToProve['cdn'];
-  readonly signal: AbortSignal;
+export interface CachedBigPartOptions extends BigPartReading {
+  readonly cache: BigPartCache;
+  readonly proofs: CopyProofs;
+  readonly manifests: ResourceManifests;
 }
 
 /** The big part as the cache has it, in an open file. */
 export class CachedBigPart implements BigPart {
   readonly source = undefined;
   readonly tail: Buffer;
-  readonly #cache: BigPartCache;
+  readonly manifest: Manifest | undefined;
   readonly #resource: ResourceName;
   readonly #copy: OpenCopy;
+  readonly #options: CachedBigPartOptions;
 
-  private constructor(cache: BigPartCache, resource: ResourceName, copy: OpenCopy, tail: Buffer) {
-    this.#cache = cache;
-    this.#resource = resource;
+  private constructor(copy: OpenCopy, tail: Buffer, subject: CachedSubject) {
     this.#copy = copy;
     this.tail = tail;
+    this.#resource = subject.resource;
+    this.manifest = subject.manifest;
+    this.#options = subject.options;
   }
 
   /**
-   * Finds the copy that belongs to `small`, if there is one, and marks it as loaded. A copy that fails the preflight is
-   * set aside.
+   * Finds the copy that belongs to `small`, if there is one that may be used without asking the CDN, and marks it as loaded.
    *
    * @throws the reason of the signal
    */
   static async find(
     resource: ResourceName,
     small: SmallPart,
-    { cdn, signal }: ProofSource,
-    { cache, proofs, logger }: CachedBigPartOptions,
+    options: CachedBigPartOptions,
   ): Promise<CachedBigPart | undefined> {
+    const { cache, proofs, manifests, logger, session, signal } = options;
+    await using owned = new AsyncDisposableStack();
     const copy = await cache.open(resource);
     if (copy === undefined) return undefined;
-    await using owned = new AsyncDisposableStack();
     owned.use(copy);
-    if (copy.record !== undefined && copy.record.smallSha256 !== small.sha256) {
+    if (copy.record?.smallSha256 !== undefined && copy.record.smallSha256 !== small.sha256) {
       logger.info({ resource }, 'The copy in the cache belongs to an earlier version');
       return undefined;
     }
+    const manifest = await acceptedManifest(resource, copy.record, options);
+    if (manifest === undefined && (manifests.isRequired || copy.record?.manifest !== undefined)) return undefined;
+    if (manifest === undefined) {
+      const subject = { resource, copy, smallSha256: small.sha256, cdn: session.cdn };
+      if (!(await proofs.mayBeUsed(subject, signal))) return undefined;
+    }
+    const part = await CachedBigPart.#open(copy, small, { resource, manifest, options });
+    if (part !== undefined) owned.move();
+    return part;
+  }
+
+  /**
+   * Takes a copy for the version that a manifest tells: the cache has it from a time before the manifest. What of it does
+   * not fit is fetched when it is read. Undefined where there is none that may be of that version.
+   */
+  static async adopt(
+    resource: ResourceName,
+    small: SmallPart,
+    { manifest, sealed }: { readonly manifest: Manifest; readonly sealed: Buffer },
+    options: CachedBigPartOptions,
+  ): Promise<CachedBigPart | undefined> {
+    const { cache, pool } = options;
+    await using owned = new AsyncDisposableStack();
+    const copy = await cache.open(resource);
+    if (copy === undefined) return undefined;
+    owned.use(copy);
+    const {
+      small: { sha256 },
+      big,
+    } = manifest;
+    const isOther = copy.record?.smallSha256 !== undefined && copy.record.smallSha256 !== sha256;
+    if (isOther || copy.length !== big.length) return undefined;
+    const first = { fd: copy.handle.fd, position: 0, length: Math.min(big.chunkLength, big.length) };
+    if (big.length > 0 && (await pool.digest(first).catch(() => undefined)) !== big.chunkSha256[0]) return undefined;
+    const record = recordOfManifest(manifest, sealed);
+    await cache.replaceRecord(resource, copy, record);
+    const adopted = { ...copy, record, [Symbol.asyncDispose]: () => copy[Symbol.asyncDispose]() };
+    const part = await CachedBigPart.#open(adopted, small, { resource, manifest, options });
+    if (part !== undefined) owned.move();
+    return part;
+  }
+
+  /** Proves key and end. A copy that fails is set aside, unless its digests tell what is wrong. */
+  static async #open(copy: OpenCopy, small: SmallPart, subject: CachedSubject): Promise<CachedBigPart | undefined> {
+    const { resource, options } = subject;
+    const { cache, logger, signal } = options;
     try {
-      const part = new CachedBigPart(cache, resource, copy, await readTail(copy));
+      const part = new CachedBigPart(copy, await readTail(copy, subject), subject);
       small.plaintextLength(part);
-      if (!(await proofs.mayBeUsed({ resource, copy, smallSha256: small.sha256, cdn }, signal))) return undefined;
       await cache.markLoaded(copy);
-      owned.move();
       return part;
     } catch (error) {
       signal.throwIfAborted();
+      // The end was verified, so the key is another one.
+      if (hasErrorCode(error, 'envelope_invalid') && copy.record?.chunks !== undefined) throw error;
       // Another error, such as one of the disk, says nothing about the copy.
       if (hasErrorCode(error, 'envelope_invalid', 'cache_unusable')) await cache.setAside(resource, error, copy);
       else logger.warn({ err: error, resource }, 'The cache is not used for this load');
@@ -91,13 +149,21 @@ export class CachedBigPart implements BigPart {
     return this.#copy.length;
   }
 
-  /** A copy that can't be read to its end is set aside, so that the next load does not meet it again. */
-  async *chunks(): AsyncGenerator<Buffer, void, undefined> {
+  /** A copy without digests that can't be read to its end is set aside, so that the next load does not meet it again. */
+  async *plaintext(small: SmallPart, range: PlaintextRange): AsyncGenerator<Buffer, void, undefined> {
+    const { handle, length, record } = this.#copy;
+    const mender = menderOf(this.#copy, { resource: this.#resource, options: this.#options });
+    const file = {
+      handle,
+      length,
+      chunks: record?.chunks,
+      mend: (index: number, reason: Error) => mender.mend(index, reason),
+    };
     try {
-      yield* readFileChunks(this.#copy.handle, 0, this.#copy.length, FILE_CHUNK_LENGTH);
+      yield* new PlaintextReader(file, small, this.#options).read(range);
     } catch (error) {
       const failure = toCutFileError(error);
-      await this.#cache.setAside(this.#resource, failure, this.#copy);
+      if (record?.chunks === undefined) await this.#options.cache.setAside(this.#resource, failure, this.#copy);
       throw failure;
     }
   }
@@ -107,13 +173,69 @@ export class CachedBigPart implements BigPart {
   }
 }
 
-export interface RemoteBigPartOptions {
-  readonly session: Pick<Session, 'api' | 'cdn'>;
+interface CachedSubject {
+  readonly resource: ResourceName;
+  readonly manifest: Manifest | undefined;
+  readonly options: CachedBigPartOptions;
+}
+
+/** The manifest that a copy has, if it is one that counts here and now. */
+async function acceptedManifest(
+  resource: ResourceName,
+  record: CopyRecord | undefined,
+  { manifests, session, logger }: CachedBigPartOptions,
+): Promise<Manifest | undefined> {
+  if (record?.manifest === undefined) return undefined;
+  try {
+    const { manifest, payloadSha256 } = manifests.open(record.manifest, resource, session.resourceAesKey());
+    await manifests.revisions.accept(resource, { revision: manifest.revision, payloadSha256 });
+    return manifest;
+  } catch (error) {
+    if (!hasErrorCode(error, 'manifest_invalid', 'manifest_outdated')) throw error;
+    logger.warn({ err: error, resource }, 'The manifest of a copy in the cache does not count any more');
+    return undefined;
+  }
+}
+
+/** What mends a copy that is open. */
+export function menderOf(
+  copy: OpenCopy,
+  { resource, options }: Pick<CachedSubject, 'options' | 'resource'>,
+): ChunkMender {
+  const { cache, session, memory, patience, signal, logger } = options;
+  const record = copy.record ?? { bigLength: copy.length, smallSha256: undefined };
+  const writeBack = (bytes: Buffer, position: number) => cache.writeBack(resource, copy, bytes, position);
+  return new ChunkMender({ resource, record, cdn: session.cdn, memory, patience, signal, logger, writeBack });
+}
+
+/**
+ * The last bytes of a copy. Where its digests are known, these bytes are right: the last chunk is mended if need be.
+ *
+ * @throws LoaderError `cache_unusable` when the copy is shorter than it was; of the CDN; the system's error
+ */
+async function readTail(copy: OpenCopy, subject: CachedSubject): Promise<Buffer> {
+  const { handle, length, record } = copy;
+  const start = Math.max(0, length - PREFLIGHT_LENGTH);
+  const { chunkLength, chunkSha256 } = record?.chunks ?? { chunkLength: 1, chunkSha256: [] };
+  // The last bytes may lie in two chunks.
+  const first = Math.floor(start / chunkLength);
+  for (let index = first; index < chunkSha256.length; index++) {
+    const position = index * chunkLength;
+    const place = { fd: handle.fd, position, length: Math.min(chunkLength, length - position) };
+    const present = await subject.options.pool.digest(place).catch(() => undefined);
+    if (present !== chunkSha256[index]) {
+      await menderOf(copy, subject).mend(index, new Error(`chunk ${index} is damaged`));
+    }
+  }
+  try {
+    return await readFully(handle, Buffer.alloc(length - start), start, length);
+  } catch (error) {
+    throw toCutFileError(error);
+  }
+}
+
+export interface RemoteBigPartOptions extends BigPartReading {
   readonly transfers: SharedTransfers;
-  /** Of what is read without the cache, together with all transfers. */
-  readonly memory: WorkMemory;
-  readonly patience: Patience;
-  readonly signal: AbortSignal;
 }
 
 /**
@@ -122,28 +244,14 @@ export interface RemoteBigPartOptions {
  */
 export class RemoteBigPart implements BigPart {
   readonly source: TransferSource;
+  readonly manifest: Manifest | undefined;
   readonly #options: RemoteBigPartOptions;
   #follower: Follower | undefined;
 
-  private constructor(source: TransferSource, options: RemoteBigPartOptions) {
+  constructor(source: TransferSource, manifest: Manifest | undefined, options: RemoteBigPartOptions) {
     this.source = source;
+    this.manifest = manifest;
     this.#options = options;
-  }
-
-  /**
-   * @throws LoaderError `upload_unfinished` when the object belongs to another small part; `resource_not_in_cdn`, or any
-   * code that begins with `cdn_`
-   */
-  static async find(resource: ResourceName, small: SmallPart, options: RemoteBigPartOptions): Promise<RemoteBigPart> {
-    const { session, signal, patience } = options;
-    const { api, cdn } = session;
-    const object = await cdn.openObject(resource.folder, bigPartFile(resource), PREFLIGHT_LENGTH, signal, patience);
-    const { etag, length: bigLength, smallSha256 } = object;
-    if (smallSha256 !== undefined && smallSha256 !== small.sha256) throw unfinishedUpload(resource);
-    const isPair = smallSha256 !== undefined;
-    const record = { bigLength, smallSha256: small.sha256, etag, isPair, madeAtMs: Date.now() };
-    const pair = new PartPair(resource, record, api);
-    return new RemoteBigPart({ cdn, object, resource, record, pair }, options);
   }
 
   get length(): number {
@@ -155,55 +263,54 @@ export class RemoteBigPart implements BigPart {
   }
 
   /** @throws LoaderError `cdn_object_changed` before the last bytes, where they are found to be of another version */
-  async *chunks(): AsyncGenerator<Buffer, void, undefined> {
-    let position = 0;
-    for await (const chunk of this.#read()) {
-      position += chunk.length;
-      if (position === this.length) await this.source.pair.confirm(this.#options.signal);
-      yield chunk;
+  async *plaintext(small: SmallPart, range: PlaintextRange): AsyncGenerator<Buffer, void, undefined> {
+    let position = range.start;
+    for await (const piece of this.#read(small, range)) {
+      position += piece.length;
+      if (position === range.end) await this.source.pair.confirm(this.#options.signal);
+      yield piece;
     }
   }
 
-  async *#read(): AsyncGenerator<Buffer, void, undefined> {
+  async *#read(small: SmallPart, range: PlaintextRange): AsyncGenerator<Buffer, void, undefined> {
     const { transfers, signal, patience } = this.#options;
     this.#follower = transfers.join(this.source, signal, patience);
-    let position = 0;
+    let position = range.start;
     try {
-      for await (const chunk of this.#follower.chunks()) {
-        yield chunk;
-        position += chunk.length;
+      const file = await this.#fileOf(this.#follower);
+      for await (const piece of new PlaintextReader(file, small, this.#options).read(range)) {
+        yield piece;
+        position += piece.length;
       }
       return;
     } catch (error) {
-      if (!hasErrorCode(error, 'cache_unusable')) throw error;
+      const failure = toCutFileError(error);
+      if (!hasErrorCode(failure, 'cache_unusable')) throw failure;
     }
     await this[Symbol.asyncDispose](); // The transfer's file takes room on a disk that may be full.
-    yield* readDirectly(this.source, position, this.#options);
+    yield* readDirectly(this.source, small, { start: position, end: range.end }, this.#options);
+  }
+
+  async #fileOf(follower: Follower) {
+    const { handle, writeBack } = await follower.file();
+    const { record, resource } = this.source;
+    const { cdn } = this.#options.session;
+    const mender = new ChunkMender({ ...this.#options, resource, record, cdn, writeBack });
+    return {
+      handle,
+      length: this.length,
+      chunks: this.source.record.chunks,
+      reach: (end: number) => follower.reach(end),
+      isThere: (end: number) => follower.isThere(end),
+      mend: (index: number, reason: Error) => mender.mend(index, reason),
+    };
   }
 
   /**
-   * Leaves the transfer. The end of `chunks` is too early for that: it waits until the cache has its copy, and the client
+   * Leaves the transfer. The end of `plaintext` is too early for that: it waits until the cache has its copy, and the client
    * must not wait for the disk.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#follower?.[Symbol.asyncDispose]();
   }
-}
-
-/** @throws LoaderError `cache_unusable` when the copy is shorter than it was; the system's error */
-async function readTail({ handle, length }: OpenCopy): Promise<Buffer> {
-  const start = Math.max(0, length - PREFLIGHT_LENGTH);
-  try {
-    return await readFully(handle, Buffer.alloc(length - start), start, length);
-  } catch (error) {
-    throw toCutFileError(error);
-  }
-}
-
-function unfinishedUpload({ folder, name }: ResourceName): LoaderError {
-  return new LoaderError(
-    'upload_unfinished',
-    `The two parts of ${folder}/${name} are of two versions, since an upload is under way or was broken off: load it ` +
-      'again in a moment, and upload it again if that goes on.',
-  );
 }

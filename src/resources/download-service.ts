@@ -1,16 +1,23 @@
+import { ByteBudget } from '../async/byte-budget.ts';
 import type { KeyedReadWriteLock } from '../async/keyed-read-write-lock.ts';
 import { NO_PATIENCE, Outage, type Patience } from '../async/outage.ts';
 import { RetryCounter } from '../async/retry.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import { hasErrorCode } from '../errors.ts';
+import { recordOfManifest, type CopyRecord } from '../cache/copy-record.ts';
 import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
+import type { Manifest } from '../manifest/manifest.ts';
 import { assertStorable, resourceKey, smallPartFile, type ResourceName } from '../resource-name.ts';
 import type { Session } from '../upstream/upstream.ts';
-import { CachedBigPart, RemoteBigPart, type BigPart } from './big-part.ts';
+import { CachedBigPart, menderOf, RemoteBigPart, type BigPart, type CachedBigPartOptions } from './big-part.ts';
+import type { ChunkPool } from './chunk-pool.ts';
 import type { CopyProofs } from './copy-proofs.ts';
 import { SmallPart } from './envelope-parts.ts';
+import { PartPair } from './part-pair.ts';
+import type { PlaintextRange } from './plaintext-reader.ts';
 import { Prefetch } from './prefetch.ts';
+import { RemoteVersions, UnfinishedVersionError } from './remote-versions.ts';
+import type { ResourceManifests } from './resource-manifests.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
 
 export interface DownloadServiceOptions {
@@ -18,6 +25,8 @@ export interface DownloadServiceOptions {
   readonly cache: BigPartCache;
   readonly proofs: CopyProofs;
   readonly transfers: SharedTransfers;
+  readonly manifests: ResourceManifests;
+  readonly pool: ChunkPool;
   /** Of what is read without the cache; the transfers have their shares of it. */
   readonly memory: WorkMemory;
   readonly publicationLocks: KeyedReadWriteLock;
@@ -32,8 +41,10 @@ export interface OpenResource extends AsyncDisposable {
   readonly length: number;
   /** Where its big part comes from. */
   readonly source: 'cache' | 'cdn';
-  /** The plaintext, once. It fails rather than end early. */
-  readonly chunks: AsyncIterable<Buffer>;
+  /** The manifest of its version; undefined where it has none. */
+  readonly manifest: Manifest | undefined;
+  /** The plaintext, or a range of it, once. It fails rather than end early, and each piece belongs to the consumer. */
+  read(range?: PlaintextRange): AsyncIterable<Buffer>;
 }
 
 interface Parts {
@@ -41,19 +52,24 @@ interface Parts {
   readonly big: BigPart;
 }
 
-/** How long an upload of another device may take between its two parts: about four seconds. */
+/** How long an upload of another device may take between its parts: about four seconds. */
 const UNFINISHED_POLICY = {
   attempts: 6,
   baseDelayMs: 250,
-  isRetryable: (error: unknown) => hasErrorCode(error, 'upload_unfinished'),
+  isRetryable: (error: unknown) => error instanceof UnfinishedVersionError,
 };
+/** Bytes of plaintext that wait for the readers of all loads. */
+const PLAINTEXT_MEMORY = 32 * 1024 * 1024;
 
 /** Loads resources: small part from the API, big part from the cache or the CDN, joined and decrypted as they come. */
 export class DownloadService {
   readonly #options: DownloadServiceOptions;
+  readonly #versions: RemoteVersions;
+  readonly #plaintexts = new ByteBudget(PLAINTEXT_MEMORY);
 
   constructor(options: DownloadServiceOptions) {
     this.#options = options;
+    this.#versions = new RemoteVersions(options);
   }
 
   /**
@@ -72,7 +88,8 @@ export class DownloadService {
     return {
       length,
       source: big.source === undefined ? 'cache' : 'cdn',
-      chunks: small.decrypt(big.chunks()),
+      manifest: big.manifest,
+      read: (range = { start: 0, end: length }) => big.plaintext(small, range),
       [Symbol.asyncDispose]: () => opened.disposeAsync(),
     };
   }
@@ -93,8 +110,26 @@ export class DownloadService {
     const { small, big } = await this.#findPatiently(resource, signal, patience);
     await using _big = big;
     small.plaintextLength(big);
-    const { cdn } = await this.#options.upstream.session(signal);
-    return new Prefetch(resource, small, big, { ...this.#options, cdn, patience });
+    const session = await this.#options.upstream.session(signal);
+    return new Prefetch(resource, small, big, {
+      ...this.#options,
+      ...this.#reading({ session, patience, signal }),
+    });
+  }
+
+  /**
+   * Gets chunks of a copy again that are damaged or missing, each alone, and writes them back.
+   *
+   * @throws LoaderError as `ChunkMender.mend` does; `not_authenticated`
+   */
+  async mend(resource: ResourceName, chunks: readonly number[], signal: AbortSignal): Promise<void> {
+    const { cache, patience, upstream } = this.#options;
+    const session = await upstream.session(signal);
+    using _hold = cache.hold(resource);
+    await using copy = await cache.open(resource);
+    if (copy === undefined) return;
+    const mender = menderOf(copy, { resource, options: this.#reading({ session, patience, signal }) });
+    for (const index of chunks) await mender.mend(index, new Error('it was found when the copy was verified'));
   }
 
   /** It waits between the tries and not within them, since each one keeps uploads of the resource waiting. */
@@ -119,23 +154,48 @@ export class DownloadService {
       try {
         return await this.#findOnce(resource, signal, patience);
       } catch (error) {
-        await attempts.pauseOrThrow(error, signal);
+        try {
+          await attempts.pauseOrThrow(error, signal);
+        } catch (last) {
+          if (!(last instanceof UnfinishedVersionError)) throw last;
+          this.#versions.settle(resource, last);
+        }
       }
     }
   }
 
   async #findOnce(resource: ResourceName, signal: AbortSignal, patience: Patience): Promise<Parts> {
-    const { upstream, transfers, memory, publicationLocks } = this.#options;
+    const { upstream, transfers, publicationLocks } = this.#options;
     const session = await upstream.session(signal);
     const aesKey = session.resourceAesKey();
     using _lock = await publicationLocks.shared(resourceKey(resource), signal);
     const bytes = await session.api.fetchResource(resource.folder, smallPartFile(resource), signal, patience);
     const small = new SmallPart(bytes, aesKey);
-    const proofSource = { cdn: session.cdn, signal };
-    const cached = await CachedBigPart.find(resource, small, proofSource, this.#options);
+    const reading = this.#reading({ session, patience, signal });
+    const cached = await CachedBigPart.find(resource, small, reading);
     if (cached !== undefined) return { small, big: cached };
-    const remote = await RemoteBigPart.find(resource, small, { session, transfers, memory, patience, signal });
-    // While the CDN was asked, another caller's transfer may have ended.
-    return { small, big: (await CachedBigPart.find(resource, small, proofSource, this.#options)) ?? remote };
+    const { object, accepted } = await this.#versions.find(resource, small, reading);
+    // While the CDN was asked, another caller's transfer may have ended; and a copy may be older than its manifest.
+    const later =
+      (await CachedBigPart.find(resource, small, reading)) ??
+      (accepted && (await CachedBigPart.adopt(resource, small, accepted, reading)));
+    if (later !== undefined) return { small, big: later };
+    const record: CopyRecord =
+      accepted === undefined
+        ? {
+            bigLength: object.length,
+            smallSha256: small.sha256,
+            etag: object.etag,
+            isPair: object.smallSha256 !== undefined,
+            madeAtMs: Date.now(),
+          }
+        : recordOfManifest(accepted.manifest, accepted.sealed);
+    const source = { cdn: session.cdn, object, resource, record, pair: new PartPair(resource, record, session.api) };
+    return { small, big: new RemoteBigPart(source, accepted?.manifest, { ...reading, transfers }) };
+  }
+
+  #reading(subject: Pick<CachedBigPartOptions, 'patience' | 'session' | 'signal'>): CachedBigPartOptions {
+    const { cache, proofs, manifests, pool, memory, logger } = this.#options;
+    return { ...subject, cache, proofs, manifests, pool, memory, logger, budget: this.#plaintexts };
   }
 }

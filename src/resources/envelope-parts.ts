@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { LoaderError } from '../errors.ts';
-import { PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope.ts';
-import { decryptEnvelope } from '../security/envelope-cipher.ts';
+import { BLOCK_LENGTH, PREFLIGHT_LENGTH, preflightEnvelope } from '../security/envelope.ts';
+import { decryptBlocks, decryptBuffer } from '../security/envelope-cipher.ts';
 
 /** Bytes of the small part of every envelope that has at least `SMALL_PART_DECIDED_AT` bytes. */
 const MAX_SMALL_PART_LENGTH = 3072;
@@ -71,15 +71,34 @@ export class SmallPart {
     }
   }
 
-  /** Joins the parts and decrypts them as they come. @throws as `decryptEnvelope`, and as `bigChunks` does */
-  decrypt(bigChunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
-    return decryptEnvelope(joinParts(this.#bytes, bigChunks), this.#aesKey);
+  get length(): number {
+    return this.#bytes.length;
   }
-}
 
-async function* joinParts(small: Buffer, bigChunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
-  yield small;
-  yield* bigChunks;
+  get aesKey(): Buffer {
+    return this.#aesKey;
+  }
+
+  /** Whether the parts are cut between two blocks. Only those of an envelope of less than 10 KiB may not be. */
+  get isAligned(): boolean {
+    return this.#bytes.length >= 2 * BLOCK_LENGTH && this.#bytes.length % BLOCK_LENGTH === 0;
+  }
+
+  /** The stored block before the first one of the big part. It must be aligned. */
+  get lastBlock(): Buffer {
+    return this.#bytes.subarray(-BLOCK_LENGTH);
+  }
+
+  /** The beginning of the plaintext. It must be aligned. */
+  plaintext(): Buffer {
+    const iv = this.#bytes.subarray(0, BLOCK_LENGTH);
+    return decryptBlocks(this.#bytes.subarray(BLOCK_LENGTH), this.#aesKey, iv);
+  }
+
+  /** The whole plaintext of a short envelope. @throws LoaderError `envelope_invalid` */
+  decryptWith(big: Buffer): Buffer {
+    return decryptBuffer(Buffer.concat([this.#bytes, big]), this.#aesKey);
+  }
 }
 
 /**

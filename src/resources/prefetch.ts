@@ -1,21 +1,12 @@
-import type { Patience } from '../async/outage.ts';
-import type { BigPartCache } from '../cache/big-part-cache.ts';
-import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
-import { CachedBigPart, type BigPart } from './big-part.ts';
-import type { CopyProofs, CopyToProve } from './copy-proofs.ts';
+import { CachedBigPart, type BigPart, type CachedBigPartOptions } from './big-part.ts';
 import type { SmallPart } from './envelope-parts.ts';
-import type { TransferSource } from './shared-transfer.ts';
+import type { TransferSource } from './transfer-source.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
 import type { WriteProgress } from './written-ranges.ts';
 
-export interface PrefetchOptions {
-  readonly cache: BigPartCache;
-  readonly proofs: CopyProofs;
-  readonly cdn: CopyToProve['cdn'];
+export interface PrefetchOptions extends Omit<CachedBigPartOptions, 'signal'> {
   readonly transfers: SharedTransfers;
-  readonly patience: Patience;
-  readonly logger: Logger;
 }
 
 /**
@@ -52,11 +43,11 @@ export class Prefetch {
    */
   async *run(signal: AbortSignal): AsyncGenerator<WriteProgress, void, undefined> {
     if (this.#source === undefined) return;
-    const { cache, cdn, transfers, patience } = this.#options;
+    const { cache, transfers, patience } = this.#options;
     using _hold = cache.hold(this.#resource);
     {
       // While other resources had their turn, a load may have brought this one.
-      await using copy = await CachedBigPart.find(this.#resource, this.#small, { cdn, signal }, this.#options);
+      await using copy = await CachedBigPart.find(this.#resource, this.#small, { ...this.#options, signal });
       if (copy !== undefined) return;
     }
     signal.throwIfAborted();

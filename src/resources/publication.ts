@@ -8,6 +8,8 @@ import { bigPartFile, smallPartFile, type ResourceName } from '../resource-name.
 import type { Session } from '../upstream/upstream.ts';
 import { endEntry } from './end-entry.ts';
 import { smallPartSha256 } from './envelope-parts.ts';
+import { ManifestPublication, type ManifestFacts } from './manifest-publication.ts';
+import type { ResourceManifests } from './resource-manifests.ts';
 import type { JournalEntry, PublicationRecord } from './upload-journal.ts';
 
 /*
@@ -16,17 +18,18 @@ import type { JournalEntry, PublicationRecord } from './upload-journal.ts';
  *
  * 1. The object of the big part carries the digest of its small part from the beginning. A load refuses any other pair.
  * 2. The journal knows both small parts before the new one is stored.
- * 3. The small part is stored, then the object is completed.
+ * 3. The small part is stored, then the object is completed, then the manifest is written. The object says from its
+ *    beginning that it has one, so a load waits for it.
  * 4. After a failure the object is asked for: it stands, or it never will and the earlier small part is put back. While
  *    neither is known, the entry stays in the journal.
- * 5. After a success both parts are looked at, at once and once more later: a crossing upload may have stored its small
- *    part in between. The upload whose object stands stores its own again; the other one is told.
+ * 5. After a success both parts and the manifest are looked at, at once and once more later: a crossing upload may have
+ *    stored its own in between. The upload whose object stands stores its own again; the other one is told.
  */
 
 /** What an upload needs of a Session. */
 export interface UploadSession extends Pick<Session, 'resourceAesKey'> {
   readonly api: Pick<Session['api'], 'decrypt' | 'encrypt' | 'fetchResource' | 'storeResource'>;
-  readonly cdn: Pick<S3CdnManager, 'lookAt' | 'removeEmptyUploads'> & {
+  readonly cdn: Pick<S3CdnManager, 'getSmallObject' | 'lookAt' | 'putSmallObject' | 'removeEmptyUploads'> & {
     startUpload(...place: Parameters<S3CdnManager['startUpload']>): Promise<PartsUpload>;
     resumeUpload(target: UploadTarget, parts: readonly SentPart[]): PartsUpload;
   };
@@ -36,9 +39,10 @@ export interface UploadSession extends Pick<Session, 'resourceAesKey'> {
 export type PartsUpload = Pick<S3Upload, 'abort' | 'complete' | 'parts' | 'sendPart' | 'target'>;
 
 export interface PublicationOptions {
-  readonly session: Pick<UploadSession, 'api' | 'cdn'>;
+  readonly session: UploadSession;
   readonly upload: Pick<PartsUpload, 'abort' | 'complete' | 'parts'>;
   readonly entry: JournalEntry;
+  readonly manifests: ResourceManifests;
   readonly logger: Logger;
 }
 
@@ -77,18 +81,19 @@ export class Publication {
   }
 
   /**
-   * Makes both parts visible, in the place of those of an `earlier` small part. A client that leaves meanwhile stops
-   * nothing: half-way, the parts do not fit each other.
+   * Makes both parts and the manifest visible, in the place of those of an `earlier` small part, and returns the manifest.
+   * A client that leaves meanwhile stops nothing: half-way, the parts do not fit each other.
    *
    * @throws LoaderError `upload_superseded` when another upload stands, or of the API or the CDN. The earlier resource
-   * then stands again, or the journal has what is needed for that.
+   * then stands again, or the journal has what is needed for that, or for the manifest that is still missing.
    */
-  async publish(small: Buffer, earlier: Buffer | undefined): Promise<void> {
+  async publish(small: Buffer, facts: ManifestFacts, earlier: Buffer | undefined): Promise<Buffer | undefined> {
     const { session, upload, entry } = this.#options;
     const publication: PublicationRecord = {
       parts: [...upload.parts],
       smallSha256: smallPartSha256(small),
       small: session.api.encrypt(small).toString('base64'),
+      manifest: { ...facts, big: { ...facts.big, chunkSha256: [...facts.big.chunkSha256] } },
       ...(earlier !== undefined && {
         earlier: session.api.encrypt(earlier).toString('base64'),
         earlierSha256: smallPartSha256(earlier),
@@ -101,8 +106,11 @@ export class Publication {
     } catch (error) {
       if (!(await this.#standsDespite(publication, earlier))) throw error;
     }
+    const manifest = this.#manifestOf(publication);
+    await manifest?.write();
     await this.#lookAfterSuccess(small, publication);
     await entry.note({ ...entry.record, publication: { ...publication, standsSinceMs: Date.now() } });
+    return manifest?.sealed;
   }
 
   /** Never fails: the failure of the upload is the one to be told. What is unknown is left to the journal. */
@@ -156,26 +164,51 @@ export class Publication {
   }
 
   /**
-   * Looks at both parts until they are those of this upload.
+   * Looks at both parts and the manifest until they are those of this upload, and stores again what is not.
    *
    * @throws LoaderError `upload_superseded` when the object is another upload's; of the API or the CDN
    */
   async lookAtBoth(small: Buffer, publication: PublicationRecord): Promise<void> {
+    const manifest = this.#manifestOf(publication);
     let overwritten: Buffer | undefined;
     for (let looks = 0; looks < MAX_LOOKS; looks++) {
       // Side by side, since the client waits. Whichever comes first: a crossing upload may also begin after both.
-      const [version, present] = await Promise.all([this.#lookAtObject(), this.fetchSmall()]);
+      const [version, present, hasManifest] = await Promise.all([
+        this.#lookAtObject(),
+        this.fetchSmall(),
+        manifest?.stands() ?? true,
+      ]);
       if (version === undefined || !isOf(version, publication)) {
         // The other upload ended after the small part was stored once more: its own is put back.
         if (overwritten !== undefined && smallPartSha256(overwritten) === version?.smallSha256)
           await this.#storeSmall(overwritten);
         throw superseded();
       }
-      if (present !== undefined && smallPartSha256(present) === publication.smallSha256) return;
+      if (!hasManifest) await manifest?.write();
+      if (present !== undefined && smallPartSha256(present) === publication.smallSha256) {
+        if (hasManifest) return;
+        continue;
+      }
       overwritten = present;
       await this.#storeSmall(small);
     }
     throw superseded();
+  }
+
+  /** Undefined for an upload of an earlier version, which has none. */
+  #manifestOf(publication: PublicationRecord): ManifestPublication | undefined {
+    if (publication.manifest === undefined) return undefined;
+    const { session, manifests } = this.#options;
+    return new ManifestPublication({
+      resource: this.#resource,
+      facts: publication.manifest,
+      cdn: session.cdn,
+      resourceAesKey: session.resourceAesKey(),
+      manifests,
+      assertStands: async () => {
+        if (!(await this.hasObjectOf(publication))) throw superseded();
+      },
+    });
   }
 
   async #end(): Promise<void> {

@@ -1,20 +1,16 @@
-import { unlessAborted } from '../async/abort.ts';
 import { NO_PATIENCE, Outage, type Patience } from '../async/outage.ts';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
-import { toCacheError, toCutFileError } from '../cache/cache-error.ts';
-import type { CopyRecord } from '../cache/copy-record.ts';
-import type { CdnObject, S3CdnManager } from '../cdn/s3-cdn-manager.ts';
 import { hasErrorCode, LoaderError, toError } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
-import { readFileChunks, type Growth } from '../files/file-chunks.ts';
-import { releaseChunk } from '../files/release-chunk.ts';
 import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
 import { MAX_PARALLEL, type Parallelism } from '../net/parallelism.ts';
-import type { ResourceName } from '../resource-name.ts';
-import type { PartPair } from './part-pair.ts';
+import type { ChunkPool } from './chunk-pool.ts';
+import { DraftChunks, WRITE_LENGTH } from './draft-chunks.ts';
+import { Follower } from './follower.ts';
+import type { TransferSource } from './transfer-source.ts';
 import { rangesOf, type Range } from './ranges-of.ts';
-import { WrittenRanges, type ReaderLimits, type WriteProgress } from './written-ranges.ts';
+import { WrittenRanges } from './written-ranges.ts';
 
 /*
  * How a big part comes from the CDN into the cache, for all callers who want it at the same time.
@@ -24,12 +20,13 @@ import { WrittenRanges, type ReaderLimits, type WriteProgress } from './written-
  *   draft of the cache. There is no buffer between the CDN and its readers, so memory stays the same however many they
  *   are and however slow, and a late reader finds in the file what came before it.
  * - WrittenRanges knows which bytes of the draft are there. It is the only place where readers and writers meet.
- * - A Follower is the part of one caller in a transfer. It reads the draft up to the first byte that is missing, or waits
- *   until the cache has the whole. Its disposal leaves the transfer.
+ * - A Follower is the part of one caller in a transfer. It tells how far the draft can be read, or waits until the cache
+ *   has the whole. Its disposal leaves the transfer.
  *
  * Keep these true:
  *
- * - Fetch each byte once, however many follow.
+ * - Fetch each byte once, however many follow. A chunk that does not match its digest is fetched once more.
+ * - Where digests are known, tell of no byte before its chunk was right.
  * - Wait for no follower: the slowest one delays neither the transfer nor the others.
  * - Abort the transfer when its last follower leaves before the last byte has come. After that byte, finish it.
  * - Touch the draft only when no range is being written: publish it whole, or remove it.
@@ -43,25 +40,13 @@ import { WrittenRanges, type ReaderLimits, type WriteProgress } from './written-
 
 /** Bytes of one ranged GET. Longer ones are no faster (docs/architecture.md), and a reader waits longer for the first. */
 const RANGE_LENGTH = 8 * 1024 * 1024;
-/** Bytes that are collected before they are written. */
-const WRITE_LENGTH = 512 * 1024;
-/** Bytes that a reader takes from the file at a time. It holds twice as many, also while its client has stalled. */
-const READ_LENGTH = 256 * 1024;
 /** The memory of one range: what is collected, and what waits for that in the connection. */
 const RANGE_MEMORY = WRITE_LENGTH + 512 * 1024;
-
-/** A big part on the CDN, and the copy that the cache makes of it. */
-export interface TransferSource {
-  readonly cdn: Pick<S3CdnManager, 'readRange'>;
-  readonly object: CdnObject;
-  readonly resource: ResourceName;
-  readonly record: CopyRecord;
-  readonly pair: Pick<PartPair, 'confirm'>;
-}
 
 export interface SharedTransferOptions {
   readonly source: TransferSource;
   readonly cache: Pick<BigPartCache, 'createDraft' | 'publish'>;
+  readonly pool: Pick<ChunkPool, 'digest'>;
   /** Of the bytes that all uploads and transfers hold together: a transfer waits for its share before its first range. */
   readonly memory: WorkMemory;
   /** Of all transfers. */
@@ -80,6 +65,7 @@ export class SharedTransfer {
   readonly #outage = new Outage(() => this.#patience);
   /** The patience of each follower. */
   readonly #followers = new Map<Follower, Patience>();
+  #chunks: DraftChunks | undefined;
   #publishFailure: Error | undefined;
 
   constructor(options: SharedTransferOptions) {
@@ -97,11 +83,6 @@ export class SharedTransfer {
   /** Bytes of the object. */
   get length(): number {
     return this.#options.source.object.length;
-  }
-
-  /** For its readers. */
-  get buffers(): Pick<WorkMemory, 'take'> {
-    return this.#options.memory;
   }
 
   /** The reason why a whole file was not published. */
@@ -148,7 +129,11 @@ export class SharedTransfer {
   }
 
   async #fetch(): Promise<void> {
+    const { source, pool, logger } = this.#options;
     const draft = await this.draft;
+    const reading = { signal: this.#abort.signal, outage: this.#outage };
+    const chunks = new DraftChunks({ source, draft, pool, memory: this.#options.memory, reading, logger });
+    this.#chunks = chunks;
     const most = Math.min(MAX_PARALLEL, Math.ceil(this.length / RANGE_LENGTH));
     const { memory, parallelism } = this.#options;
     using _share = await memory.acquire(most * RANGE_MEMORY, this.#abort.signal);
@@ -156,7 +141,7 @@ export class SharedTransfer {
     parallelism.begin();
     const fetches: Promise<void>[] = [];
     const widen = () => {
-      while (fetches.length < parallelism.count) fetches.push(this.#fetchRanges(ranges, draft, finish));
+      while (fetches.length < parallelism.count) fetches.push(this.#fetchRanges(ranges, chunks, finish));
     };
     const finish = (length: number, ms: number) => {
       parallelism.finish(length, ms);
@@ -169,11 +154,11 @@ export class SharedTransfer {
   }
 
   /** Never fails: its failure is that of the transfer. */
-  async #fetchRanges(ranges: Iterable<Range>, draft: DraftFile, finish: Parallelism['finish']): Promise<void> {
+  async #fetchRanges(ranges: Iterable<Range>, chunks: DraftChunks, finish: Parallelism['finish']): Promise<void> {
     try {
       for (const range of ranges) {
         const startedAtMs = performance.now();
-        await this.#fetchRange(range, draft);
+        await this.#fetchRange(range, chunks);
         finish(range.end - range.start, performance.now() - startedAtMs);
       }
     } catch (error) {
@@ -181,28 +166,27 @@ export class SharedTransfer {
     }
   }
 
-  async #fetchRange({ index, start, end }: Range, draft: DraftFile): Promise<void> {
-    const { memory, source } = this.#options;
-    const { cdn, object } = source;
-    using owned = new DisposableStack();
-    // Taken when there is a connection: more ranges than that may wait for one.
-    let block: Buffer | undefined;
-    let filled = 0;
-    let position = start;
-    const care = { signal: this.#abort.signal, outage: this.#outage };
-    for await (const chunk of cdn.readRange(object, start, end, care)) {
-      block ??= owned.use(memory.take(WRITE_LENGTH)).bytes;
-      for (let used = 0; used < chunk.length;) {
-        const copied = chunk.copy(block, filled, used);
-        used += copied;
-        filled += copied;
-        if (filled < block.length && position + filled < end) continue;
-        await writeToCache(draft, block.subarray(0, filled), position);
-        position += filled;
-        filled = 0;
-        this.written.advance(index, position - start);
+  async #fetchRange({ index, start, end }: Range, chunks: DraftChunks): Promise<void> {
+    const { isVerified } = chunks;
+    /** The chunks are seen to one after the other, so that those who follow hear of them in their order. */
+    let seen: Promise<void> = Promise.resolve();
+    let seenUntil = start;
+    try {
+      for await (const position of chunks.store(start, end)) {
+        if (!isVerified) this.written.advance(index, position - start);
+        for (; seenUntil < position; seenUntil += chunks.chunkLength) {
+          const chunkStart = seenUntil;
+          const chunkEnd = Math.min(end, chunkStart + chunks.chunkLength);
+          if (chunkEnd > position) break;
+          seen = seen.then(async () => {
+            await chunks.see(chunkStart, chunkEnd);
+            if (isVerified) this.written.advance(index, chunkEnd - start);
+          });
+          seen.catch(() => undefined); // It is thrown below.
+        }
       }
-      releaseChunk(chunk);
+    } finally {
+      await seen; // The draft must not be closed before.
     }
   }
 
@@ -211,7 +195,7 @@ export class SharedTransfer {
     const { source, cache, logger } = this.#options;
     try {
       await source.pair.confirm(this.#abort.signal);
-      await cache.publish(source.resource, await this.draft, source.record);
+      await cache.publish(source.resource, await this.draft, { ...source.record, chunks: this.#chunks?.digests });
     } catch (error) {
       this.#publishFailure = toError(error);
       logger.warn({ err: error, bytes: this.length }, 'A big part was loaded but could not be cached');
@@ -243,69 +227,5 @@ export class SharedTransfer {
     } catch {
       return undefined; // That failed the transfer already.
     }
-  }
-}
-
-/**
- * The part of one caller in a transfer.
- *
- * Dispose of it once the last chunk was used: a transfer that all have left before its end is aborted. Its connections
- * are closed and its file is gone then.
- */
-export class Follower implements AsyncDisposable, Growth {
-  readonly #transfer: SharedTransfer;
-  readonly #limits: ReaderLimits;
-
-  constructor(transfer: SharedTransfer, limits: ReaderLimits) {
-    this.#transfer = transfer;
-    this.#limits = limits;
-  }
-
-  /**
-   * Yields the object's bytes from its beginning, as far as they are there, and then as they come.
-   *
-   * @throws LoaderError `cache_unusable` when the file can't be written or read: the caller must read from the CDN
-   * itself. Any other error is the CDN's, or the reason of the signal.
-   */
-  async *chunks(): AsyncGenerator<Buffer, void, undefined> {
-    const { handle } = await this.#transfer.draft;
-    const { buffers } = this.#transfer;
-    try {
-      yield* readFileChunks(handle, 0, this.#transfer.length, READ_LENGTH, { growth: this, buffers });
-    } catch (error) {
-      throw toCutFileError(error);
-    }
-  }
-
-  /**
-   * Waits until the cache has the whole object, without reading it. It yields how far the transfer is, at once and then
-   * as bytes come.
-   *
-   * @throws LoaderError `cache_unusable` when the file can't be written or published. Any other error is the CDN's, or,
-   * at once, the reason of the signal.
-   */
-  async *stored(): AsyncGenerator<WriteProgress, void, undefined> {
-    yield* this.#transfer.written.progress(this.#limits);
-    await unlessAborted(this.#transfer.ended, this.#limits.signal);
-    if (this.#transfer.publishFailure !== undefined) throw this.#transfer.publishFailure;
-  }
-
-  /** Waits until the bytes before `position` are in the file. */
-  async reach(position: number): Promise<void> {
-    await this.#transfer.written.reach(position, this.#limits);
-  }
-
-  /** Never fails. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#transfer.leave(this);
-  }
-}
-
-/** @throws LoaderError `cache_unusable` whatever goes wrong with the disk: the caller can do without the cache */
-async function writeToCache(draft: DraftFile, block: Buffer, position: number): Promise<void> {
-  try {
-    await draft.write(block, position);
-  } catch (error) {
-    throw toCacheError(error, 'written');
   }
 }

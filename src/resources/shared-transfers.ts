@@ -1,6 +1,8 @@
 import type { Patience } from '../async/outage.ts';
 import { Parallelism } from '../net/parallelism.ts';
-import { SharedTransfer, type Follower, type SharedTransferOptions, type TransferSource } from './shared-transfer.ts';
+import type { Follower } from './follower.ts';
+import { SharedTransfer, type SharedTransferOptions } from './shared-transfer.ts';
+import type { TransferSource } from './transfer-source.ts';
 
 export type SharedTransfersOptions = Omit<SharedTransferOptions, 'parallelism' | 'source'>;
 
@@ -40,5 +42,12 @@ export class SharedTransfers {
 /** Equal for callers whose transfers fetch the same bytes and publish the same copy. */
 function keyOf({ object, record }: TransferSource): string {
   const { bucket, key, length, smallSha256, etag, modifiedMs } = object;
-  return JSON.stringify([bucket, key, length, smallSha256 ?? etag ?? modifiedMs, record.smallSha256]);
+  return JSON.stringify([
+    bucket,
+    key,
+    length,
+    smallSha256 ?? etag ?? modifiedMs,
+    record.smallSha256,
+    record.manifest?.toString('base64'),
+  ]);
 }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import type { BigPartCache } from '../cache/big-part-cache.ts';
 import { toCutFileError } from '../cache/cache-error.ts';
@@ -5,11 +6,14 @@ import { hasErrorCode, LoaderError, type ErrorCode } from '../errors.ts';
 import type { DraftFile } from '../files/draft-file.ts';
 import { FILE_CHUNK_LENGTH, readFileChunks } from '../files/file-chunks.ts';
 import { releaseChunk } from '../files/release-chunk.ts';
+import { CHUNK_LENGTH, ChunkDigester } from '../manifest/chunk-digester.ts';
 import { bigPartFile, type ResourceName } from '../resource-name.ts';
 import { encryptEnvelope } from '../security/envelope-cipher.ts';
 import { endEntry } from './end-entry.ts';
 import { EnvelopeSplitter, smallPartSha256 } from './envelope-parts.ts';
+import type { ManifestFacts } from './manifest-publication.ts';
 import { Publication, type PartsUpload, type UploadSession } from './publication.ts';
+import type { ResourceManifests } from './resource-manifests.ts';
 import { S3PartUploader, type S3PartUploaderOptions } from './s3-part-uploader.ts';
 import type { JournalEntry, UploadJournal } from './upload-journal.ts';
 
@@ -17,6 +21,7 @@ export interface UploadDraftOptions extends S3PartUploaderOptions {
   readonly session: UploadSession;
   readonly journal: Pick<UploadJournal, 'begin'>;
   readonly cache: Pick<BigPartCache, 'createDraft'>;
+  readonly manifests: ResourceManifests;
 }
 
 /** An S3 upload, and its entry in the journal. */
@@ -47,7 +52,8 @@ export class UploadDraft implements AsyncDisposable {
   #begun: BegunUpload | undefined;
   #file: DraftFile | undefined;
   #small: Buffer = Buffer.alloc(0);
-  #bigLength = 0;
+  #facts: ManifestFacts | undefined;
+  #manifest: Buffer | undefined;
 
   private constructor(resource: ResourceName, options: UploadDraftOptions) {
     this.#resource = resource;
@@ -76,9 +82,15 @@ export class UploadDraft implements AsyncDisposable {
     return this.#small;
   }
 
-  /** Bytes of the big part. */
-  get bigLength(): number {
-    return this.#bigLength;
+  /** What was received. */
+  get facts(): ManifestFacts {
+    if (this.#facts === undefined) throw new Error('the facts of an upload were read before its end');
+    return this.#facts;
+  }
+
+  /** The manifest as it was signed; undefined before `publish` has succeeded. */
+  get manifest(): Buffer | undefined {
+    return this.#manifest;
   }
 
   /** The whole big part; undefined when the disk failed, which the upload does without. */
@@ -112,7 +124,7 @@ export class UploadDraft implements AsyncDisposable {
     this.#resource = resource;
     await using parts = new S3PartUploader(await this.#begin(this.#small), undefined, this.#options);
     try {
-      const chunks = readFileChunks(this.#file.handle, 0, this.#bigLength, FILE_CHUNK_LENGTH);
+      const chunks = readFileChunks(this.#file.handle, 0, this.facts.big.length, FILE_CHUNK_LENGTH);
       for await (const chunk of chunks) await parts.push(chunk);
     } catch (error) {
       throw toCutFileError(error);
@@ -120,7 +132,7 @@ export class UploadDraft implements AsyncDisposable {
     await parts.end();
   }
 
-  /** Makes both parts visible upstream. @throws as `Publication.publish` does */
+  /** Makes both parts and the manifest visible upstream. @throws as `Publication.publish` does */
   async publish(): Promise<void> {
     if (this.#begun === undefined) throw new Error('the draft of an upload was published without an S3 upload');
     const { publication, entry } = this.#begun;
@@ -128,7 +140,7 @@ export class UploadDraft implements AsyncDisposable {
     // From here on, what a failure leaves is for the publication to remove, or for the journal.
     this.#begun = undefined;
     using _entry = entry;
-    await publication.publish(this.#small, earlier);
+    this.#manifest = await publication.publish(this.#small, this.facts, earlier);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -142,10 +154,13 @@ export class UploadDraft implements AsyncDisposable {
     await using owned = new AsyncDisposableStack();
     let parts: S3PartUploader | undefined;
     const splitter = new EnvelopeSplitter();
-    for await (const chunk of encryptEnvelope(plaintext, aesKey)) {
+    const whole = new PlaintextDigest();
+    const chunks = new ChunkDigester();
+    for await (const chunk of encryptEnvelope(whole.of(plaintext), aesKey)) {
       const big = splitter.push(chunk);
       if (big.length === 0) continue;
       parts ??= owned.use(await this.#beginParts(splitter.small));
+      chunks.push(big);
       await parts.push(big);
       releaseChunk(big);
       // Chunks that have piled up would otherwise all be encrypted before the event loop turns again.
@@ -154,11 +169,17 @@ export class UploadDraft implements AsyncDisposable {
     const rest = splitter.end();
     this.#small = splitter.small;
     parts ??= owned.use(await this.#beginParts(this.#small));
+    chunks.push(rest);
     await parts.push(rest);
     await parts.sendRest();
     this.#begun?.publication.askForEarlier();
     await parts.end();
-    this.#bigLength = parts.length;
+    const { length } = chunks;
+    this.#facts = {
+      ...whole.end(),
+      small: { length: this.#small.length, sha256: smallPartSha256(this.#small) },
+      big: { length, chunkLength: CHUNK_LENGTH, chunkSha256: chunks.end() },
+    };
     if (!parts.isFileComplete) await this.#giveUpFile();
   }
 
@@ -172,7 +193,7 @@ export class UploadDraft implements AsyncDisposable {
    * @throws LoaderError whose code begins with `cdn_`; the reason of the signal
    */
   async #begin(small: Buffer): Promise<PartsUpload> {
-    const { session, journal, logger, signal } = this.#options;
+    const { session, journal, manifests, logger, signal } = this.#options;
     const { folder, name } = this.#resource;
     const entry = await journal.begin(folder, name);
     const failures: LoaderError[] = [];
@@ -183,7 +204,7 @@ export class UploadDraft implements AsyncDisposable {
         onRepeat,
       });
       await entry.note({ ...entry.record, target: upload.target, ...(failures.length > 0 && { isRepeated: true }) });
-      this.#begun = { upload, entry, publication: new Publication({ session, upload, entry, logger }) };
+      this.#begun = { upload, entry, publication: new Publication({ session, upload, entry, manifests, logger }) };
       return upload;
     } catch (error) {
       const isUnknown = [...failures, error].some((failure) => hasErrorCode(failure, ...UNKNOWN_OUTCOMES));
@@ -228,5 +249,24 @@ export class UploadDraft implements AsyncDisposable {
       this.#options.logger.warn({ err: error }, 'An unfinished file of the cache could not be removed');
     }
     await file?.[Symbol.asyncDispose]();
+  }
+}
+
+/** Length and SHA-256 of a plaintext that passes by. */
+class PlaintextDigest {
+  readonly #hash = createHash('sha256');
+  #length = 0;
+
+  async *of(plaintext: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
+    for await (const chunk of plaintext) {
+      this.#hash.update(chunk);
+      this.#length += chunk.length;
+      yield chunk;
+    }
+  }
+
+  /** For once. */
+  end(): Pick<ManifestFacts, 'length' | 'sha256'> {
+    return { length: this.#length, sha256: this.#hash.digest('hex') };
   }
 }

@@ -13,8 +13,16 @@ import type { Logger } from '../log/logger.ts';
 /** Under STATE_DIR. */
 const FOLDER = 'uploads';
 const SUFFIX = '.json';
-/** Bytes: 10,000 parts, with room to spare. */
-const MAX_LENGTH = 4 * 1024 * 1024;
+/** Bytes: 10,000 parts and 40,000 digests, with room to spare. */
+const MAX_LENGTH = 8 * 1024 * 1024;
+
+/** Of the manifest, all but what is chosen when it is written. Absent in entries of earlier versions, which wrote none. */
+const MANIFEST_FACTS = Type.Object({
+  length: Type.Integer(),
+  sha256: Type.String(),
+  small: Type.Object({ length: Type.Integer(), sha256: Type.String() }),
+  big: Type.Object({ length: Type.Integer(), chunkLength: Type.Integer(), chunkSha256: Type.Array(Type.String()) }),
+});
 
 const RECORD = Type.Object({
   version: Type.Literal(1),
@@ -36,6 +44,7 @@ const RECORD = Type.Object({
       small: Type.String(),
       earlierSha256: Type.Optional(Type.String()),
       earlier: Type.Optional(Type.String()),
+      manifest: Type.Optional(MANIFEST_FACTS),
       /** Whether the object was seen to stand: then only the second look is missing. ms since 1970. */
       standsSinceMs: Type.Optional(Type.Integer()),
     }),

@@ -7,6 +7,7 @@ import { resourceKey } from '../resource-name.ts';
 import { endEntry } from './end-entry.ts';
 import { smallPartSha256 } from './envelope-parts.ts';
 import { Publication, type PartsUpload, type UploadSession } from './publication.ts';
+import type { ResourceManifests } from './resource-manifests.ts';
 import type { JournalEntry, PublicationRecord, UploadJournal } from './upload-journal.ts';
 
 export interface UploadRecoveryOptions {
@@ -16,6 +17,7 @@ export interface UploadRecoveryOptions {
     currentSession(): UploadSession;
   };
   readonly journal: UploadJournal;
+  readonly manifests: ResourceManifests;
   readonly publicationLocks: KeyedReadWriteLock;
   readonly logger: Logger;
   /** After how long both parts of a finished upload are looked at once more, in ms. */
@@ -100,12 +102,12 @@ export class UploadRecovery {
 
   /** Never fails. */
   async #recover(entry: JournalEntry, session: UploadSession, failures: number): Promise<Attempt> {
-    const { logger, publicationLocks } = this.#options;
+    const { logger, manifests, publicationLocks } = this.#options;
     const never = Number.POSITIVE_INFINITY;
     try {
       // Loads go on beside it: it may wait long for a CDN or an API that does not answer, and they refuse what does not fit.
       using _lock = await publicationLocks.shared(resourceKey(entry.record), NEVER);
-      const hasEnded = await endUpload(entry, { session, logger });
+      const hasEnded = await endUpload(entry, { session, manifests, logger });
       if (!hasEnded) {
         logger.info({ resource: entry.record.name }, 'An upload that was broken off waits for the user who began it');
       }
@@ -124,6 +126,7 @@ export class UploadRecovery {
 
 interface EndOptions {
   readonly session: UploadSession;
+  readonly manifests: ResourceManifests;
   readonly logger: Logger;
 }
 
@@ -134,7 +137,7 @@ interface EndOptions {
  * @returns false when the entry stays, since it was made for another user, who must log in
  * @throws LoaderError when the entry stays and another try may succeed
  */
-async function endUpload(entry: JournalEntry, { session, logger }: EndOptions): Promise<boolean> {
+async function endUpload(entry: JournalEntry, { session, manifests, logger }: EndOptions): Promise<boolean> {
   const { folder, name, target, publication } = entry.record;
   const resource = { folder, name };
   const { cdn } = session;
@@ -148,7 +151,7 @@ async function endUpload(entry: JournalEntry, { session, logger }: EndOptions): 
     await endEntry(entry, cdn);
     return true;
   }
-  const left = new Publication({ session, upload, entry, logger });
+  const left = new Publication({ session, upload, entry, manifests, logger });
   const small = left.decrypt(publication.small, publication.smallSha256);
   if (small === undefined) return false;
   if (

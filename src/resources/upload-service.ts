@@ -5,8 +5,9 @@ import type { WorkMemory } from '../files/work-memory.ts';
 import type { Logger } from '../log/logger.ts';
 import { Parallelism } from '../net/parallelism.ts';
 import { assertStorable, DEFAULT_FOLDER, resourceKey } from '../resource-name.ts';
-import { smallPartSha256 } from './envelope-parts.ts';
+import { recordOfManifest } from '../cache/copy-record.ts';
 import type { UploadSession } from './publication.ts';
+import type { ResourceManifests } from './resource-manifests.ts';
 import { UploadDraft } from './upload-draft.ts';
 import type { UploadJournal } from './upload-journal.ts';
 
@@ -14,6 +15,7 @@ export interface UploadServiceOptions {
   readonly upstream: { session(signal: AbortSignal): Promise<UploadSession> };
   readonly cache: Pick<BigPartCache, 'createDraft' | 'publish' | 'remove'>;
   readonly journal: UploadJournal;
+  readonly manifests: ResourceManifests;
   readonly publicationLocks: KeyedReadWriteLock;
   /** Of the parts of all uploads, together with what else has a share of it. */
   readonly memory: WorkMemory;
@@ -41,7 +43,7 @@ export class UploadService {
    * @throws LoaderError, or the error of `items`
    */
   async upload(name: string, items: AsyncIterable<UploadItem>, signal: AbortSignal): Promise<void> {
-    const { upstream, cache, journal, memory, logger } = this.#options;
+    const { upstream, cache, journal, manifests, memory, logger } = this.#options;
     const session = await upstream.session(signal);
     session.resourceAesKey(); // Fails before the client has sent a model in vain.
     await using owned = new AsyncDisposableStack();
@@ -51,7 +53,8 @@ export class UploadService {
       if (item.kind === 'folder') assertStorable({ folder: item.folder, name });
       if (item.kind === 'folder') ({ folder } = item);
       else {
-        const options = { session, cache, journal, memory, parallelism: this.#parallelism, logger, signal };
+        const shared = { session, cache, journal, manifests, memory, logger, signal };
+        const options = { ...shared, parallelism: this.#parallelism };
         draft = owned.use(await UploadDraft.create({ folder, name }, item.chunks, options));
       }
     }
@@ -72,11 +75,11 @@ export class UploadService {
   }
 
   /** Never fails: the resource is stored, and a failure from here on costs the copy only. */
-  async #publishToCache({ resource, file, small, bigLength }: UploadDraft): Promise<void> {
+  async #publishToCache({ resource, file, facts, manifest }: UploadDraft): Promise<void> {
     const { cache, logger } = this.#options;
     try {
       if (file === undefined) await cache.remove(resource);
-      else await cache.publish(resource, file, { bigLength, smallSha256: smallPartSha256(small), isPair: true });
+      else await cache.publish(resource, file, recordOfManifest(facts, manifest));
     } catch (error) {
       logger.warn({ err: error, resource }, 'A big part was uploaded but could not be cached');
       await cache.remove(resource);

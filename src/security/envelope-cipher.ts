@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, randomBytes, type Decipheriv } from 'node:crypto';
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { LoaderError } from '../errors.ts';
 import { assertEnvelopeLength, BLOCK_LENGTH } from './envelope.ts';
 
@@ -23,41 +23,6 @@ export async function* encryptEnvelope(
   yield cipher.final();
 }
 
-/**
- * Decrypts an envelope as it comes, in chunks of any length. The chunks that it yields belong to the consumer.
- *
- * @throws LoaderError `envelope_invalid` at the end, when the length or the padding is wrong. The chunks that came before
- * are then not the whole plaintext.
- */
-export async function* decryptEnvelope(
-  envelope: AsyncIterable<Buffer> | Iterable<Buffer>,
-  aesKey: Buffer,
-): AsyncGenerator<Buffer, void, undefined> {
-  let head = Buffer.alloc(0);
-  let decipher: Decipheriv | undefined;
-  for await (const chunk of envelope) {
-    let encrypted = chunk;
-    if (decipher === undefined) {
-      head = Buffer.concat([head, chunk]);
-      if (head.length < BLOCK_LENGTH) continue;
-      decipher = createDecipheriv('aes-256-cbc', aesKey, head.subarray(0, BLOCK_LENGTH));
-      encrypted = head.subarray(BLOCK_LENGTH);
-    }
-    for (let start = 0; start < encrypted.length; start += DECRYPT_LENGTH) {
-      const plaintext = decipher.update(encrypted.subarray(start, start + DECRYPT_LENGTH));
-      if (plaintext.length > 0) yield plaintext;
-    }
-  }
-  if (decipher === undefined) throw new LoaderError('envelope_invalid', 'The envelope is shorter than its IV.');
-  let last: Buffer;
-  try {
-    last = decipher.final();
-  } catch (error) {
-    throw damaged(error);
-  }
-  if (last.length > 0) yield last;
-}
-
 /** Encrypts a small plaintext in one piece. */
 export function encryptBuffer(plaintext: Buffer, aesKey: Buffer, iv: Buffer = randomBytes(BLOCK_LENGTH)): Buffer {
   const cipher = createCipheriv('aes-256-cbc', aesKey, iv);
@@ -77,6 +42,11 @@ export function decryptBuffer(envelope: Buffer, aesKey: Buffer): Buffer {
   } catch (error) {
     throw damaged(error);
   }
+}
+
+/** Decrypts whole blocks from the middle of an envelope; `previousBlock` is the stored one before them. */
+export function decryptBlocks(blocks: Buffer, aesKey: Buffer, previousBlock: Buffer): Buffer {
+  return createDecipheriv('aes-256-cbc', aesKey, previousBlock).setAutoPadding(false).update(blocks);
 }
 
 function damaged(cause: unknown): LoaderError {

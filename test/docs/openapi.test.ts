@@ -60,7 +60,8 @@ const API_CLIENT: AppServices['apiClient'] = {
     Promise.resolve({
       length: MODEL.length,
       source: 'cache',
-      chunks: chunks(),
+      manifest: undefined,
+      read: chunks,
       [Symbol.asyncDispose]: () => Promise.resolve(),
     }),
   upload: async (_name, items) => {

@@ -1,13 +1,14 @@
 import { mkdtemp, open, readdir, readlink, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { sha256 } from '../../lab/sha256.ts';
 import { eventually } from '../../lab/waiting.ts';
 import { BigPartCache } from '../../src/cache/big-part-cache.ts';
-import type { CopyRecord } from '../../src/cache/copy-record.ts';
+import type { ChunkDigests, CopyRecord } from '../../src/cache/copy-record.ts';
 import type { CacheEntry } from '../../src/cache/cache-entry.ts';
-import { copyStem } from '../../src/cache/copy-paths.ts';
 import { createLogger, type Logger } from '../../src/log/logger.ts';
 import { NEVER } from '../../src/async/abort.ts';
+import { CHUNK_LENGTH } from '../../src/manifest/chunk-digester.ts';
 import type { ResourceName } from '../../src/resource-name.ts';
 
 const WAIT_MS = 10_000;
@@ -24,7 +25,7 @@ export class CacheFolder {
     this.base = base;
     this.root = path.join(base, 'models');
     this.logger = createLogger({ level: 'silent' });
-    this.cache = new BigPartCache(this.root, this.logger);
+    this.cache = new BigPartCache(this.root, path.join(base, 'state'), this.logger);
   }
 
   static async create(): Promise<CacheFolder> {
@@ -54,20 +55,17 @@ export class CacheFolder {
     return (await readdir(path.join(this.root, folder))).sort();
   }
 
-  /** Publishes, and waits for what is made of it in the background. */
-  async publish(part: ResourceName, content: string | Buffer, record?: CopyRecord): Promise<void> {
-    const openBefore = (await this.openFiles()).length;
-    await this.publishOnly(part, content, record);
-    const digests = `${copyStem(part.name)}.big.sums`;
-    await eventually(() => this.has(digests, part.folder), { timeoutMs: WAIT_MS, pollMs: 1 });
-    await eventually(async () => (await this.openFiles()).length <= openBefore, { timeoutMs: WAIT_MS, pollMs: 1 });
+  /** Publishes with the digests of the content, unless the record has others. */
+  async publish(part: ResourceName, content: string | Buffer, record?: Partial<CopyRecord>): Promise<void> {
+    await this.publishOnly(part, content, { chunks: digestsOf(Buffer.from(content)), ...record });
   }
 
-  async publishOnly(part: ResourceName, content: string | Buffer, record?: CopyRecord): Promise<void> {
+  /** Publishes as a Loader of an earlier version: without digests. */
+  async publishOnly(part: ResourceName, content: string | Buffer, record?: Partial<CopyRecord>): Promise<void> {
     const bytes = Buffer.from(content);
     await using draft = await this.cache.createDraft();
     await draft.write(bytes, 0);
-    await this.cache.publish(part, draft, record ?? { bigLength: bytes.length, smallSha256: 'ab'.repeat(32) });
+    await this.cache.publish(part, draft, { bigLength: bytes.length, smallSha256: 'ab'.repeat(32), ...record });
   }
 
   async has(file: string, folder?: string): Promise<boolean> {
@@ -75,6 +73,12 @@ export class CacheFolder {
       () => true,
       () => false,
     );
+  }
+
+  /** What the record of a copy tells; undefined when there is none. */
+  async record(part: ResourceName = { folder: 'models', name: 'm' }): Promise<CopyRecord | undefined> {
+    await using copy = await this.cache.open(part);
+    return copy?.record;
   }
 
   async entries(): Promise<CacheEntry[]> {
@@ -102,4 +106,13 @@ export class CacheFolder {
     const targets = await Promise.all(descriptors.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')));
     return targets.filter((target) => target.startsWith(this.base));
   }
+}
+
+/** The digests of a content, in chunks of `chunkLength`. */
+export function digestsOf(content: Buffer, chunkLength = CHUNK_LENGTH): ChunkDigests {
+  const chunkSha256: string[] = [];
+  for (let start = 0; start < content.length; start += chunkLength) {
+    chunkSha256.push(sha256(content.subarray(start, start + chunkLength)));
+  }
+  return { chunkLength, chunkSha256 };
 }

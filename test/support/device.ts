@@ -4,8 +4,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import {
   AbortMultipartUploadCommand,
+  DeleteObjectCommand,
+  GetObjectCommand,
   ListMultipartUploadsCommand,
   ListObjectsV2Command,
+  PutObjectCommand,
   S3Client,
 } from '@aws-sdk/client-s3';
 import { Origin } from '../../lab/upstream/origin.ts';
@@ -32,6 +35,13 @@ export interface DeviceOptions {
   };
   /** Another device, whose Resource API, bucket and user this one has too. */
   readonly sharing?: Device;
+}
+
+/** An object of the bucket. */
+export interface StoredObject {
+  readonly bytes: Buffer;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly cacheControl: string | undefined;
 }
 
 /** Timeouts of the tests' Loaders, in ms: short, so that the tests are, and long enough for a slow machine. */
@@ -218,6 +228,23 @@ export class Device {
   async objects(): Promise<string[]> {
     const answer = await this.#s3Client.send(new ListObjectsV2Command({ Bucket: this.bucket }));
     return (answer.Contents ?? []).map((object) => object.Key ?? '');
+  }
+
+  /** The whole object, with its metadata. */
+  async readObject(key: string): Promise<StoredObject> {
+    const answer = await this.#s3Client.send(new GetObjectCommand({ Bucket: this.bucket, Key: key }));
+    const bytes = Buffer.from((await answer.Body?.transformToByteArray()) ?? []);
+    return { bytes, metadata: answer.Metadata ?? {}, cacheControl: answer.CacheControl };
+  }
+
+  /** Replaces an object, as somebody who may write to the bucket can. */
+  async writeObject(key: string, { bytes, metadata = {} }: Partial<StoredObject> & { bytes: Buffer }): Promise<void> {
+    const command = new PutObjectCommand({ Bucket: this.bucket, Key: key, Body: bytes, Metadata: { ...metadata } });
+    await this.#s3Client.send(command);
+  }
+
+  async removeObject(key: string): Promise<void> {
+    await this.#s3Client.send(new DeleteObjectCommand({ Bucket: this.bucket, Key: key }));
   }
 
   async restartLoader(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {

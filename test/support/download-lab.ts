@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import path from 'node:path';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { sha256 } from '../../lab/sha256.ts';
@@ -7,6 +8,7 @@ import { WorkMemory } from '../../src/files/work-memory.ts';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
 import { NEVER } from '../../src/async/abort.ts';
 import { S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
+import { ChunkPool } from '../../src/resources/chunk-pool.ts';
 import { CopyProofs } from '../../src/resources/copy-proofs.ts';
 import { DownloadService } from '../../src/resources/download-service.ts';
 import { smallPartLength } from '../../src/resources/envelope-parts.ts';
@@ -14,6 +16,7 @@ import { SharedTransfers } from '../../src/resources/shared-transfers.ts';
 import { encryptBuffer } from '../../src/security/envelope-cipher.ts';
 import { CacheFolder } from './cache-folder.ts';
 import { TestLinks } from './test-links.ts';
+import { testManifests } from './upload-lab.ts';
 
 const MIB = 1024 * 1024;
 /** For how long a load waits for an API or a CDN that fails. */
@@ -27,8 +30,13 @@ export const SMALL = ENVELOPE.subarray(0, smallPartLength(ENVELOPE.length));
 export const BIG = ENVELOPE.subarray(SMALL.length);
 export const RECORD = { bigLength: BIG.length, smallSha256: sha256(SMALL), isPair: true };
 
+/** The digest of the small part of an earlier version. */
+export const EARLIER = 'e'.repeat(64);
+
 /** An ETag that is a digest, as that of S3: another one is that of another version. */
 export const FAKE_ETAG = `"${'1'.repeat(32)}"`;
+
+const NO_SUCH_KEY = '<?xml version="1.0"?><Error><Code>NoSuchKey</Code></Error>';
 
 /** An S3 server of one object. */
 export class OneObjectServer {
@@ -41,6 +49,8 @@ export class OneObjectServer {
   smallSha256: string | undefined = RECORD.smallSha256;
   /** The number of requests for the object without its bytes. */
   looks = 0;
+  /** The manifest beside the object; undefined for none. */
+  manifest: Buffer | undefined;
   /** Undefined for none. */
   object: Buffer | undefined = BIG;
   /** Whether it answers 503 to everything. */
@@ -82,10 +92,19 @@ export class OneObjectServer {
     else response.writeHead(200, { ...this.#version, 'content-length': this.object.length }).end();
   }
 
+  #answerManifest(response: ServerResponse): void {
+    if (this.manifest === undefined) response.writeHead(404, { 'content-type': 'application/xml' }).end(NO_SUCH_KEY);
+    else response.writeHead(200, { 'content-length': this.manifest.length }).end(this.manifest);
+  }
+
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     if (this.isDown) return void response.writeHead(503).end();
     if (request.method === 'HEAD') {
       this.#head(response);
+      return;
+    }
+    if (request.url?.includes('.manifest') === true) {
+      this.#answerManifest(response);
       return;
     }
     const { range = '', 'if-match': wanted = this.etag } = request.headers;
@@ -143,6 +162,7 @@ export class DownloadLab implements AsyncDisposable {
   readonly cdn: S3CdnManager;
   readonly api = new OneSmallPart();
   readonly memory = new WorkMemory(16 * MIB);
+  readonly pool = new ChunkPool({ threads: 1 });
   readonly publicationLocks = new KeyedReadWriteLock();
   readonly downloads: DownloadService;
   readonly #links = new TestLinks();
@@ -163,7 +183,9 @@ export class DownloadLab implements AsyncDisposable {
       },
       cache,
       proofs: new CopyProofs({ cache, logger }),
-      transfers: new SharedTransfers({ cache, memory: this.memory, logger }),
+      transfers: new SharedTransfers({ cache, memory: this.memory, pool: this.pool, logger }),
+      pool: this.pool,
+      manifests: testManifests(path.join(folder.base, 'state'), logger),
       memory: this.memory,
       publicationLocks: this.publicationLocks,
       patience: { limitMs: LOAD_PATIENCE_MS, setting: 'STALL_TIMEOUT_MS' },
@@ -179,7 +201,7 @@ export class DownloadLab implements AsyncDisposable {
   /** Loads the resource whole, and closes it. */
   async load(): Promise<boolean> {
     await using opened = await this.downloads.open(RESOURCE, NEVER);
-    return Buffer.concat(await Array.fromAsync(opened.chunks, (chunk) => Buffer.from(chunk))).equals(PLAINTEXT);
+    return Buffer.concat(await Array.fromAsync(opened.read())).equals(PLAINTEXT);
   }
 
   /** Whether the copy may be evicted, in which case it is. */
@@ -189,6 +211,7 @@ export class DownloadLab implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#links[Symbol.asyncDispose]();
+    await this.pool[Symbol.asyncDispose]();
     await this.server.stop();
     await this.folder.remove();
   }

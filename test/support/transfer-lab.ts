@@ -11,9 +11,12 @@ import { WorkMemory } from '../../src/files/work-memory.ts';
 import type { BigPartCache } from '../../src/cache/big-part-cache.ts';
 import type { CdnObject, S3CdnManager } from '../../src/cdn/s3-cdn-manager.ts';
 import { DraftFile } from '../../src/files/draft-file.ts';
+import { readFileChunks } from '../../src/files/file-chunks.ts';
 import { createLogger } from '../../src/log/logger.ts';
 import type { ResourceName } from '../../src/resource-name.ts';
-import type { Follower, TransferSource } from '../../src/resources/shared-transfer.ts';
+import { ChunkPool } from '../../src/resources/chunk-pool.ts';
+import type { Follower } from '../../src/resources/follower.ts';
+import type { TransferSource } from '../../src/resources/transfer-source.ts';
 
 export const MIB = 1024 * 1024;
 /** Three ranges: two of 8 MiB, and one of 1 MiB and a bit. */
@@ -27,6 +30,7 @@ export const OBJECT: CdnObject = {
   versionId: undefined,
   length: CONTENT.length,
   smallSha256: SOURCE_RECORD.smallSha256,
+  hasManifest: false,
   tail: Buffer.alloc(0),
 };
 export const PATIENCE: Patience = { limitMs: 2000, setting: 'STALL_TIMEOUT_MS' };
@@ -136,6 +140,7 @@ export class TransferLab {
   readonly cdn = new FakeCdn();
   readonly cache: FakeCache;
   readonly memory = new WorkMemory(16 * MIB);
+  readonly pool = new ChunkPool({ threads: 1 });
   readonly logger = createLogger({ level: 'silent' });
 
   private constructor(cache: FakeCache) {
@@ -155,10 +160,16 @@ export class TransferLab {
 
 export const WHOLE: ChunksDigest = { sha256: sha256(CONTENT), length: CONTENT.length };
 
+/** The bytes of the draft, as far as they are there, and then as they come. */
+export async function* chunksOf(follower: Follower): AsyncGenerator<Buffer, void, undefined> {
+  const { handle } = await follower.file();
+  yield* readFileChunks(handle, 0, CONTENT.length, 256 * 1024, { growth: follower });
+}
+
 /** Reads all as a caller would, and leaves. */
 export async function readAll(follower: Follower): Promise<ChunksDigest> {
   await using reader = follower;
-  return await digestChunks(reader.chunks());
+  return await digestChunks(chunksOf(reader));
 }
 
 /** Waits until the cache has all as a caller would, and leaves. It returns what the transfer reported. */

@@ -1,10 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import path from 'node:path';
+import { sha256 } from '../../lab/sha256.ts';
 import { WorkMemory } from '../../src/files/work-memory.ts';
 import { KeyedReadWriteLock } from '../../src/async/keyed-read-write-lock.ts';
-import type { ObjectVersion } from '../../src/cdn/s3-cdn-manager.ts';
+import type { ObjectVersion, Precondition, SmallObject } from '../../src/cdn/s3-cdn-manager.ts';
 import type { S3Upload, SentPart, UploadStart, UploadTarget } from '../../src/cdn/s3-upload.ts';
 import { LoaderError } from '../../src/errors.ts';
+import type { Logger } from '../../src/log/logger.ts';
+import { ResourceManifests, type ResourceManifestsOptions } from '../../src/resources/resource-manifests.ts';
+import { RevisionMemory } from '../../src/resources/revision-memory.ts';
 import { UploadJournal } from '../../src/resources/upload-journal.ts';
 import { UploadService, type UploadItem, type UploadServiceOptions } from '../../src/resources/upload-service.ts';
 import { decryptBuffer, encryptBuffer } from '../../src/security/envelope-cipher.ts';
@@ -75,6 +79,9 @@ export class FakeUpload implements Pick<S3Upload, 'abort' | 'complete' | 'parts'
 export class FakeUploadCdn {
   readonly uploads: FakeUpload[] = [];
   readonly objects = new Map<string, ObjectVersion>();
+  readonly manifests = new Map<string, SmallObject>();
+  /** Called before a manifest is read or stored. */
+  beforeManifest: (method: 'get' | 'put') => Promise<void> = () => Promise.resolve();
   /** The parts that uploads of an earlier process were resumed with. */
   readonly resumed: (readonly SentPart[])[] = [];
   /** The places at which empty uploads were to be removed. */
@@ -101,6 +108,26 @@ export class FakeUploadCdn {
   async lookAt(folder: string, fileName: string): Promise<ObjectVersion | undefined> {
     await this.beforeLook();
     return this.objects.get(`${folder}/${fileName}`);
+  }
+
+  async getSmallObject(folder: string, fileName: string): Promise<SmallObject | undefined> {
+    await this.beforeManifest('get');
+    return this.manifests.get(`${folder}/${fileName}`);
+  }
+
+  async putSmallObject(
+    folder: string,
+    fileName: string,
+    bytes: Buffer,
+    precondition: Precondition,
+  ): Promise<'refused' | 'stored'> {
+    await this.beforeManifest('put');
+    const place = `${folder}/${fileName}`;
+    const present = this.manifests.get(place);
+    const wanted = precondition === 'absent' ? undefined : precondition.etag;
+    if (present?.etag !== wanted) return 'refused';
+    this.manifests.set(place, { bytes, etag: `"${sha256(bytes)}"` });
+    return 'stored';
   }
 
   removeEmptyUploads(folder: string, fileName: string): Promise<void> {
@@ -148,11 +175,13 @@ export class UploadLab implements AsyncDisposable {
   readonly session = { api: this.api, cdn: this.cdn, resourceAesKey: () => KEY };
   readonly journal: UploadJournal;
   readonly memory = new WorkMemory(64 * 1024 * 1024);
+  readonly manifests: ResourceManifests;
   readonly uploads: UploadService;
 
   private constructor(folder: CacheFolder) {
     this.folder = folder;
     this.journal = new UploadJournal(path.join(folder.base, 'state'), folder.logger);
+    this.manifests = testManifests(path.join(folder.base, 'state'), folder.logger);
     this.uploads = this.#service(this.journal);
   }
 
@@ -176,7 +205,8 @@ export class UploadLab implements AsyncDisposable {
     const { logger } = this.folder;
     const upstream = { session: () => Promise.resolve(this.session) };
     const publicationLocks = new KeyedReadWriteLock();
-    return new UploadService({ upstream, cache, journal, memory: this.memory, publicationLocks, logger });
+    const { manifests, memory } = this;
+    return new UploadService({ upstream, cache, journal, manifests, memory, publicationLocks, logger });
   }
 
   static async create(): Promise<UploadLab> {
@@ -187,6 +217,16 @@ export class UploadLab implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.folder.remove();
   }
+}
+
+/** What a device with no keys of manifests makes of them. */
+export function testManifests(
+  stateDir: string,
+  logger: Logger,
+  options: Partial<ResourceManifestsOptions> = {},
+): ResourceManifests {
+  const revisions = new RevisionMemory(stateDir, logger);
+  return new ResourceManifests({ signingKey: undefined, publicKeys: [], isRequired: false, revisions, ...options });
 }
 
 /** The items of an upload whose folder comes before or after its file. */
@@ -209,5 +249,6 @@ export async function* inChunks(content: Buffer): AsyncGenerator<Buffer, void, u
 
 /** An object as a HEAD shows it. */
 export function makeVersion(fields: Partial<ObjectVersion>): ObjectVersion {
-  return { etag: undefined, smallSha256: undefined, length: 1, modifiedMs: undefined, versionId: undefined, ...fields };
+  const none = { etag: undefined, smallSha256: undefined, modifiedMs: undefined, versionId: undefined };
+  return { ...none, length: 1, hasManifest: false, ...fields };
 }

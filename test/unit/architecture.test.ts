@@ -25,8 +25,8 @@ const FLOORS: readonly (readonly string[])[] = [
   ['unlock', 'resources'],
   ['binary-split', 'upstream'],
   ['archive'],
-  ['tasks', 'docker', 'cdn', 'hardware', 'security', 'cache', 'loader-folders', 'manifest'],
-  ['log', 'link-errors', 'metrics'],
+  ['tasks', 'docker', 'cdn', 'hardware', 'security', 'cache', 'loader-folders'],
+  ['log', 'link-errors', 'metrics', 'manifest'],
   // The ground floor knows nothing of the product.
   ['net', 'files'],
   ['async'],
@@ -53,13 +53,14 @@ const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
 const ENTRY_FILES: readonly string[] = ['src/cli/loader.ts', 'src/main.ts'];
 /** It is imported for what it does. */
 const EFFECT_FILES: readonly string[] = ['src/node-version.js'];
-const THREAD_FILES: readonly string[] = ['src/binary-split/unlock-thread.ts'];
+const THREAD_FILES: readonly string[] = ['src/binary-split/unlock-thread.ts', 'src/resources/chunk-thread.ts'];
 
 /** Files of several functions of equal rank, named after their common theme. */
 const NAMED_AFTER_THEIR_THEME: readonly string[] = [
   'src/archive/archive-images.ts',
   'src/config/config-docs.ts',
   'src/config/kinds.ts',
+  'src/config/manifest-keys.ts',
   'src/http/bodies/client-abort.ts',
   'src/http/errors/request-faults.ts',
   'src/json-schemas.ts',

@@ -105,7 +105,7 @@ describe("the key of a resource's object", () => {
   const folder = `${'é'.repeat(100)}/${'a'.repeat(255)}/${'b'.repeat(255)}/${'c'.repeat(255)}`;
 
   it('may have 1,024 bytes, and no more', () => {
-    const name = 'n'.repeat(1024 - Buffer.byteLength(`${folder}/.big`));
+    const name = 'n'.repeat(1024 - Buffer.byteLength(`${folder}/.manifest`));
     assertStorable({ folder, name });
     assert.throws(() => assertStorable({ folder, name: `${name}n` }), {
       code: 'validation_failed',

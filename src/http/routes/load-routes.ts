@@ -37,7 +37,11 @@ export function registerLoadRoutes(app: HttpApp, { apiClient, clientStallTimeout
       const abort = abortWhenClientLeaves(reply);
       await using body = await apiClient.load(resource, abort.signal);
       request.facts.source = body.source;
-      await sendBody(reply, body, { stallTimeoutMs: clientStallTimeoutMs, abort });
+      await sendBody(
+        reply,
+        { length: body.length, chunks: body.read() },
+        { stallTimeoutMs: clientStallTimeoutMs, abort },
+      );
     },
   );
 }

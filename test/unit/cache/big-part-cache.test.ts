@@ -7,10 +7,18 @@ import { BigPartCache } from '../../../src/cache/big-part-cache.ts';
 import type { CopyRecord } from '../../../src/cache/copy-record.ts';
 import { createLogger } from '../../../src/log/logger.ts';
 import type { ResourceName } from '../../../src/resource-name.ts';
-import { CacheFolder } from '../../support/cache-folder.ts';
+import { eventually } from '../../../lab/waiting.ts';
+import { CacheFolder, digestsOf } from '../../support/cache-folder.ts';
 
 const PART = { folder: 'models', name: 'm.bin' };
-const RECORD: CopyRecord = { bigLength: 7, smallSha256: 'ab'.repeat(32) };
+const SMALL_SHA256 = 'ab'.repeat(32);
+const recordOf = (content: string, smallSha256 = SMALL_SHA256): CopyRecord => ({
+  bigLength: content.length,
+  smallSha256,
+  chunks: digestsOf(Buffer.from(content)),
+});
+/** Different for each version. */
+const digestOf = (version: number) => String(version).padStart(64, '0');
 
 let folder: CacheFolder;
 let base = '';
@@ -26,7 +34,8 @@ afterEach(async () => {
   await folder.remove();
 });
 
-const publish = (part: ResourceName, content: string, record?: CopyRecord) => folder.publish(part, content, record);
+const publish = (part: ResourceName, content: string, record?: Partial<CopyRecord>) =>
+  folder.publish(part, content, record);
 
 /** What the cache would serve; undefined when there is no copy. */
 async function readCopy(part = PART): Promise<{ text: string; record: CopyRecord | undefined } | undefined> {
@@ -52,8 +61,8 @@ describe('the copy of a big part', () => {
 
   it('is there with its record once it was published, as the original keeps it', async () => {
     await publish(PART, 'content');
-    assert.deepEqual(await readCopy(), { text: 'content', record: RECORD });
-    assert.deepEqual(await names(), ['m.bin.big', 'm.bin.big.json', 'm.bin.big.sums']);
+    assert.deepEqual(await readCopy(), { text: 'content', record: recordOf('content') });
+    assert.deepEqual(await names(), ['m.bin.big', 'm.bin.big.dsse']);
     assert.equal(await readFile(inFolder('m.bin.big'), 'utf8'), 'content');
     assert.deepEqual(await readdir(path.join(root, '.parts')), []);
   });
@@ -76,22 +85,22 @@ describe('the copy of a big part', () => {
 
   it('takes the place of an earlier one', async () => {
     await publish(PART, 'earlier content');
-    await publish(PART, 'later', { ...RECORD, bigLength: 5 });
-    assert.deepEqual(await readCopy(), { text: 'later', record: { ...RECORD, bigLength: 5 } });
+    await publish(PART, 'later');
+    assert.deepEqual(await readCopy(), { text: 'later', record: recordOf('later') });
   });
 
   it('never stands as an old file beside a new record, though a publication of the same length ends half-way', async () => {
-    await publish(PART, 'version 1', { bigLength: 9, smallSha256: 'one' });
+    await publish(PART, 'version 1', { smallSha256: digestOf(1) });
     const file = await cache.createDraft();
     await file.close(); // its sync fails
-    await assert.rejects(cache.publish(PART, file, { bigLength: 9, smallSha256: 'two' }));
-    assert.notEqual((await readCopy())?.record?.smallSha256, 'two');
+    await assert.rejects(cache.publish(PART, file, recordOf('version 2', digestOf(2))));
+    assert.notEqual((await readCopy())?.record?.smallSha256, digestOf(2));
     await file.discard();
   });
 
   it('has the record of its own file, however many publish it at once', async () => {
     const publications = Array.from({ length: 20 }, (_, index) =>
-      publish(PART, `version ${String(index).padStart(2, '0')}`, { bigLength: 10, smallSha256: `${index}` }),
+      publish(PART, `version ${String(index).padStart(2, '0')}`, { smallSha256: digestOf(index) }),
     );
     await Promise.all(publications);
     const copy = await readCopy();
@@ -117,19 +126,69 @@ describe('the copy of a big part', () => {
     assert.deepEqual(await readCopy(), { text: 'content', record: undefined });
   });
 
-  for (const [kind, text] of [
-    ['no JSON', 'rubbish'],
-    ['half of one', '{"version":1,"bigLen'],
-    ['empty', ''],
-    ['a list', '[]'],
-    ['null', 'null'],
-    ['without the length', JSON.stringify({ smallSha256: 'x' })],
-    ['without the digest', JSON.stringify({ bigLength: 7 })],
-    ['of wrong types', JSON.stringify({ bigLength: '7', smallSha256: 'x' })],
-    ['far too long', JSON.stringify({ ...RECORD, padding: 'x'.repeat(5000) })],
-  ] as const) {
+  for (const [kind, change] of [
+    ['no JSON', () => 'rubbish'],
+    ['half of one', (text) => text.slice(0, text.length / 2)],
+    ['empty', () => ''],
+    ['a list', () => '[]'],
+    ['null', () => 'null'],
+    ['without a signature', (text) => text.replace(/"signatures":\[.*\]/, '"signatures":[]')],
+    ['signed otherwise', (text) => text.replace(/"sig":"../, '"sig":"AA')],
+    ['of other digests', (text) => withPayload(text, (payload) => payload.replace(/[\da-f]{8}"\]/, '00000000"]'))],
+    ['of another length', (text) => withPayload(text, (payload) => payload.replace('"length":7', '"length":8'))],
+    ['far too long', (text) => text + ' '.repeat(5_000_000)],
+  ] as const satisfies [string, (text: string) => string][]) {
     it(`is set aside when its record is ${kind}`, async () => {
       await publish(PART, 'content');
+      const file = inFolder('m.bin.big.dsse');
+      const text = await readFile(file, 'utf8');
+      const changed = change(text);
+      assert.notEqual(changed, text);
+      await writeFile(file, changed);
+      assert.equal(await readCopy(), undefined);
+      assert.deepEqual(await names(), ['m.bin.big.bad']);
+    });
+  }
+
+  it('is set aside when it has the record of another', async () => {
+    await publish(PART, 'content');
+    await publish({ folder: 'models', name: 'n' }, 'content');
+    await rename(inFolder('n.big.dsse'), inFolder('m.bin.big.dsse'));
+    assert.equal(await readCopy(), undefined);
+  });
+
+  it('has no record when another device has made it, and gets one of its own', async () => {
+    await publish(PART, 'content', { isPair: true });
+    await rm(path.join(base, 'state', 'device.key'));
+    cache = new BigPartCache(root, path.join(base, 'state'), folder.logger);
+    assert.deepEqual(await readCopy(), { text: 'content', record: undefined });
+    await eventually(async () => (await readCopy())?.record !== undefined);
+    const { chunks } = recordOf('content');
+    assert.deepEqual((await readCopy())?.record, { bigLength: 7, smallSha256: undefined, chunks });
+  });
+
+  for (const hasDigests of [true, false]) {
+    it(`of an earlier version, ${hasDigests ? 'with' : 'without'} digests, is taken over with what is known of it`, async () => {
+      const record = { bigLength: 7, smallSha256: SMALL_SHA256, etag: '"e"', isPair: true, madeAtMs: 5 };
+      await mkdir(path.join(root, 'models'), { recursive: true });
+      await writeFile(inFolder('m.bin.big'), 'content');
+      await writeFile(inFolder('m.bin.big.json'), JSON.stringify({ version: 1, ...record }));
+      const chunks = digestsOf(Buffer.from('content'), 4 * 1024 * 1024);
+      const sums = JSON.stringify({ version: 1, bigLength: 7, ...chunks });
+      await writeFile(inFolder('m.bin.big.sums'), hasDigests ? sums : 'damaged');
+      const expected = { ...record, chunks: hasDigests ? chunks : undefined };
+      assert.deepEqual(await readCopy(), { text: 'content', record: expected });
+      await eventually(async () => (await names()).includes('m.bin.big.dsse'));
+      await eventually(async () => (await names()).length === 2);
+      const made = { ...record, chunks: hasDigests ? chunks : digestsOf(Buffer.from('content')) };
+      assert.deepEqual((await readCopy())?.record, made);
+    });
+  }
+
+  for (const text of ['rubbish', '{"bigLength":7}', '{"bigLength":"7","smallSha256":"x"}']) {
+    it(`of an earlier version is set aside when its record is ${text}`, async () => {
+      await publish(PART, 'content');
+      await rm(inFolder('m.bin.big.dsse'));
       await writeFile(inFolder('m.bin.big.json'), text);
       assert.equal(await readCopy(), undefined);
       assert.deepEqual(await names(), ['m.bin.big.bad']);
@@ -137,9 +196,16 @@ describe('the copy of a big part', () => {
   }
 });
 
+/** The text of a record with another payload under the same signature. */
+function withPayload(text: string, change: (payload: string) => string): string {
+  const envelope = JSON.parse(text) as { payload: string };
+  const payload = change(Buffer.from(envelope.payload, 'base64').toString());
+  return JSON.stringify({ ...envelope, payload: Buffer.from(payload).toString('base64') });
+}
+
 describe('a bad copy', () => {
-  it('is set aside when it was cut', async () => {
-    await publish(PART, 'content');
+  it('is set aside when it was cut and has no digests', async () => {
+    await folder.publishOnly(PART, 'content');
     await truncate(inFolder('m.bin.big'), 3);
     assert.equal(await readCopy(), undefined);
     assert.deepEqual(await names(), ['m.bin.big.bad']);
@@ -165,7 +231,7 @@ describe('a bad copy', () => {
     await publish(PART, 'first');
     await cache.setAside(PART, new Error('x'));
     await publish(PART, 'content');
-    assert.deepEqual(await readCopy(), { text: 'content', record: RECORD });
+    assert.deepEqual(await readCopy(), { text: 'content', record: recordOf('content') });
   });
 
   it('that is not there can be set aside without a fuss', async () => {
@@ -266,7 +332,7 @@ describe('a long name', () => {
     it(`of ${length} bytes can be published, opened, set aside and removed`, async () => {
       const part = { folder: 'models', name: 'n'.repeat(length) };
       await publish(part, 'content');
-      assert.deepEqual(await readCopy(part), { text: 'content', record: RECORD });
+      assert.deepEqual(await readCopy(part), { text: 'content', record: recordOf('content') });
       await cache.setAside(part, new Error('x'));
       assert.equal(await readCopy(part), undefined);
       await publish(part, 'again');
@@ -293,7 +359,9 @@ describe('a publication that ends half-way', () => {
   it('between record and file serves no old bytes under the new record, whose length differs', async () => {
     await publish(PART, 'earlier content');
     // What a crash between the two leaves: the new record beside the old file.
-    await writeFile(inFolder('m.bin.big.json'), JSON.stringify({ version: 1, ...RECORD, bigLength: 7 }));
+    await rename(inFolder('m.bin.big'), inFolder('old'));
+    await publish(PART, 'content');
+    await rename(inFolder('old'), inFolder('m.bin.big'));
     assert.equal(await readCopy(), undefined);
     assert.deepEqual(await names(), ['m.bin.big.bad']);
   });
@@ -302,7 +370,7 @@ describe('a publication that ends half-way', () => {
     await publish(PART, 'content');
     await rm(inFolder('m.bin.big'));
     assert.equal(await readCopy(), undefined);
-    await publish(PART, 'other', { ...RECORD, bigLength: 5 });
+    await publish(PART, 'other');
     assert.equal((await readCopy())?.text, 'other');
   });
 
@@ -333,7 +401,7 @@ describe('removing a copy', () => {
     await publish(PART, 'content');
     await publish({ folder: 'models', name: 'm' }, 'other');
     await cache.remove(PART);
-    assert.deepEqual(await names(), ['m.big', 'm.big.json', 'm.big.sums']);
+    assert.deepEqual(await names(), ['m.big', 'm.big.dsse']);
   });
 
   it('does nothing where there is none', async () => {
@@ -369,6 +437,6 @@ describe('what an earlier process left behind', () => {
 it('serves the copies of a cache that was moved to another place', async () => {
   await publish(PART, 'content');
   await rename(root, path.join(base, 'elsewhere'));
-  cache = new BigPartCache(path.join(base, 'elsewhere'), createLogger({ level: 'silent' }));
+  cache = new BigPartCache(path.join(base, 'elsewhere'), path.join(base, 'state'), createLogger({ level: 'silent' }));
   assert.equal((await readCopy())?.text, 'content');
 });

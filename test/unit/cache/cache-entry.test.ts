@@ -80,7 +80,7 @@ describe('the entries of the cache', () => {
   });
 
   it('may have any name that a resource may have', async () => {
-    const names = ['ä ö\u{1F6F0}', '-', '...', 'a.big', 'a.big.bad', 'a.big.json', 'a.big.sums', '"quoted"', '%2e'];
+    const names = ['ä ö\u{1F6F0}', '-', '...', 'a.big', 'a.big.bad', 'a.big.json', 'a.big.dsse', '"quoted"', '%2e'];
     for (const name of names) await folder.publish({ folder: 'ü/\u{1F6F0}', name }, 'content');
     const entries = await folder.entries();
     assert.deepEqual(entries.map(({ name }) => name).sort(), names.sort());
@@ -110,18 +110,15 @@ describe('the entries of the cache', () => {
     ['the record has none', { name: undefined }],
     ['the record has that of another', { name: 'm' }],
     ['the record has something else', { name: 7 }],
-    ['the record is damaged', { bigLength: 'x' }],
+    ['the record is damaged', 'damaged'],
   ] as const) {
     it(`have no name where the file has a digest for one and ${what}`, async () => {
       await folder.publish({ folder: 'models', name: 'n'.repeat(255) }, 'content');
       const [entry] = await folder.entries();
-      const record = folder.path(`${entry?.file ?? ''}.json`);
+      const record = folder.path(`${entry?.file ?? ''}.dsse`);
       if (change === undefined) await rm(record);
-      else
-        await writeFile(
-          record,
-          JSON.stringify({ ...(JSON.parse(await readFile(record, 'utf8')) as object), ...change }),
-        );
+      else if (change === 'damaged') await writeFile(record, 'x');
+      else await changeStatement(record, change);
       const [changed, ...others] = await folder.entries();
       assert.deepEqual({ ...changed }, { ...entry, name: undefined });
       assert.deepEqual(others, []);
@@ -131,7 +128,7 @@ describe('the entries of the cache', () => {
   it('have no name where the file has a digest for one and the record can not be read', async () => {
     await folder.publish({ folder: 'models', name: 'n'.repeat(255) }, 'content');
     const [entry] = await folder.entries();
-    const record = folder.path(`${entry?.file ?? ''}.json`);
+    const record = folder.path(`${entry?.file ?? ''}.dsse`);
     await rm(record);
     await mkdir(record);
     assert.deepEqual(await folder.entries(), [{ ...entry, name: undefined }]);
@@ -149,7 +146,7 @@ describe('the entries of the cache', () => {
   });
 
   it('are no files of other programs and no names that resources can not have', async () => {
-    const names = ['m', 'm.txt', 'big', '.big', '.big.bad', '..big', 'm.big.json', 'm.bigger', 'm.bad', 'a\\b.big'];
+    const names = ['m', 'm.txt', 'big', '.big', '.big.bad', '..big', 'm.big.dsse', 'm.bigger', 'm.bad', 'a\\b.big'];
     for (const name of [...names, `${'n'.repeat(250)}.big`, 'a\nb.big']) await write(`models/${name}`);
     await write('a\\b/m.big');
     assert.deepEqual(await listed(), []);
@@ -232,3 +229,11 @@ describe('the entries of the cache', () => {
     }
   });
 });
+
+/** Changes the predicate in the record of a copy. Its signature is not right any more. */
+async function changeStatement(filePath: string, change: object): Promise<void> {
+  const envelope = JSON.parse(await readFile(filePath, 'utf8')) as { payload: string };
+  const statement = JSON.parse(Buffer.from(envelope.payload, 'base64').toString()) as { predicate: object };
+  const payload = JSON.stringify({ ...statement, predicate: { ...statement.predicate, ...change } });
+  await writeFile(filePath, JSON.stringify({ ...envelope, payload: Buffer.from(payload).toString('base64') }));
+}

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import type { CopyRecord } from '../../../src/cache/copy-record.ts';
 import type { OpenCopy } from '../../../src/cache/copy-files.ts';
-import { CacheFolder } from '../../support/cache-folder.ts';
+import { CacheFolder, digestsOf } from '../../support/cache-folder.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
 
 const PART = { folder: 'models', name: 'm' };
@@ -38,7 +38,9 @@ async function readyToPublish(version: number): Promise<() => Promise<void>> {
 }
 
 function recordOf(version: number): CopyRecord {
-  return { bigLength: `version ${version}`.length, smallSha256: `small ${version}` };
+  const content = `version ${version}`;
+  const smallSha256 = String(version).padStart(64, '0');
+  return { bigLength: content.length, smallSha256, chunks: digestsOf(Buffer.from(content)) };
 }
 
 async function read(copy: OpenCopy | undefined): Promise<{ text: string; record: CopyRecord | undefined }> {
@@ -65,7 +67,7 @@ async function openCopy(): Promise<OpenCopy> {
 /** Does `work` before the record is read for the first time, when the file is open already. */
 function beforeTheRecord(work: () => Promise<void>): void {
   let isDone = false;
-  hookedFs.before('open', /\.big\.json$/, async () => {
+  hookedFs.before('open', /\.big\.dsse$/, async () => {
     if (isDone) return;
     isDone = true;
     await work();
@@ -76,7 +78,7 @@ describe('a copy that is replaced while it is opened', () => {
   it('is opened with its own record, though the other has its length', async () => {
     await publishVersion(1);
     beforeTheRecord(() => publishVersion(2));
-    assert.deepEqual(await readCopy(), { text: 'version 2', record: { bigLength: 9, smallSha256: 'small 2' } });
+    assert.deepEqual(await readCopy(), { text: 'version 2', record: recordOf(2) });
   });
 
   it('is not taken for a bad one when the other has another length', async () => {
@@ -95,14 +97,14 @@ describe('a copy that is replaced while it is opened', () => {
   it('is no copy when it is replaced each time, and none of them is set aside or stays open', async () => {
     await publishVersion(1);
     let replaced = 0;
-    hookedFs.before('open', /\.big\.json$/, async () => {
+    hookedFs.before('open', /\.big\.dsse$/, async () => {
       if (++replaced > 50) return;
       await writeFile(folder.path('next'), 'version 2, somewhat longer');
       await rename(folder.path('next'), folder.path('m.big'));
     });
     assert.equal(await folder.cache.open(PART), undefined);
     assert.ok(replaced > 1 && replaced <= 10, `it was opened ${replaced} times`);
-    assert.deepEqual(await folder.names(), ['m.big', 'm.big.json', 'm.big.sums']);
+    assert.deepEqual(await folder.names(), ['m.big', 'm.big.dsse']);
     await folder.closed();
   });
 
@@ -118,7 +120,7 @@ describe('a copy that is replaced while it is opened', () => {
       if (copy === undefined) continue;
       const { text, record } = await read(copy);
       await copy.handle.close();
-      assert.equal(record?.smallSha256, text.replace('version', 'small'));
+      assert.equal(Number(record?.smallSha256), Number(text.replace('version ', '')));
       opened++;
     }
     await publishing;
@@ -167,7 +169,7 @@ describe('a bad copy that is noticed late', () => {
       if (++looks !== 3) return;
       await rm(filePath);
       await writeFile(filePath, 'version 2');
-      await rm(folder.path('m.big.json'));
+      await rm(folder.path('m.big.dsse'));
     });
     assert.equal(await folder.cache.open(PART), undefined);
     assert.equal(looks, 3);
@@ -253,7 +255,7 @@ describe('a copy that is held', () => {
     await folder.publish(PART, 'second');
     folder.cache.hold(PART);
     assert.equal(await folder.cache.removeUnlessHeld(await folder.entry('m.big.bad')), 'removed');
-    assert.deepEqual(await folder.names(), ['m.big', 'm.big.json', 'm.big.sums']);
+    assert.deepEqual(await folder.names(), ['m.big', 'm.big.dsse']);
   });
 });
 
@@ -314,7 +316,7 @@ describe('removing an entry', () => {
     await symlink(folder.base, path.join(folder.root, 'models'));
     await writeFile(path.join(folder.base, 'm.big'), 'not ours');
     await assert.rejects(folder.cache.removeUnlessHeld(entry), { code: 'cache_unusable' });
-    for (const file of ['../m.big', 'm.txt', '..', 'm.big.json', '']) {
+    for (const file of ['../m.big', 'm.txt', '..', 'm.big.dsse', '']) {
       await assert.rejects(folder.cache.removeUnlessHeld({ ...entry, folder: 'outside', file }), {
         code: 'cache_unusable',
       });

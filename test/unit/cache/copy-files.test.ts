@@ -4,11 +4,17 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { CopyFiles } from '../../../src/cache/copy-files.ts';
+import { DeviceKey } from '../../../src/cache/device-key.ts';
 import { createLogger } from '../../../src/log/logger.ts';
 
 let root = '';
 let outside = '';
 let files: CopyFiles;
+
+function makeFiles(folder: string): CopyFiles {
+  const logger = createLogger({ level: 'silent' });
+  return new CopyFiles(folder, new DeviceKey(path.join(folder, 'state'), logger), logger);
+}
 
 beforeEach(async () => {
   const base = await realpath(await mkdtemp(path.join(tmpdir(), 'loader-path-')));
@@ -16,7 +22,7 @@ beforeEach(async () => {
   outside = path.join(base, 'models-outside'); // Its name begins as the root's does.
   await mkdir(root);
   await mkdir(outside);
-  files = new CopyFiles(root, createLogger({ level: 'silent' }));
+  files = makeFiles(root);
 });
 
 afterEach(async () => {
@@ -87,7 +93,7 @@ describe('the folder of a copy', () => {
   it('may lie under a root that is itself a symbolic link', async () => {
     const link = path.join(path.dirname(root), 'link-to-root');
     await symlink(root, link);
-    files = new CopyFiles(link, createLogger({ level: 'silent' }));
+    files = makeFiles(link);
     assert.equal(await make('a'), path.join(root, 'a/m.big'));
   });
 

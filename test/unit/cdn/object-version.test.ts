@@ -10,18 +10,20 @@ const BARE: ObjectVersion = {
   versionId: undefined,
   length: 10,
   smallSha256: undefined,
+  hasManifest: false,
 };
 
 describe('the version in an answer', () => {
   it('has what tells versions apart', () => {
     const LastModified = new Date(1_700_000_000_000);
-    const answer = { ETag: A, LastModified, Metadata: { 'small-sha256': 'ab' }, VersionId: 'v' };
+    const answer = { ETag: A, LastModified, Metadata: { 'small-sha256': 'ab', manifest: '1' }, VersionId: 'v' };
     assert.deepEqual(versionOf(answer, 10), {
       etag: A,
       modifiedMs: 1_700_000_000_000,
       versionId: 'v',
       length: 10,
       smallSha256: 'ab',
+      hasManifest: true,
     });
   });
 

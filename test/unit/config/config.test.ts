@@ -1,19 +1,24 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { generateKeyPairSync } from 'node:crypto';
+import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, it } from 'node:test';
 import { CertificateAuthority } from '../../../lab/links/certificate-authority.ts';
 import { ConfigError, loadConfig, loadEngineConfig, takeConfig } from '../../../src/config/config.ts';
 import { VARIABLE_DOCS } from '../../../src/config/config-docs.ts';
+import { PublicKey, SigningKey } from '../../../src/manifest/manifest-keys.ts';
 import { LOG_LEVELS } from '../../../src/log/logger.ts';
 
-const PEM = generateKeyPairSync('ec', {
+const PAIR = generateKeyPairSync('ec', {
   namedCurve: 'P-256',
   publicKeyEncoding: { type: 'spki', format: 'pem' },
   privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
-}).publicKey.trim();
+});
+const PEM = PAIR.publicKey.trim();
+const PRIVATE_PEM = PAIR.privateKey.trim();
+const RSA_PEM = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ type: 'pkcs8', format: 'pem' });
+const PUBLIC_KEY = new PublicKey(createPublicKey(PEM));
 
 const folder = mkdtempSync(path.join(tmpdir(), 'loader-config-'));
 const certificates = path.join(folder, 'certificates');
@@ -45,6 +50,7 @@ describe('the configuration', () => {
       dockerHost: { kind: 'unix', socketPath: '/var/run/docker.sock' },
       unlockParallelism: 3,
       resourceKey: undefined,
+      manifests: { signingKey: undefined, publicKeys: [], isRequired: false },
       keyTemplates: {
         hardware: 'azaion-loader/hardware/v1/{hardware}',
         api: 'azaion-loader/api/v1/{email}/{password}/{hardware_hash}',
@@ -97,6 +103,9 @@ describe('the configuration', () => {
       DOCKER_CERT_PATH: certificates,
       UNLOCK_PARALLELISM: '16',
       RESOURCE_KEY: 'fleet',
+      MANIFEST_SIGNING_KEY: PRIVATE_PEM,
+      MANIFEST_PUBLIC_KEYS: `${PEM}\n${PEM}`,
+      MANIFEST_REQUIRED: 'true',
       KEY_TEMPLATE_HARDWARE: '<{hardware}>',
       KEY_TEMPLATE_API: '{email}{password}{hardware_hash}',
       HARDWARE_ID: 'device 7',
@@ -144,6 +153,11 @@ describe('the configuration', () => {
       },
       unlockParallelism: 16,
       resourceKey: 'fleet',
+      manifests: {
+        signingKey: new SigningKey(createPrivateKey(PRIVATE_PEM)),
+        publicKeys: [PUBLIC_KEY, PUBLIC_KEY],
+        isRequired: true,
+      },
       keyTemplates: { hardware: '<{hardware}>', api: '{email}{password}{hardware_hash}' },
       hardwareId: 'device 7',
       tokenKeys: { publicKeyPem: undefined, secret: 'shared' },
@@ -309,6 +323,34 @@ describe('a wrong value', () => {
     assert.match(problemsOf({ KEY_TEMPLATE_API: '{password}' }).join(), /lacks \{email\}, \{hardware_hash\}$/);
   });
 
+  for (const [what, variables, expected] of [
+    ['no key', { MANIFEST_SIGNING_KEY: 'x' }, /^MANIFEST_SIGNING_KEY must be a private key in PEM/],
+    ['a public key', { MANIFEST_SIGNING_KEY: PEM }, /^MANIFEST_SIGNING_KEY must be/],
+    ['an RSA key', { MANIFEST_SIGNING_KEY: RSA_PEM }, /^MANIFEST_SIGNING_KEY must be/],
+    ['a key that is not there', { MANIFEST_SIGNING_KEY_FILE: '/nowhere' }, /^MANIFEST_SIGNING_KEY_FILE/],
+  ] as const) {
+    it(`is ${what} for the signatures of manifests, and the text is not told`, () => {
+      const [problem = '', ...others] = problemsOf(variables);
+      assert.match(problem, expected);
+      assert.deepEqual(others, []);
+      assert.ok(!problem.includes('BEGIN PRIVATE'));
+    });
+  }
+
+  for (const [what, text] of [
+    ['no key', 'x'],
+    ['a private key', PRIVATE_PEM],
+    ['a key that was cut', `${PEM}\n${PEM.slice(0, 60)}`],
+    ['an RSA key', createPublicKey(RSA_PEM).export({ type: 'spki', format: 'pem' })],
+  ] as const) {
+    it(`is ${what} among those that manifests are checked with`, () => {
+      assert.match(
+        problemsOf({ MANIFEST_PUBLIC_KEYS: text }).join(),
+        /^MANIFEST_PUBLIC_KEYS must be public keys in PEM/,
+      );
+    });
+  }
+
   it('is a public key beside a shared secret', () => {
     assert.match(problemsOf({ JWT_PUBLIC_KEY: PEM, JWT_SECRET: 'x' }).join(), /JWT_PUBLIC_KEY and JWT_SECRET/);
   });
@@ -318,6 +360,8 @@ describe('a secret from a file', () => {
   const VALUES = {
     LOGIN_PASSWORD: 'own',
     RESOURCE_KEY: 'fleet',
+    MANIFEST_SIGNING_KEY: PRIVATE_PEM,
+    MANIFEST_PUBLIC_KEYS: PEM,
     JWT_PUBLIC_KEY: PEM,
     JWT_SECRET: 'shared',
     API_KEY: 'one,two',

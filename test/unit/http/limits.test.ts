@@ -95,10 +95,10 @@ describe('the limits of a request', () => {
     assert.deepEqual(await codeOfLoad({ folder: folderOf(1, 1, 1, 1, 1, 1, 1, 1, 1) }), INVALID);
   });
 
-  it('are 1,019 bytes for folder and file name together', async () => {
-    // 3 * 255 and 252 bytes, three slashes within the folder, and a name of one: the slash before it does not count.
-    const [fits, tooLong] = [folderOf(255, 255, 255, 250), folderOf(255, 255, 255, 251)];
-    assert.equal(Buffer.byteLength(`${fits}m`), 1_019);
+  it('are 1,014 bytes for folder and file name together', async () => {
+    // 3 * 255 and 245 bytes, three slashes within the folder, and a name of one: the slash before it does not count.
+    const [fits, tooLong] = [folderOf(255, 255, 255, 245), folderOf(255, 255, 255, 246)];
+    assert.equal(Buffer.byteLength(`${fits}m`), 1_014);
     assert.deepEqual(await codeOfLoad({ folder: fits }), FITS);
     assert.deepEqual(await codeOfLoad({ folder: tooLong }), INVALID);
   });

@@ -47,7 +47,8 @@ describe('the line of a request in the log', () => {
         if (name === 'bug') throw new TypeError('x is not a function');
         const body = LOADS[name]?.() ?? chunks();
         const length = name === 'broken' ? MODEL.length + 1 : MODEL.length;
-        return { length, source: 'cdn', chunks: body, [Symbol.asyncDispose]: () => Promise.resolve() };
+        const closed = { [Symbol.asyncDispose]: () => Promise.resolve() };
+        return { length, source: 'cdn', manifest: undefined, read: () => body, ...closed };
       },
       upload: async (_name, items) => {
         for await (const item of items) if (item.kind === 'data') await Array.fromAsync(item.chunks);

@@ -16,7 +16,7 @@ let context: RecordedContext;
 
 beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'loader-providers-'));
-  cache = new BigPartCache(folder, createLogger({ level: 'silent' }));
+  cache = new BigPartCache(folder, path.join(folder, 'state'), createLogger({ level: 'silent' }));
   context = new RecordedContext();
 });
 

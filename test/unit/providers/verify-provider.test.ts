@@ -17,7 +17,7 @@ let context: RecordedContext;
 
 beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'loader-providers-'));
-  cache = new BigPartCache(folder, createLogger({ level: 'silent' }));
+  cache = new BigPartCache(folder, path.join(folder, 'state'), createLogger({ level: 'silent' }));
   context = new RecordedContext();
 });
 
@@ -40,11 +40,16 @@ function notLoggedIn(): Promise<never> {
   return Promise.reject(new LoaderError('not_authenticated', 'No user is logged in.'));
 }
 
+const NOT_LOGGED_IN = { mend: notLoggedIn, prefetch: notLoggedIn };
+
 describe('verify', () => {
   const fetched: string[] = [];
   /** Whether the copy is of the version that the CDN has. */
   let isCached: boolean;
+  /** Called with the chunks of a copy that are to be mended. */
+  let mend: (name: string, chunks: readonly number[]) => Promise<void>;
   const downloads = {
+    mend: async ({ name }: { name: string }, chunks: readonly number[]) => await mend(name, chunks),
     prefetch: ({ name }: { name: string }) => {
       async function* run(): AsyncGenerator<WriteProgress, void, undefined> {
         await Promise.resolve();
@@ -58,6 +63,7 @@ describe('verify', () => {
   beforeEach(async () => {
     fetched.length = 0;
     isCached = true;
+    mend = () => Promise.resolve();
     await addCopy('one', 5_000_000);
     await addCopy('two', 1_000);
   });
@@ -70,7 +76,7 @@ describe('verify', () => {
   });
 
   it('tells how many copies of older Loaders are not known to be of the version of their small part', async () => {
-    const result = await context.run(createVerifyProvider({ cache, downloads: { prefetch: notLoggedIn } }), {});
+    const result = await context.run(createVerifyProvider({ cache, downloads: NOT_LOGGED_IN }), {});
     assert.partialDeepStrictEqual(result, { recorded: 2, bad: 0, unproven: 2 });
   });
 
@@ -99,8 +105,10 @@ describe('verify', () => {
   });
 
   for (const isLoggedIn of [true, false]) {
-    it(`sets a bad copy aside, and ${isLoggedIn ? 'fetches it again' : 'says why it is not mended'}`, async () => {
-      const provider = createVerifyProvider({ cache, downloads: isLoggedIn ? downloads : { prefetch: notLoggedIn } });
+    it(`leaves a damaged copy where it is, and ${isLoggedIn ? 'mends its chunks' : 'says why it is not mended'}`, async () => {
+      const mended: [string, readonly number[]][] = [];
+      mend = (name, chunks) => Promise.resolve(void mended.push([name, chunks]));
+      const provider = createVerifyProvider({ cache, downloads: isLoggedIn ? downloads : NOT_LOGGED_IN });
       await context.run(provider, {});
       await truncate(path.join(folder, 'models', 'one.big'), 4_999_999);
       const result = await context.run(provider, {});
@@ -109,8 +117,27 @@ describe('verify', () => {
         bad: 1,
         bad_copies: [{ file: 'one.big', mended: isLoggedIn, code: isLoggedIn ? null : 'not_authenticated' }],
       });
-      assert.deepEqual(await cachedFiles(), ['one.big.bad', 'two.big']);
-      assert.deepEqual(fetched, isLoggedIn ? ['one'] : []);
+      assert.deepEqual(await cachedFiles(), ['one.big', 'two.big']);
+      assert.deepEqual(mended, isLoggedIn ? [['one', [2]]] : []);
+      assert.deepEqual(fetched, []);
     });
   }
+
+  it('fetches a damaged copy whole when the CDN has another version by now', async () => {
+    const provider = createVerifyProvider({ cache, downloads });
+    await context.run(provider, {});
+    await truncate(path.join(folder, 'models', 'one.big'), 4_999_999);
+    mend = () => Promise.reject(new LoaderError('cdn_object_changed', 'It was replaced.'));
+    assert.partialDeepStrictEqual(await context.run(provider, {}), { bad: 1, bad_copies: [{ mended: true }] });
+    assert.deepEqual(fetched, ['one']);
+  });
+
+  it('sets aside what can be no copy, and fetches it again', async () => {
+    const provider = createVerifyProvider({ cache, downloads });
+    await context.run(provider, {});
+    await writeFile(path.join(folder, 'models', 'one.big.dsse'), 'x');
+    assert.partialDeepStrictEqual(await context.run(provider, {}), { bad: 1, bad_copies: [{ mended: true }] });
+    assert.deepEqual(await cachedFiles(), ['one.big.bad', 'two.big']);
+    assert.deepEqual(fetched, ['one']);
+  });
 });

@@ -54,6 +54,7 @@ function subject(record?: Partial<CopyRecord>, inode = 1n): CopyToProve {
       inode,
       length: CONTENT.length,
       record: record === undefined ? undefined : full,
+      isRecorded: true,
       [Symbol.asyncDispose]: () => Promise.resolve(),
     },
     smallSha256: SMALL_SHA256,

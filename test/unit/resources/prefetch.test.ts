@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { utimes } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { NEVER } from '../../../src/async/abort.ts';
 import { hasErrorCode, LoaderError } from '../../../src/errors.ts';
 import { resourceKey } from '../../../src/resource-name.ts';
 import type { Prefetch } from '../../../src/resources/prefetch.ts';
 import { HookedFs, systemError } from '../../../lab/faults/hooked-fs.ts';
-import { BIG, DownloadLab, LOAD_PATIENCE_MS, RECORD, RESOURCE } from '../../support/download-lab.ts';
+import { BIG, DownloadLab, LOAD_PATIENCE_MS, RECORD, EARLIER, RESOURCE } from '../../support/download-lab.ts';
 import { eventually } from '../../../lab/waiting.ts';
 
 const hookedFs = new HookedFs();
@@ -74,7 +75,7 @@ describe('a prefetch', () => {
   });
 
   it('does not take the copy of an earlier version for it', async () => {
-    await lab.folder.publish(RESOURCE, BIG, { ...RECORD, smallSha256: 'earlier' });
+    await lab.folder.publish(RESOURCE, BIG, { ...RECORD, smallSha256: EARLIER });
     const wanted = await lab.downloads.prefetch(RESOURCE, NEVER);
     assert.ok(!wanted.isCached);
     await lab.folder.closed();
@@ -82,8 +83,18 @@ describe('a prefetch', () => {
     assert.ok((await lab.downloads.prefetch(RESOURCE, NEVER)).isCached);
   });
 
-  it('sets a bad copy aside', async () => {
+  it('mends the end of a copy, alone', async () => {
     await lab.folder.publish(RESOURCE, BIG, RECORD);
+    await lab.folder.flip('m.big', BIG.length - 17);
+    const wanted = await lab.downloads.prefetch(RESOURCE, NEVER);
+    assert.ok(wanted.isCached);
+    assert.equal(lab.server.ranges.length, 1);
+    assert.ok((await readFile(lab.folder.path('m.big'))).equals(BIG));
+    assert.ok(await lab.load());
+  });
+
+  it('sets a bad copy aside whose digests are not known', async () => {
+    await lab.folder.publishOnly(RESOURCE, BIG, RECORD);
     await lab.folder.flip('m.big', BIG.length - 17);
     const wanted = await lab.downloads.prefetch(RESOURCE, NEVER);
     assert.ok(!wanted.isCached);
@@ -203,7 +214,7 @@ describe('a prefetch', () => {
     const running = (await lab.downloads.prefetch(RESOURCE, NEVER)).run(NEVER);
     {
       await using opened = await lab.downloads.open(RESOURCE, abort.signal);
-      const chunks = opened.chunks[Symbol.asyncIterator]();
+      const chunks = opened.read()[Symbol.asyncIterator]();
       // The small part, and the first bytes of the big one.
       for (let count = 0; count < 2; count++) assert.ok((await chunks.next()).done !== true);
       await running.next();

@@ -4,6 +4,7 @@ import { NEVER } from '../../../src/async/abort.ts';
 import { LoaderError } from '../../../src/errors.ts';
 import { SharedTransfers } from '../../../src/resources/shared-transfers.ts';
 import {
+  chunksOf,
   PATIENCE,
   CONTENT,
   MIB,
@@ -42,7 +43,7 @@ describe('the transfers under way', () => {
     lab.cache.beforePublish = () => gate.promise;
     const first = transfers.join(lab.source(), NEVER, PATIENCE);
     let length = 0;
-    for await (const chunk of first.chunks()) length += chunk.length;
+    for await (const chunk of chunksOf(first)) length += chunk.length;
     assert.equal(length, CONTENT.length);
     const left = first[Symbol.asyncDispose]();
     const late = readAll(transfers.join(lab.source(), NEVER, PATIENCE));

@@ -6,6 +6,8 @@ import { LoaderError } from '../../../src/errors.ts';
 import { Parallelism } from '../../../src/net/parallelism.ts';
 import { UploadDraft } from '../../../src/resources/upload-draft.ts';
 import { decryptBuffer } from '../../../src/security/envelope-cipher.ts';
+import { sha256 } from '../../../lab/sha256.ts';
+import { digestsOf } from '../../support/cache-folder.ts';
 import { inChunks, KEY, UploadLab } from '../../support/upload-lab.ts';
 
 /** Two parts. */
@@ -24,9 +26,9 @@ afterEach(async () => {
 
 async function create(content: AsyncIterable<Buffer> = inChunks(CONTENT)): Promise<UploadDraft> {
   const { cache, logger } = lab.folder;
-  const { session, journal, memory } = lab;
+  const { session, journal, manifests, memory } = lab;
   const parallelism = new Parallelism();
-  const options = { session, cache, journal, memory, parallelism, logger, signal: NEVER };
+  const options = { session, cache, journal, manifests, memory, parallelism, logger, signal: NEVER };
   return await UploadDraft.create(RESOURCE, content, options);
 }
 
@@ -36,7 +38,12 @@ describe('a draft', () => {
   it('has the envelope of the plaintext, in two parts, and no client can see it', async () => {
     await using draft = await create();
     const content = lab.cdn.uploads.at(-1)?.content ?? Buffer.alloc(0);
-    assert.equal(draft.bigLength, content.length);
+    assert.deepEqual(draft.facts, {
+      length: CONTENT.length,
+      sha256: sha256(CONTENT),
+      small: { length: draft.small.length, sha256: sha256(draft.small) },
+      big: { length: content.length, ...digestsOf(content) },
+    });
     assert.ok(decryptBuffer(Buffer.concat([draft.small, content]), KEY).equals(CONTENT));
     assert.deepEqual(states(), ['open']);
     assert.equal((await lab.folder.names('.parts')).length, 1);

@@ -77,7 +77,14 @@ function recover(
   };
   const { logger } = lab.folder;
   const abort = new AbortController();
-  const running = new UploadRecovery({ upstream, journal, publicationLocks, logger, secondLookMs }).run(abort.signal);
+  const running = new UploadRecovery({
+    upstream,
+    journal,
+    manifests: lab.manifests,
+    publicationLocks,
+    logger,
+    secondLookMs,
+  }).run(abort.signal);
   return {
     logIn: () => {
       upstream.isAuthenticated = true;

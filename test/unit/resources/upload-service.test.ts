@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { digestsOf } from '../../support/cache-folder.ts';
 import { randomBytes } from 'node:crypto';
 import { readFile, truncate, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
@@ -83,10 +84,17 @@ describe('an upload', () => {
       );
       const copy = await readFile(path.join(lab.folder.root, `${place}.big`));
       assert.ok(copy.equals(lab.cdn.uploads.at(-1)?.content ?? Buffer.alloc(0)));
-      const record = JSON.parse(await readFile(path.join(lab.folder.root, `${place}.big.json`), 'utf8')) as object;
+      const [, ...parts] = place.split('/').toReversed();
+      const record = await lab.folder.record({ folder: parts.toReversed().join('/'), name: 'm' });
       const small = lab.api.files.get(`${place}.small`) ?? Buffer.alloc(0);
-      assert.partialDeepStrictEqual(record, { bigLength: copy.length, smallSha256: sha256(small) });
-      await lab.folder.closed(); // The cache makes the digests of the copy in the background.
+      const manifest = lab.cdn.manifests.get(`${place}.manifest`)?.bytes;
+      assert.deepEqual(record, {
+        bigLength: copy.length,
+        smallSha256: sha256(small),
+        chunks: digestsOf(copy),
+        manifest,
+        isPair: true,
+      });
       await noDrafts();
     });
   }

@@ -3,12 +3,7 @@ import { describe, it } from 'node:test';
 import { DEFAULT_KEY_TEMPLATES } from '../../../src/config/variables.ts';
 import { EnvelopeSplitter, joinedLength, smallPartLength } from '../../../src/resources/envelope-parts.ts';
 import { PREFLIGHT_LENGTH, preflightEnvelope, envelopeLength } from '../../../src/security/envelope.ts';
-import {
-  decryptEnvelope,
-  encryptEnvelope,
-  decryptBuffer,
-  encryptBuffer,
-} from '../../../src/security/envelope-cipher.ts';
+import { encryptEnvelope, decryptBuffer, encryptBuffer } from '../../../src/security/envelope-cipher.ts';
 import {
   deriveAesKey,
   deriveApiKey,
@@ -60,7 +55,7 @@ describe('the known answers for image archives', () => {
         const archive = await collect(encryptEnvelope(cut(plaintext, chunkLength), aesKey, iv));
         assert.equal(archive.length, known.archive_length);
         assert.equal(sha256(archive), known.archive_sha256);
-        assert.deepEqual(await collect(decryptEnvelope(cut(archive, chunkLength), aesKey)), plaintext);
+        assert.deepEqual(decryptBuffer(archive, aesKey), plaintext);
       });
     }
   }
@@ -77,11 +72,6 @@ describe('the known answers for envelopes', () => {
     for (const chunkLength of CHUNK_LENGTHS) {
       it(`encrypts the envelope ${title} in chunks of ${chunkLength}`, async () =>
         assertEnvelope(await collect(encryptEnvelope(cut(plaintext, chunkLength), aesKey, iv)), known));
-
-      it(`decrypts the envelope ${title} in chunks of ${chunkLength}`, async () => {
-        const envelope = knownEnvelope(known, plaintext, aesKey);
-        assert.deepEqual(await collect(decryptEnvelope(cut(envelope, chunkLength), aesKey)), plaintext);
-      });
     }
 
     it(`seals and opens the envelope ${title} in one piece`, () => {
