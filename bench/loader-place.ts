@@ -86,13 +86,14 @@ export class LoaderPlace {
   }
 
   /**
-   * Waits until the copy of a load or an upload is in the cache, with its digests. The client has its answer before: the
+   * Waits until the copy of a load or an upload is in the cache, with its digests, which earlier commits kept in a file of
+   * their own. The client has its answer before: the
    * rest must not fall into the next measurement, nor come after `clearCache`.
    */
   async untilCached(name: string): Promise<void> {
-    const files = [this.bigPath(name), `${this.bigPath(name)}.sums`];
+    const big = this.bigPath(name);
     const { signal } = this.#options;
-    await eventually(() => files.every((file) => existsSync(file)), {
+    await eventually(() => existsSync(big) && ['dsse', 'sums'].some((suffix) => existsSync(`${big}.${suffix}`)), {
       timeoutMs: PUBLISH_TIMEOUT_MS,
       signal,
       what: `the copy of ${name} in the cache`,

@@ -279,8 +279,8 @@ export class RemoteBigPart implements BigPart {
     try {
       const file = await this.#fileOf(this.#follower);
       for await (const piece of new PlaintextReader(file, small, this.#options).read(range)) {
+        position += piece.length; // Before the consumer releases its memory.
         yield piece;
-        position += piece.length;
       }
       return;
     } catch (error) {

@@ -54,7 +54,8 @@ export class RevisionMemory {
     const order = highest === undefined ? 1 : compare(revision, highest);
     if (order < 0) throw outdated(resource);
     if (order === 0) return;
-    const record = { version: 1, folder: resource.folder, name: resource.name, ...revision };
+    const { folder, name } = resource;
+    const record = { version: 1, folder, name, ...revision, check: checkOf(revision) };
     try {
       await writeSmallFile(this.#pathOf(resource), JSON.stringify(record));
       this.#unwritten.delete(key);
@@ -68,8 +69,9 @@ export class RevisionMemory {
     try {
       const text = await readSmallFile(this.#pathOf(resource), MAX_LENGTH);
       if (text === undefined) return undefined;
-      const { revision, payloadSha256 } = asRecord(parseJson(text)) ?? {};
-      if (typeof revision === 'number' && typeof payloadSha256 === 'string') return { revision, payloadSha256 };
+      const { revision, payloadSha256, check } = asRecord(parseJson(text)) ?? {};
+      const stored = { revision: Number(revision), payloadSha256: String(payloadSha256) };
+      if (checkOf(stored) === check) return stored;
       this.#logger.warn({ resource }, 'The kept revision of a resource is damaged: any is accepted now');
     } catch (error) {
       const isDamaged = error instanceof UnfitFileError || systemErrorCode(error) !== 'ENOTDIR';
@@ -86,6 +88,11 @@ export class RevisionMemory {
 /** Of a resource's file. Its name is a digest, since names of resources may be as long as those of files. */
 function revisionPath(folder: string, resource: ResourceName): string {
   return path.join(folder, `${createHash('sha256').update(resourceKey(resource)).digest('hex')}.json`);
+}
+
+/** A damaged file must not refuse what is right for ever. */
+function checkOf({ revision, payloadSha256 }: Revision): string {
+  return createHash('sha256').update(`${revision} ${payloadSha256}`).digest('hex');
 }
 
 function compare(one: Revision, other: Revision): number {

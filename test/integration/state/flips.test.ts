@@ -221,7 +221,7 @@ before(async () => {
     await using loader = await FlippedLoader.start(template);
     await loader.login();
     await loader.upload('m', MODEL);
-    await eventually(() => templateFile('.big.sums') !== undefined, { timeoutMs: 20_000 });
+    await eventually(() => templateFile('.big.dsse') !== undefined, { timeoutMs: 20_000 });
     await unlock(loader);
     whole = await readState(loader);
     assert.equal(whole.size, TASKS + SCHEDULES + 1, 'the unlock is a task too');
@@ -401,7 +401,7 @@ it(`one flipped bit in the receipt costs an unlock at most: ${countOf('receipt')
 
 it(`one flipped bit beside a copy of the cache costs a load from the CDN at most: ${countOf('record')} flips`, TIMEOUT, async () => {
   for (let i = 0; i < countOf('record'); i++) {
-    const name = templateFile(i % 2 === 0 ? '.big.json' : '.big.sums') ?? '';
+    const name = templateFile('.big.dsse') ?? '';
     await withFlip(name, anywhere, async (loader) => {
       await loader.login();
       const { status, bytes } = await loader.post('/load/m', { filename: 'm', folder: 'models' });

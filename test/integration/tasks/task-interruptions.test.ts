@@ -113,14 +113,6 @@ class Model {
   }
 }
 
-/** The digest of a file of the cache. Of a record, only the version counts: it also tells when the copy was made. */
-async function digestOfFile(filePath: string): Promise<string> {
-  const content = await readFile(filePath);
-  if (!filePath.endsWith('.json')) return sha256(content);
-  const { bigLength, smallSha256, isPair } = JSON.parse(content.toString()) as Record<string, unknown>;
-  return sha256(JSON.stringify({ bigLength, smallSha256, isPair }));
-}
-
 /** Whether a request failed since the Loader was killed. */
 function isBrokenConnection(error: unknown): boolean {
   return error instanceof TypeError && ['fetch failed', 'terminated'].includes(error.message);
@@ -151,9 +143,7 @@ describe('tasks of a Loader that is killed', { skip: S3_SKIP }, () => {
       copies.set(`${name}.big`, sha256(await readFile(device.bigPath(name))));
     }
     for (const name of names) {
-      await eventually(async () => (await readdir(path.dirname(device.bigPath(name)))).includes(`${name}.big.sums`));
-      copies.set(`${name}.big.sums`, sha256(await readFile(`${device.bigPath(name)}.sums`)));
-      copies.set(`${name}.big.json`, await digestOfFile(`${device.bigPath(name)}.json`));
+      copies.set(`${name}.big.dsse`, sha256(await readFile(`${device.bigPath(name)}.dsse`)));
     }
     await device.restartLoader('SIGTERM'); // Leaves what makes the starts to come faster.
     await device.tasks.schedule({ provider: 'evict', parameters: { max_bytes: 4_000_000 }, cron: '* * * * * *' });
@@ -257,7 +247,11 @@ describe('tasks of a Loader that is killed', { skip: S3_SKIP }, () => {
   async function checkCache(): Promise<void> {
     const folder = path.join(device.cacheFolder, 'models');
     for (const file of await readdir(folder)) {
-      assert.equal(await digestOfFile(path.join(folder, file)), copies.get(file), `${file} is not what was uploaded`);
+      assert.equal(
+        sha256(await readFile(path.join(folder, file))),
+        copies.get(file),
+        `${file} is not what was uploaded`,
+      );
     }
   }
 
