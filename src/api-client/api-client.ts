@@ -17,6 +17,7 @@ import type { ResourceName } from '../resource-name.ts';
 import { ChunkPool } from '../resources/chunk-pool.ts';
 import { CopyProofs } from '../resources/copy-proofs.ts';
 import { DownloadService, type OpenResource } from '../resources/download-service.ts';
+import { ResourceList, type ResourcePage, type ResourceQuery } from '../resources/resource-list.ts';
 import { ResourceManifests, type ResourceManifestsOptions } from '../resources/resource-manifests.ts';
 import { RevisionMemory } from '../resources/revision-memory.ts';
 import { SharedTransfers } from '../resources/shared-transfers.ts';
@@ -85,6 +86,7 @@ export class ApiClient {
   readonly uploads: UploadService;
   readonly unlocks: UnlockService;
   readonly #chunkPool = new ChunkPool();
+  readonly #resourceList: ResourceList;
   readonly #journal: UploadJournal;
   readonly #recovery: UploadRecovery;
   readonly #releaseWatch: ReleaseWatch;
@@ -98,6 +100,7 @@ export class ApiClient {
     const { cache, links, clock, logger, metrics, presence, stallTimeoutMs, unlockJob } = options;
     const patience = { limitMs: stallTimeoutMs, setting: 'STALL_TIMEOUT_MS' };
     this.#clock = clock;
+    this.#resourceList = new ResourceList(cache);
     this.workMemory = new WorkMemory(options.memoryBudget);
     this.fingerprint = new HardwareFingerprint({
       hardwareId: options.hardwareId,
@@ -190,6 +193,11 @@ export class ApiClient {
     const opened = owned.use(await this.downloads.open(resource, signal));
     const moved = owned.move();
     return { ...opened, [Symbol.asyncDispose]: () => moved.disposeAsync() };
+  }
+
+  /** What the cache has, page by page. @throws the reason of `signal` */
+  async cachedResources(query: ResourceQuery, signal: AbortSignal): Promise<ResourcePage> {
+    return await this.#resourceList.page(query, signal);
   }
 
   /** Stores what `items` brings under `name`. @throws LoaderError, or the error of `items` */

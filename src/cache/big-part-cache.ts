@@ -203,14 +203,13 @@ export class BigPartCache {
     return await this.#verification.verify(placeOfFile(entry.folder, entry.file, 'copy'), options);
   }
 
-  /** Whether the record of a copy says that it certainly belongs to its small part. It never throws. */
-  async isPair({ folder, file }: Pick<CacheEntry, 'file' | 'folder'>): Promise<boolean> {
+  /** The record of a copy; undefined where it has none, or none that can be read. It never throws. */
+  async recordOf({ folder, file }: Pick<CacheEntry, 'file' | 'folder'>): Promise<CopyRecord | undefined> {
     try {
       const place = placeOfFile(folder, file, 'copy');
-      const { record } = await this.#files.readRecord(place, await this.#files.find(place));
-      return record?.isPair === true;
+      return (await this.#files.readRecord(place, await this.#files.find(place))).record;
     } catch {
-      return false;
+      return undefined;
     }
   }
 

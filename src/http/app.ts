@@ -27,7 +27,15 @@ import type { Tasks } from '../tasks/tasks.ts';
 export interface AppServices {
   readonly apiClient: Pick<
     ApiClient,
-    'status' | 'login' | 'load' | 'upload' | 'unlock' | 'cancelUnlock' | 'unlockStatus' | 'watchUnlock'
+    | 'status'
+    | 'login'
+    | 'load'
+    | 'cachedResources'
+    | 'upload'
+    | 'unlock'
+    | 'cancelUnlock'
+    | 'unlockStatus'
+    | 'watchUnlock'
   >;
   readonly tasks: Tasks;
   readonly readiness: Pick<Readiness, 'problems'>;

@@ -41,3 +41,8 @@ export function openManifest(
   }
   return { manifest, payloadSha256: createHash('sha256').update(payload).digest('hex') };
 }
+
+/** What a manifest tells, whoever has signed it. @throws ManifestError */
+export function readManifest(bytes: Buffer): Manifest {
+  return parseStatement(parseEnvelope(bytes).payload);
+}

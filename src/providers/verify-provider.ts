@@ -7,7 +7,7 @@ import type { Prefetch } from '../resources/prefetch.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
 
 export interface VerifyProviderOptions {
-  readonly cache: Pick<BigPartCache, 'isPair' | 'list' | 'verify'>;
+  readonly cache: Pick<BigPartCache, 'list' | 'recordOf' | 'verify'>;
   readonly downloads: {
     mend(resource: ResourceName, chunks: readonly number[], signal: AbortSignal): Promise<void>;
     prefetch(resource: ResourceName, signal: AbortSignal): Promise<Pick<Prefetch, 'isCached' | 'run'>>;
@@ -68,7 +68,7 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
         const damaged = typeof outcome === 'object' ? outcome.damaged : [];
         const verdict = typeof outcome === 'object' ? 'bad' : outcome;
         const isSound = verdict === 'good' || verdict === 'recorded';
-        const pairing = isSound && !(await cache.isPair(entry)) ? await pair(entry, context) : 'pair';
+        const pairing = isSound && !(await isPair(entry)) ? await pair(entry, context) : 'pair';
         counts[pairing === 'mended' ? 'bad' : verdict]++;
         if (pairing === 'unproven') counts.unproven++;
         if (verdict === 'bad') {
@@ -86,6 +86,11 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
       throw new PartialResultError('cache_unusable', `${counts.failed} copies could not be verified.`, result);
     },
   });
+
+  /** Whether it is certain that a copy is of one version with its small part. */
+  async function isPair(entry: Pick<CacheEntry, 'file' | 'folder'>): Promise<boolean> {
+    return (await cache.recordOf(entry))?.isPair === true;
+  }
 
   /** Returns `failed` for a copy that can be neither verified nor set aside, which must not stop the others. */
   async function verify(
@@ -116,7 +121,7 @@ export function createVerifyProvider({ cache, downloads }: VerifyProviderOptions
     if (name === undefined) return 'unproven';
     try {
       const prefetch = await downloads.prefetch({ folder, name }, signal);
-      if (prefetch.isCached) return (await cache.isPair({ folder, file })) ? 'pair' : 'unproven';
+      if (prefetch.isCached) return (await isPair({ folder, file })) ? 'pair' : 'unproven';
       await Array.fromAsync(prefetch.run(signal));
       context.log('warn', `${folder}/${file} was of another version than its small part: it was fetched again`);
       return 'mended';

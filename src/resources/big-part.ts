@@ -14,7 +14,7 @@ import type { Session } from '../upstream/upstream.ts';
 import { ChunkMender } from './chunk-mender.ts';
 import type { CopyProofs } from './copy-proofs.ts';
 import { readDirectly } from './direct-read.ts';
-import type { BigPartEnd, SmallPart } from './envelope-parts.ts';
+import type { SmallPart } from './envelope-parts.ts';
 import { PlaintextReader, type PlaintextRange, type PlaintextReaderOptions } from './plaintext-reader.ts';
 import type { ResourceManifests } from './resource-manifests.ts';
 import type { Follower } from './follower.ts';
@@ -22,12 +22,16 @@ import type { TransferSource } from './transfer-source.ts';
 import type { SharedTransfers } from './shared-transfers.ts';
 
 /** The big part of an envelope at one of its two places. Dispose of it, whether it was read or not. */
-export interface BigPart extends BigPartEnd, AsyncDisposable {
+export interface BigPart extends AsyncDisposable {
+  /** Bytes. */
+  readonly length: number;
   /** The source of a copy for the cache; undefined where the cache has one. */
   readonly source: TransferSource | undefined;
   /** The manifest of its version that was accepted; undefined where the resource has none. */
   readonly manifest: Manifest | undefined;
-  /** Yields a range of the plaintext, once; pieces belong to the consumer. */
+  /** Bytes of the plaintext. @throws LoaderError `envelope_invalid` for another key, as far as the end is read here */
+  plaintextLength(small: SmallPart): number;
+  /** Yields a range of the plaintext, once, after key and end were proven; pieces belong to the consumer. */
   plaintext(small: SmallPart, range: PlaintextRange): AsyncGenerator<Buffer, void, undefined>;
 }
 
@@ -50,15 +54,16 @@ export interface CachedBigPartOptions extends BigPartReading {
 /** The big part as the cache has it, in an open file. */
 export class CachedBigPart implements BigPart {
   readonly source = undefined;
-  readonly tail: Buffer;
   readonly manifest: Manifest | undefined;
+  /** Undefined where the manifest tells what it would: it is read with the first byte then. */
+  readonly #tail: Buffer | undefined;
   readonly #resource: ResourceName;
   readonly #copy: OpenCopy;
   readonly #options: CachedBigPartOptions;
 
-  private constructor(copy: OpenCopy, tail: Buffer, subject: CachedSubject) {
+  private constructor(copy: OpenCopy, tail: Buffer | undefined, subject: CachedSubject) {
     this.#copy = copy;
-    this.tail = tail;
+    this.#tail = tail;
     this.#resource = subject.resource;
     this.manifest = subject.manifest;
     this.#options = subject.options;
@@ -130,8 +135,9 @@ export class CachedBigPart implements BigPart {
     const { resource, options } = subject;
     const { cache, logger, signal } = options;
     try {
-      const part = new CachedBigPart(copy, await readTail(copy, subject), subject);
-      small.plaintextLength(part);
+      const tail = subject.manifest === undefined ? await readTail(copy, subject) : undefined;
+      const part = new CachedBigPart(copy, tail, subject);
+      part.plaintextLength(small);
       await cache.markLoaded(copy);
       return part;
     } catch (error) {
@@ -149,10 +155,17 @@ export class CachedBigPart implements BigPart {
     return this.#copy.length;
   }
 
+  plaintextLength(small: SmallPart): number {
+    if (this.#tail !== undefined) return small.plaintextLength({ length: this.length, tail: this.#tail });
+    return this.manifest?.length ?? 0;
+  }
+
   /** A copy without digests that can't be read to its end is set aside, so that the next load does not meet it again. */
   async *plaintext(small: SmallPart, range: PlaintextRange): AsyncGenerator<Buffer, void, undefined> {
     const { handle, length, record } = this.#copy;
-    const mender = menderOf(this.#copy, { resource: this.#resource, options: this.#options });
+    const subject = { resource: this.#resource, manifest: this.manifest, options: this.#options };
+    if (this.#tail === undefined) small.plaintextLength({ length, tail: await readTail(this.#copy, subject) });
+    const mender = menderOf(this.#copy, subject);
     const file = {
       handle,
       length,
@@ -258,8 +271,8 @@ export class RemoteBigPart implements BigPart {
     return this.source.object.length;
   }
 
-  get tail(): Buffer {
-    return this.source.object.tail;
+  plaintextLength(small: SmallPart): number {
+    return small.plaintextLength(this.source.object);
   }
 
   /** @throws LoaderError `cdn_object_changed` before the last bytes, where they are found to be of another version */

@@ -41,6 +41,8 @@ export interface OpenResource extends AsyncDisposable {
   readonly length: number;
   /** Where its big part comes from. */
   readonly source: 'cache' | 'cdn';
+  /** Tells this version from every other one: SHA-256, hex, of the plaintext, or of the small part without a manifest. */
+  readonly identity: string;
   /** The manifest of its version; undefined where it has none. */
   readonly manifest: Manifest | undefined;
   /** The plaintext, or a range of it, once. It fails rather than end early, and each piece belongs to the consumer. */
@@ -83,11 +85,12 @@ export class DownloadService {
     owned.use(this.#options.cache.hold(resource));
     const { small, big } = await this.#find(resource, signal, this.#options.patience);
     owned.use(big);
-    const length = small.plaintextLength(big);
+    const length = big.plaintextLength(small);
     const opened = owned.move();
     return {
       length,
       source: big.source === undefined ? 'cache' : 'cdn',
+      identity: big.manifest?.sha256 ?? small.sha256,
       manifest: big.manifest,
       read: (range = { start: 0, end: length }) => big.plaintext(small, range),
       [Symbol.asyncDispose]: () => opened.disposeAsync(),
@@ -109,7 +112,7 @@ export class DownloadService {
     using _hold = this.#options.cache.hold(resource);
     const { small, big } = await this.#findPatiently(resource, signal, patience);
     await using _big = big;
-    small.plaintextLength(big);
+    big.plaintextLength(small);
     const session = await this.#options.upstream.session(signal);
     return new Prefetch(resource, small, big, {
       ...this.#options,

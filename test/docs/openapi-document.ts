@@ -4,6 +4,7 @@ import { fastify, type FastifySchema } from 'fastify';
 import { format } from 'prettier';
 import { loadConfig } from '../../src/config/config.ts';
 import { ERRORS, type ErrorCode } from '../../src/errors.ts';
+import { RESOURCE_PATH_PARTS } from '../../src/http/schemas/resource.ts';
 import { registerRoutes } from '../../src/http/routes/routes.ts';
 import { KnownSecrets } from '../../src/log/known-secrets.ts';
 import { createLogger } from '../../src/log/logger.ts';
@@ -49,10 +50,13 @@ export async function makeOpenApiText(): Promise<string> {
       refResolver: {
         buildLocalReference: ({ $id }, _base, _fragment, index) => (typeof $id === 'string' ? $id : `schema-${index}`),
       },
-      transform: ({ schema, url, route }) => ({
-        schema: describe(schema, url, route.config?.access, services.tasks.providers),
-        url,
-      }),
+      transform: ({ schema, url, route }) => {
+        const described = describe(schema, url, route.config?.access, services.tasks.providers);
+        // A folder may have slashes, which no path of OpenAPI can say.
+        return url === '/resources/*'
+          ? { schema: { ...described, params: RESOURCE_PATH_PARTS }, url: '/resources/:folder/:filename' }
+          : { schema: described, url };
+      },
     });
     registerRoutes(app.withTypeProvider<TypeBoxTypeProvider>(), { ...config, ...services });
     await app.ready();
@@ -83,6 +87,11 @@ const CODES = Object.keys(ERRORS) as ErrorCode[];
 const LIKELY: Readonly<Record<string, ErrorCode>> = {
   '401 /login': 'wrong_credentials',
   '404 /unlock': 'archive_not_found',
+  '401 /resources/{folder}/{filename}': 'not_authenticated',
+  '404 /resources/{folder}/{filename}': 'resource_not_in_api',
+  '409 /resources/{folder}/{filename}': 'upload_unfinished',
+  '503 /resources/{folder}/{filename}': 'api_unreachable',
+  '507': 'cache_unusable',
   '404 /tasks/{uid}': 'task_not_found',
   '404 /tasks/{uid}/logs': 'task_not_found',
   '404 /tasks/{uid}/events': 'task_not_found',
@@ -96,7 +105,10 @@ function addErrorExamples({ paths }: OpenApiDocument): void {
       for (const [status, { content }] of Object.entries(responses)) {
         const media = content?.['application/json'];
         if (media?.schema.$ref !== '#/components/schemas/Error') continue;
-        const code = LIKELY[`${status} ${url}`] ?? CODES.find((known) => ERRORS[known].status === Number(status));
+        const code =
+          LIKELY[`${status} ${url}`] ??
+          LIKELY[status] ??
+          CODES.find((known) => ERRORS[known].status === Number(status));
         if (code === undefined) throw new Error(`no error has the status ${status}`);
         const { meaning } = ERRORS[code];
         media.example = { detail: `${meaning.charAt(0).toUpperCase()}${meaning.slice(1)}.`, code };

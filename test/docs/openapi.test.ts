@@ -7,6 +7,7 @@ import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { Ajv2020, type AnySchemaObject } from 'ajv/dist/2020.js';
 import type { FastifyInstance } from 'fastify';
+import { LoaderError } from '../../src/errors.ts';
 import type { AppServices } from '../../src/http/app.ts';
 import type { Services } from '../../src/services.ts';
 import { registeredRoutes } from '../support/registered-routes.ts';
@@ -46,7 +47,7 @@ interface OpenApi {
 
 const KEY = 'the-key';
 const MODEL = Buffer.from('the model');
-const STREAMS = ['loadResource', 'watchTask', 'watchUnlock'];
+const STREAMS = ['loadResource', 'getResource', 'watchTask', 'watchUnlock'];
 const DOCUMENT = JSON.parse(readProjectFile(OPENAPI_FILE)) as OpenApi;
 const OPERATIONS = Object.entries(DOCUMENT.paths).flatMap(([route, methods]) =>
   Object.entries(methods).map(([method, operation]) => ({ route, method: method.toUpperCase(), operation })),
@@ -56,13 +57,24 @@ const OPERATIONS = Object.entries(DOCUMENT.paths).flatMap(([route, methods]) =>
 const API_CLIENT: AppServices['apiClient'] = {
   status: { isAuthenticated: true, clockOffsetMs: -120 },
   login: () => Promise.resolve(),
-  load: () =>
-    Promise.resolve({
+  load: ({ name }) => {
+    if (name === 'unknown') return Promise.reject(new LoaderError('resource_not_in_api', 'There is none.'));
+    return Promise.resolve({
       length: MODEL.length,
       source: 'cache',
+      identity: 'ab'.repeat(32),
       manifest: undefined,
       read: chunks,
       [Symbol.asyncDispose]: () => Promise.resolve(),
+    });
+  },
+  cachedResources: () =>
+    Promise.resolve({
+      resources: [
+        { folder: 'models', name: 'm', bytes: 5, storedBytes: 32, revision: 7, loadedAtMs: 0 },
+        { folder: 'models', name: 'n', bytes: undefined, storedBytes: 32, revision: undefined, loadedAtMs: 0 },
+      ],
+      nextCursor: 'models/n',
     }),
   upload: async (_name, items) => {
     for await (const item of items) if (item.kind === 'data') await Array.fromAsync(item.chunks);
@@ -139,7 +151,7 @@ describe('docs/openapi.json', () => {
       await response?.body?.cancel();
       // TRACE can't be sent by fetch; no route serves it.
       if (response !== undefined && response.status !== 405) {
-        served.push(`${method} ${routePath.replaceAll(/:(\w+)/g, '{$1}')}`);
+        served.push(`${method} ${routePath.replaceAll(/:(\w+)/g, '{$1}').replace('*', '{folder}/{filename}')}`);
       }
     }
     assert.deepEqual(documented.sort(), served.sort());
@@ -291,7 +303,7 @@ async function sendInvalid(
   }
   const ruled = operation.parameters?.find(({ schema }) => 'format' in schema || 'enum' in schema);
   if (ruled !== undefined) {
-    const query = { [ruled.name]: 'neither' };
+    const query = { [ruled.name]: '..' };
     return { response: await send(route, method, operation, { query }), status: 422 };
   }
   if (operation.responses['404'] !== undefined) {

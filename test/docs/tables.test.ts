@@ -149,10 +149,12 @@ describe('docs/http-api.md', () => {
     for (const [method, route] of documentedRoutes()) documented.set(route, [...(documented.get(route) ?? []), method]);
     // Each path also has a route for the methods that it refuses, so these tell no methods.
     const routes = registeredRoutes(app).filter((route) => !route.path.startsWith('/docs/'));
-    const paths = [...new Set(routes.map((route) => route.path.replace(/:(\w+)/g, '{$1}')))];
+    const paths = [
+      ...new Set(routes.map((route) => route.path.replace(/:(\w+)/g, '{$1}').replace('*', '{folder}/{filename}'))),
+    ];
     assert.deepEqual(paths.sort(), [...documented.keys()].sort());
     for (const [route, methods] of documented) {
-      const response = await fetch(url + route.replace(/\{\w+\}/, 'name'), { method: 'PUT' });
+      const response = await fetch(url + route.replace(/\{\w+\}/g, 'name'), { method: 'PUT' });
       assert.equal(response.status, 405, route);
       const allowed = (response.headers.get('allow') ?? '').split(', ').filter((method) => method !== 'HEAD');
       assert.deepEqual(allowed.sort(), methods.sort(), route);

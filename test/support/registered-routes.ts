@@ -14,7 +14,7 @@ export function registeredRoutes(app: FastifyInstance): RegisteredRoute[] {
     const [, indent = '', segment = '', methods = ''] = /^([│ ]*)[├└]── (\S+)(?: \(([A-Z, ]+)\))?/.exec(line) ?? [];
     if (segment === '') continue;
     above.splice(indent.length / 4, Infinity, segment);
-    const path = above.join('');
+    const path = above.join('').replace(/(?<!\/)\*$/, '/*'); // The slash before a wildcard is not printed.
     if (methods !== '') routes.push(...methods.split(', ').map((method) => ({ method, path })));
   }
   return routes;

@@ -16,6 +16,7 @@ interface PendingUpload {
   readonly parts: Buffer[];
 }
 
+const NO_KEY = '<?xml version="1.0"?><Error><Code>NoSuchKey</Code></Error>';
 /** How long a part is read before the next pause, in bytes. */
 const STEP_LENGTH = 64 * 1024;
 
@@ -31,6 +32,7 @@ export class SlowCdn implements AsyncDisposable {
   readonly objects = new Map<string, PresentObject>();
   /** What is served under a name that has no object. */
   shared: { readonly smallSha256: string; readonly content: Buffer } | undefined;
+  readonly #manifests = new Map<string, Buffer>();
   readonly #uploads = new Map<string, PendingUpload>();
   readonly #server: Server = createServer((request, response) => {
     this.#answer(request, response).catch(() => response.destroy());
@@ -58,6 +60,10 @@ export class SlowCdn implements AsyncDisposable {
     const upload = this.#uploads.get(id);
     switch (request.method) {
       case 'PUT':
+        if (pathname.endsWith('.manifest')) {
+          this.#manifests.set(pathname, Buffer.concat(await request.toArray()));
+          return void response.writeHead(200, { etag: '"manifest"' }).end();
+        }
         if (upload === undefined) return void response.writeHead(404).end();
         await this.#takePart(request, upload, Number(searchParams.get('partNumber')));
         return void response.writeHead(200, { etag: '"part"' }).end();
@@ -106,6 +112,12 @@ export class SlowCdn implements AsyncDisposable {
   }
 
   #serve(request: IncomingMessage, response: ServerResponse, key: string): void {
+    if (key.endsWith('.manifest')) {
+      const manifest = this.#manifests.get(key);
+      if (manifest === undefined)
+        return void response.writeHead(404, { 'content-type': 'application/xml' }).end(NO_KEY);
+      return void response.writeHead(200, { etag: '"manifest"', 'content-length': manifest.length }).end(manifest);
+    }
     const own = this.objects.get(key);
     const shared = this.shared;
     const smallSha256 = own?.smallSha256 ?? shared?.smallSha256;

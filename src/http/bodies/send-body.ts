@@ -12,6 +12,12 @@ export interface Body {
   readonly chunks: AsyncIterable<Buffer>;
 }
 
+export interface SendOptions extends ReaderOptions {
+  /** 200 unless given. */
+  readonly status?: number;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
 /** Bytes that may wait for the socket while the next chunk is made. A reader that stalls holds as much. */
 const MAX_QUEUED_LENGTH = 256 * 1024;
 
@@ -22,7 +28,7 @@ const MAX_QUEUED_LENGTH = 256 * 1024;
  * that a client never sees the clean end of a body that is short or wrong, and is told in the request's line of the log. It
  * aborts `options.abort` too, so that the sources of the body end.
  */
-export async function sendBody(reply: FastifyReply, body: Body, options: ReaderOptions): Promise<void> {
+export async function sendBody(reply: FastifyReply, body: Body, options: SendOptions): Promise<void> {
   const chunks = body.chunks[Symbol.asyncIterator]();
   let next = await chunks.next();
   reply.hijack();
@@ -30,7 +36,12 @@ export async function sendBody(reply: FastifyReply, body: Body, options: ReaderO
   using queued = new QueuedBytes();
   let sent = 0;
   try {
-    response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': body.length });
+    const { status = 200, headers } = options;
+    response.writeHead(status, {
+      'content-type': 'application/octet-stream',
+      ...headers,
+      'content-length': body.length,
+    });
     for (; next.done !== true; next = await chunks.next()) {
       options.abort.signal.throwIfAborted();
       sent += next.value.length;

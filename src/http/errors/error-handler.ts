@@ -1,5 +1,5 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { asLoaderError, ERRORS, InputError, LoaderError, type ErrorCode } from '../../errors.ts';
+import { asLoaderError, ERRORS, InputError, LoaderError, PassingError, type ErrorCode } from '../../errors.ts';
 import { MISSING_MESSAGE } from '../../tasks/schema-faults.ts';
 import { urlTooLong } from '../guards/head-bounds.ts';
 import { noteFailure } from '../request-log.ts';
@@ -8,8 +8,8 @@ import { toInputError } from './request-faults.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** The status of all failures of this route, where the contract has one. */
-    failureStatus?: 401 | 500;
+    /** The status of all failures of this route, where the contract has one; `http` for what each is called in HTTP. */
+    failureStatus?: 401 | 500 | 'http';
   }
 }
 
@@ -24,9 +24,10 @@ export function registerErrorHandler(app: FastifyInstance): void {
 /** The response to `error`, which may come before Fastify knows a route. */
 export function answerError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const known = hasLeft(request) ? clientClosed(error) : toLoaderError(error);
-  const status = statusOf(known.code, request);
+  const status = statusOf(known, request);
   noteFailure(reply, { known, thrown: error });
   if (known.code === 'forbidden') void reply.header('www-authenticate', 'Bearer');
+  if (status === 503 && known instanceof PassingError) void reply.header('retry-after', retryAfter(known));
   if (!request.raw.complete) drainForAWhile(reply);
   return reply.code(status).send(toErrorBody(known));
 }
@@ -67,9 +68,31 @@ function drainForAWhile(reply: FastifyReply): void {
   });
 }
 
-function statusOf(code: ErrorCode, request: FastifyRequest): number {
-  const { status } = ERRORS[code];
-  return status === 'route' ? (request.routeOptions.config.failureStatus ?? 500) : status;
+function statusOf(failure: LoaderError, request: FastifyRequest): number {
+  const { status } = ERRORS[failure.code];
+  if (status !== 'route') return status;
+  const { failureStatus = 500 } = request.routeOptions.config;
+  if (failureStatus !== 'http') return failureStatus;
+  return HTTP_STATUSES[failure.code] ?? (failure instanceof PassingError ? 503 : 500);
+}
+
+/** What failures of a resource are called in HTTP (RFC 9110 section 15, RFC 4918 section 11.5). */
+const HTTP_STATUSES: Partial<Record<ErrorCode, number>> = {
+  not_authenticated: 401,
+  resource_not_in_api: 404,
+  resource_not_in_cdn: 404,
+  upload_unfinished: 409,
+  manifest_missing: 409,
+  cdn_object_changed: 409,
+  cache_unusable: 507,
+};
+
+/** Of a failure that tells no time, in s. */
+const DEFAULT_RETRY_AFTER_S = 5;
+
+/** RFC 9110 section 10.2.3. */
+function retryAfter({ retryAfterMs }: PassingError): number {
+  return retryAfterMs === undefined ? DEFAULT_RETRY_AFTER_S : Math.ceil(retryAfterMs / 1000);
 }
 
 const NO_OBJECT_MESSAGE =

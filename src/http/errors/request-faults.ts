@@ -33,9 +33,9 @@ export function assertFileName(name: string): string {
   return assertFormat(name, RESOURCE_FORMATS['resource-filename'], { source: 'path', field: 'filename' });
 }
 
-/** Checks the folder of a form, which no schema checks. @throws InputError */
-export function assertFolder(folder: unknown): string {
-  return assertFormat(folder, RESOURCE_FORMATS['resource-folder'], { source: 'body', field: 'folder' });
+/** Checks the folder of a form or of a path, which no schema checks. @throws InputError */
+export function assertFolder(folder: unknown, source: 'body' | 'path' = 'body'): string {
+  return assertFormat(folder, RESOURCE_FORMATS['resource-folder'], { source, field: 'folder' });
 }
 
 function assertFormat(

@@ -1,5 +1,6 @@
 import type { ApiClient } from '../../api-client/api-client.ts';
 import { abortWhenClientLeaves } from '../bodies/client-abort.ts';
+import { headersOf } from '../bodies/representation.ts';
 import { sendBody } from '../bodies/send-body.ts';
 import { assertFileName } from '../errors/request-faults.ts';
 import { failures, INVALID_INPUT, streamResponse, type HttpApp } from '../schemas/responses.ts';
@@ -24,7 +25,10 @@ export function registerLoadRoutes(app: HttpApp, { apiClient, clientStallTimeout
         response: {
           ...failures(413),
           ...INVALID_INPUT,
-          200: streamResponse('application/octet-stream', 'The plaintext, with its exact Content-Length.'),
+          200: streamResponse(
+            'application/octet-stream',
+            'The plaintext, with its exact Content-Length, and ETag and Repr-Digest of its version.',
+          ),
         },
       },
       config: { failureStatus: 500 },
@@ -37,11 +41,8 @@ export function registerLoadRoutes(app: HttpApp, { apiClient, clientStallTimeout
       const abort = abortWhenClientLeaves(reply);
       await using body = await apiClient.load(resource, abort.signal);
       request.facts.source = body.source;
-      await sendBody(
-        reply,
-        { length: body.length, chunks: body.read() },
-        { stallTimeoutMs: clientStallTimeoutMs, abort },
-      );
+      const options = { stallTimeoutMs: clientStallTimeoutMs, abort, headers: headersOf(body) };
+      await sendBody(reply, { length: body.length, chunks: body.read() }, options);
     },
   );
 }

@@ -8,6 +8,7 @@ import { registerHealthRoutes, type HealthRoutesOptions } from './health-routes.
 import { registerLoadRoutes, type LoadRoutesOptions } from './load-routes.ts';
 import { registerLoginRoutes, type LoginRoutesOptions } from './login-routes.ts';
 import { registerMetricsRoutes, type MetricsRoutesOptions } from './metrics-routes.ts';
+import { registerResourceRoutes, type ResourceRoutesOptions } from './resource-routes.ts';
 import { registerScheduleRoutes, type ScheduleRoutesOptions } from './schedule-routes.ts';
 import { registerTaskRoutes, type TaskRoutesOptions } from './task-routes.ts';
 import { registerUnlockRoutes, type UnlockRoutesOptions } from './unlock-routes.ts';
@@ -17,6 +18,7 @@ export type RoutesOptions = HealthRoutesOptions &
   MetricsRoutesOptions &
   LoginRoutesOptions &
   LoadRoutesOptions &
+  ResourceRoutesOptions &
   UploadRoutesOptions &
   UnlockRoutesOptions &
   TaskRoutesOptions &
@@ -32,6 +34,7 @@ export function registerRoutes(app: HttpApp, options: RoutesOptions): void {
   registerMetricsRoutes(app, options);
   registerLoginRoutes(app, options);
   registerLoadRoutes(app, options);
+  registerResourceRoutes(app, options);
   registerUploadRoutes(app, options);
   registerUnlockRoutes(app, options);
   registerTaskRoutes(app, options);

@@ -28,13 +28,14 @@ const FAILURES = {
   400: 'The bytes received are not a valid HTTP request.',
   401: 'The API key is missing or unknown.',
   403: 'A browser sent the request for another site, or to a name that is not in ALLOWED_HOSTS.',
-  404: 'The task, the schedule or the image archive does not exist.',
-  409: 'There are too many already.',
+  404: 'The resource, the task, the schedule or the image archive does not exist.',
+  409: 'There are too many already, or the resource is just being replaced.',
   413: 'The body is too large.',
   414: 'The path and the query are too long.',
   431: 'The headers are too large, or too many.',
   500: 'The request failed; `code` says why.',
   503: 'The Loader is stopping or too busy, or something that the request needs is out of order; `code` says what.',
+  507: 'The disk of the cache failed where it was needed.',
 } as const;
 
 const ALWAYS = [400, 401, 403, 414, 431, 500, 503] as const;

@@ -32,6 +32,10 @@ const ACCESS: Readonly<Record<string, 'open' | 'guarded' | 'keyed'>> = {
   'HEAD /status': 'guarded',
   'POST /login': 'guarded',
   'POST /load/:filename': 'guarded',
+  'GET /resources': 'guarded',
+  'HEAD /resources': 'guarded',
+  'GET /resources/*': 'guarded',
+  'HEAD /resources/*': 'guarded',
   'POST /upload/:filename': 'guarded',
   'POST /unlock': 'guarded',
   'DELETE /unlock': 'guarded',
@@ -117,7 +121,7 @@ function listRoutes(app: FastifyInstance): Route[] {
   return registeredRoutes(app).map(({ method, path }) => ({
     name: `${method} ${path}`,
     method,
-    path: (param = 'x') => path.replaceAll(/:\w+/g, param),
+    path: (param = 'x') => path.replaceAll(/:\w+|\*/g, param),
   }));
 }
 

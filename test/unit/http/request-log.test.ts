@@ -48,8 +48,9 @@ describe('the line of a request in the log', () => {
         const body = LOADS[name]?.() ?? chunks();
         const length = name === 'broken' ? MODEL.length + 1 : MODEL.length;
         const closed = { [Symbol.asyncDispose]: () => Promise.resolve() };
-        return { length, source: 'cdn', manifest: undefined, read: () => body, ...closed };
+        return { length, source: 'cdn', identity: name, manifest: undefined, read: () => body, ...closed };
       },
+      cachedResources: () => Promise.resolve({ resources: [], nextCursor: null }),
       upload: async (_name, items) => {
         for await (const item of items) if (item.kind === 'data') await Array.fromAsync(item.chunks);
       },
