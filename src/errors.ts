@@ -102,6 +102,10 @@ export const ERRORS = {
   },
   resource_damaged: { status: 'route', meaning: 'a part of the resource does not match its manifest' },
   cache_unusable: { status: 'route', meaning: 'the local cache could not be read or written, and was needed' },
+  disk_full_ahead: {
+    status: 'route',
+    meaning: 'the disk of the cache, or CACHE_MAX_BYTES, has no room for a big part',
+  },
   // The unlock. Its failures are told by GET /unlock/status.
   archive_not_found: { status: 404, meaning: 'no image archive at IMAGES_PATH, and its images are not loaded' },
   archive_unreadable: { status: 'route', meaning: 'the image archive exists, but it cannot be read' },

@@ -58,7 +58,7 @@ export function createServices(config: Config, { logger, secrets, lostLines }: S
     waitMs: config.shutdownTimeoutMs + LAST_STEPS_MS,
     logger,
   });
-  const cache = new BigPartCache(config.modelCacheDir, config.stateDir, logger);
+  const cache = new BigPartCache(config.modelCacheDir, config.stateDir, logger, config.cacheMaxBytes);
   const engine = new DockerEngine({ host: config.dockerHost, timeoutMs: config.engineTimeoutMs });
   const dispatchers = new Dispatchers({
     proxies: new ProxyRules(config.proxies),

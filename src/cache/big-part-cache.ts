@@ -1,5 +1,6 @@
 import { lstat, rm, unlink } from 'node:fs/promises';
 import path from 'node:path';
+import { NEVER } from '../async/abort.ts';
 import { systemErrorCode } from '../errors.ts';
 import { syncFolder } from '../files/folders.ts';
 import type { DraftFile } from '../files/draft-file.ts';
@@ -7,6 +8,7 @@ import type { Logger } from '../log/logger.ts';
 import type { ResourceName } from '../resource-name.ts';
 import { listCacheEntries, type CacheEntry } from './cache-entry.ts';
 import { isNotThere, toCacheError } from './cache-error.ts';
+import { CacheRoom } from './cache-room.ts';
 import { CopyFiles, isUnfit, removeCompanions, type OpenCopy } from './copy-files.ts';
 import { placeKey, placeOf, placeOfFile } from './copy-paths.ts';
 import type { CopyRecord } from './copy-record.ts';
@@ -35,11 +37,12 @@ export class BigPartCache {
   readonly #drafts: DraftsFolder;
   readonly #records: CopyRecords;
   readonly #verification: CopyVerification;
+  readonly #room: CacheRoom;
   /** The number of readers of each copy that has any. */
   readonly #readers = new Map<string, number>();
 
-  /** `stateDir` has the key that authenticates the records. */
-  constructor(root: string, stateDir: string, logger: Logger) {
+  /** `stateDir` has the key that authenticates the records. Without `maxBytes`, the disk alone is the limit. */
+  constructor(root: string, stateDir: string, logger: Logger, maxBytes?: number) {
     this.#root = root;
     this.#logger = logger;
     const key = new DeviceKey(stateDir, logger);
@@ -47,6 +50,13 @@ export class BigPartCache {
     this.#drafts = new DraftsFolder(root, logger);
     this.#records = new CopyRecords(this.#files, this.#drafts, key);
     this.#verification = new CopyVerification(this.#files, this.#records, logger);
+    this.#room = new CacheRoom({
+      root,
+      maxBytes,
+      list: (signal) => this.list(signal),
+      remove: (entry) => this.removeUnlessHeld(entry),
+      logger,
+    });
   }
 
   /**
@@ -213,8 +223,13 @@ export class BigPartCache {
     }
   }
 
-  /** A new, empty file on the cache's file system. @throws LoaderError `cache_unusable` */
-  async createDraft(): Promise<DraftFile> {
+  /**
+   * A new, empty file on the cache's file system. Where it is known how many bytes it will have, there is room for them.
+   *
+   * @throws LoaderError `cache_unusable`, `disk_full_ahead`
+   */
+  async createDraft(bytes?: number): Promise<DraftFile> {
+    if (bytes !== undefined) await this.#room.make(bytes, NEVER);
     return await this.#drafts.create();
   }
 

@@ -91,3 +91,9 @@ async function recordedName(folderPath: string, stem: string): Promise<string | 
   const name = bytes === undefined ? await readLegacyName(big) : parseRecordedName(bytes);
   return name !== undefined && copyStem(name) === stem ? name : undefined;
 }
+
+/** What was set aside is of no use, so it goes first. Then comes the copy that was loaded longest ago. */
+export function inOrderOfRemoval(a: CacheEntry, b: CacheEntry): number {
+  if (a.kind !== b.kind) return a.kind === 'set_aside' ? -1 : 1;
+  return a.loadedAtMs - b.loadedAtMs;
+}

@@ -1,6 +1,7 @@
-import { RESOURCE_FORMATS, type ResourceName } from '../resource-name.ts';
+import type { ResourceName } from '../resource-name.ts';
 import { UsageError } from './cli-error.ts';
 import { parseOptions } from './parse-options.ts';
+import { resourceArgument } from './resource-argument.ts';
 
 export interface DoctorArguments {
   readonly kind: 'doctor';
@@ -55,19 +56,6 @@ export function parseDoctorArguments(args: readonly string[]): DoctorArguments |
     kind: 'doctor',
     email,
     passwordPath,
-    resource: resource === undefined ? undefined : parseResource(resource),
+    resource: resource === undefined ? undefined : resourceArgument('--resource', resource),
   };
-}
-
-function parseResource(text: string): ResourceName {
-  const slash = text.lastIndexOf('/');
-  if (slash < 0) throw new UsageError('--resource must be FOLDER/FILE.');
-  const resource = { folder: text.slice(0, slash), name: text.slice(slash + 1) };
-  for (const [what, part, format] of [
-    ['folder', resource.folder, RESOURCE_FORMATS['resource-folder']],
-    ['file', resource.name, RESOURCE_FORMATS['resource-filename']],
-  ] as const) {
-    if (!format.validate(part)) throw new UsageError(`The ${what} of --resource ${format.meaning}.`);
-  }
-  return resource;
 }

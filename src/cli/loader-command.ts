@@ -1,9 +1,11 @@
-import { ConfigError, loadEngineConfig } from '../config/config.ts';
+import { ConfigError, loadEngineConfig, loadStateConfig } from '../config/config.ts';
 import { DockerEngine } from '../docker/docker-engine.ts';
 import { LoaderError } from '../errors.ts';
 import { CliError, UsageError } from './cli-error.ts';
 import { DOCTOR_USAGE, parseDoctorArguments } from './doctor-arguments.ts';
 import { EngineSource } from './engine-source.ts';
+import { FORGET_USAGE, parseForgetArguments } from './forget-arguments.ts';
+import { forgetRevision } from './forget.ts';
 import { describeArchive, packArchive } from './pack.ts';
 import { PACK_USAGE, parsePackArguments, type PackArguments } from './pack-arguments.ts';
 import { TarSource } from './tar-source.ts';
@@ -16,13 +18,19 @@ const USAGE = `Usage: loader COMMAND
 
 Commands:
   doctor  look at all that a Loader needs, and say what is wrong
+  forget  let this device take an older version of a resource again
   pack    make the encrypted image archive of a release
   verify  compare a file that was loaded with its manifest
 
 loader COMMAND --help tells more.
 `;
 
-const USAGES: Readonly<Record<string, string>> = { doctor: DOCTOR_USAGE, pack: PACK_USAGE, verify: VERIFY_USAGE };
+const USAGES: Readonly<Record<string, string>> = {
+  doctor: DOCTOR_USAGE,
+  forget: FORGET_USAGE,
+  pack: PACK_USAGE,
+  verify: VERIFY_USAGE,
+};
 
 /** The exit codes are those of shells. */
 const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
@@ -52,6 +60,8 @@ export async function loaderCommand(args: readonly string[]): Promise<number> {
       process.stdout.write(USAGE);
     } else if (command === 'doctor') {
       return await diagnose(rest, interrupt.signal);
+    } else if (command === 'forget') {
+      await forget(rest);
     } else if (command === 'pack') {
       await pack(rest, interrupt.signal);
     } else if (command === 'verify') {
@@ -75,6 +85,12 @@ async function diagnose(args: readonly string[], signal: AbortSignal): Promise<n
   // Its parts are those of the whole Loader, which other commands need not read.
   const { doctor } = await import('./doctor.ts');
   return (await doctor(parsed, process.stdout, signal)) ? 0 : 1;
+}
+
+async function forget(args: readonly string[]): Promise<void> {
+  const parsed = parseForgetArguments(args);
+  if (parsed.kind === 'help') process.stdout.write(FORGET_USAGE);
+  else process.stdout.write(`${await forgetRevision(parsed.resource, loadStateConfig().stateDir)}\n`);
 }
 
 async function pack(args: readonly string[], signal: AbortSignal): Promise<void> {

@@ -1,7 +1,7 @@
 import { Environment, fileVariableOf, type EnvironmentVariables } from './environment.ts';
 import { group, type Row, type ValuesOf } from './kinds.ts';
 import { findLookalikes } from './lookalikes.ts';
-import { ENGINE_VARIABLES, VARIABLES } from './variables.ts';
+import { ENGINE_VARIABLES, STATE_VARIABLES, VARIABLES } from './variables.ts';
 
 /** Everything that can be set from outside, read once at the start. */
 export type Config = ValuesOf<typeof VARIABLES>;
@@ -46,6 +46,11 @@ export function loadConfig(variables: EnvironmentVariables = process.env): Confi
 /** Reads what a command that only uses the engine needs; other variables may be wrong. @throws ConfigError */
 export function loadEngineConfig(variables: EnvironmentVariables = process.env): EngineConfig {
   return read(group(ENGINE_VARIABLES), new Environment(variables));
+}
+
+/** Reads what a command that only uses the state needs. @throws ConfigError */
+export function loadStateConfig(variables: EnvironmentVariables = process.env): ValuesOf<typeof STATE_VARIABLES> {
+  return read(group(STATE_VARIABLES), new Environment(variables));
 }
 
 /**

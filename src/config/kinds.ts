@@ -85,6 +85,25 @@ export function integer(name: string, options: IntegerOptions): Row<number> {
   return mapped(text(name, { fallback: String(fallback), about }, check), Number);
 }
 
+/** A whole number that may be unset. */
+export function optionalInteger(
+  name: string,
+  { min, max, about }: Omit<IntegerOptions, 'fallback'>,
+): Row<number | undefined> {
+  const row = optionalText(name, { about });
+  return {
+    ...row,
+    read: (environment) => {
+      const value = row.read(environment);
+      if (value === undefined) return undefined;
+      if (!/^\d+$/.test(value) || Number(value) < min || Number(value) > max) {
+        environment.report(`${name} must be a whole number from ${min} to ${max}, not "${value}"`);
+      }
+      return Number(value);
+    },
+  };
+}
+
 /** A span of time. Node's timers take at most 2^31 - 1 ms. */
 export function milliseconds(name: string, options: Fallback<number>): Row<number> {
   return integer(name, { ...options, min: 1, max: 2_147_483_647 });

@@ -13,6 +13,7 @@ import {
   mebibytes,
   milliseconds,
   oneOf,
+  optionalInteger,
   optionalText,
   publicKey,
   repositories,
@@ -51,6 +52,15 @@ export const ENGINE_VARIABLES = {
   }),
 } as const;
 
+/** The rows for a command that only uses the state. */
+export const STATE_VARIABLES = {
+  stateDir: text('STATE_DIR', {
+    fallback: 'state',
+    about:
+      'folder of what must survive a restart: tasks, schedules, unfinished uploads, accepted revisions, the receipt of the unlock, the accepted hardware string',
+  }),
+} as const;
+
 /**
  * The whole configuration: the name of each field beside the name of its variable. The type `Config`, the table in
  * docs/configuration.md, .env.example and `--help` all come from these rows.
@@ -81,11 +91,13 @@ export const VARIABLES = {
     about: 'PEM file of CAs that are trusted for Resource API and CDN, beside the public ones',
   }),
   modelCacheDir: text('MODEL_CACHE_DIR', { fallback: 'models', about: 'folder of the cache of big parts' }),
-  stateDir: text('STATE_DIR', {
-    fallback: 'state',
+  cacheMaxBytes: optionalInteger('CACHE_MAX_BYTES', {
+    min: 1,
+    max: Number.MAX_SAFE_INTEGER,
     about:
-      'folder of what must survive a restart: tasks, schedules, unfinished uploads, the receipt of the unlock, the accepted hardware string',
+      'bytes that the cache may hold: what was loaded longest ago goes before something is fetched; unset, no limit',
   }),
+  ...STATE_VARIABLES,
   imagesPath: text('IMAGES_PATH', {
     fallback: '/opt/azaion/images.enc',
     about: 'the encrypted archive of Docker images',

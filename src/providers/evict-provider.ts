@@ -1,4 +1,5 @@
-import type { BigPartCache, CacheEntry } from '../cache/big-part-cache.ts';
+import type { BigPartCache } from '../cache/big-part-cache.ts';
+import { inOrderOfRemoval, type CacheEntry } from '../cache/cache-entry.ts';
 import { LoaderError } from '../errors.ts';
 import { Type } from '../json-schemas.ts';
 import { defineProvider, PartialResultError, type Provider, type TaskContext } from '../tasks/provider.ts';
@@ -106,10 +107,4 @@ export function createEvictProvider(cache: Pick<BigPartCache, 'list' | 'removeUn
       return 'failed';
     }
   }
-}
-
-/** A copy that was set aside is of no use, so it goes first. Then comes the copy that was loaded longest ago. */
-function inOrderOfRemoval(a: CacheEntry, b: CacheEntry): number {
-  if (a.kind !== b.kind) return a.kind === 'set_aside' ? -1 : 1;
-  return a.loadedAtMs - b.loadedAtMs;
 }

@@ -1,5 +1,6 @@
 import type { ResourceName } from '../resource-name.ts';
-import { CachedBigPart, type BigPart, type CachedBigPartOptions } from './big-part.ts';
+import type { BigPart } from './big-part.ts';
+import { CachedBigPart, type CachedBigPartOptions } from './cached-big-part.ts';
 import type { SmallPart } from './envelope-parts.ts';
 import type { TransferSource } from './transfer-source.ts';
 import type { SharedTransfers } from './shared-transfers.ts';

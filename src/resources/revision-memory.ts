@@ -25,14 +25,14 @@ const MAX_UNWRITTEN = 10_000;
  * was once signed (docs/protocol.md section 7, rule 4). One file each, in STATE_DIR.
  */
 export class RevisionMemory {
-  readonly #folder: string;
+  readonly #stateDir: string;
   readonly #logger: Logger;
   /** Those that the disk did not take. The others are read each time, so that one may be removed by hand. */
   readonly #unwritten = new Map<string, Revision>();
   readonly #locks = new KeyedLock();
 
   constructor(stateDir: string, logger: Logger) {
-    this.#folder = path.join(stateDir, FOLDER);
+    this.#stateDir = stateDir;
     this.#logger = logger;
   }
 
@@ -81,13 +81,13 @@ export class RevisionMemory {
   }
 
   #pathOf(resource: ResourceName): string {
-    return revisionPath(this.#folder, resource);
+    return revisionPath(this.#stateDir, resource);
   }
 }
 
 /** Of a resource's file. Its name is a digest, since names of resources may be as long as those of files. */
-function revisionPath(folder: string, resource: ResourceName): string {
-  return path.join(folder, `${createHash('sha256').update(resourceKey(resource)).digest('hex')}.json`);
+export function revisionPath(stateDir: string, resource: ResourceName): string {
+  return path.join(stateDir, FOLDER, `${createHash('sha256').update(resourceKey(resource)).digest('hex')}.json`);
 }
 
 /** A damaged file must not refuse what is right for ever. */
@@ -105,6 +105,6 @@ function outdated(resource: ResourceName): LoaderError {
   const name = resourceKey(resource);
   return new LoaderError(
     'manifest_outdated',
-    `The CDN has a manifest of ${name} that is older than the one that this device has accepted before: an earlier version was put back. Upload ${name} again; if the clock of an uploader was ahead, remove its file from STATE_DIR/${FOLDER}.`,
+    `The CDN has a manifest of ${name} that is older than the one that this device has accepted before: an earlier version was put back. Upload ${name} again; if the clock of an uploader was ahead, run loader forget ${name} on this device.`,
   );
 }

@@ -33,7 +33,8 @@ import { WrittenRanges } from './written-ranges.ts';
  * - Keep the draft open until the transfer has ended and its last follower has left.
  * - Tell the followers the first failure. The failures of the other ranges are its echo.
  * - Wait for a CDN that fails as long as the most patient follower does. The others leave before.
- * - Tell a failure of the disk as `cache_unusable`, and no other: a reader then turns to the CDN.
+ * - Tell a failure of the disk as `cache_unusable`, one that is foreseen as `disk_full_ahead`, and no other so: a reader
+ *   then turns to the CDN.
  * - Hold memory only while ranges are fetched. They wait for no reader, so every share comes back.
  * - Do not fail a reader when only the publication failed: all bytes were there.
  */
@@ -71,7 +72,7 @@ export class SharedTransfer {
   constructor(options: SharedTransferOptions) {
     this.#options = options;
     this.written = new WrittenRanges(options.source.object.length, RANGE_LENGTH);
-    this.draft = options.cache.createDraft();
+    this.draft = options.cache.createDraft(options.source.object.length);
     this.ended = this.#run();
   }
 
@@ -206,7 +207,7 @@ export class SharedTransfer {
     if (this.written.failure !== undefined) return;
     this.written.fail(toError(error));
     this.#abort.abort(error);
-    if (!hasErrorCode(error, 'cache_unusable')) return;
+    if (!hasErrorCode(error, 'cache_unusable', 'disk_full_ahead')) return;
     this.#options.logger.warn({ err: error, bytes: this.length }, 'A big part is loaded without the cache');
   }
 

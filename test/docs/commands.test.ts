@@ -6,6 +6,7 @@ import { describe, it } from 'node:test';
 import { parseOptions } from '../../bench/options.ts';
 import { shippedNodeOptions } from '../../lab/shipped-options.ts';
 import { parseDoctorArguments } from '../../src/cli/doctor-arguments.ts';
+import { parseForgetArguments } from '../../src/cli/forget-arguments.ts';
 import { parsePackArguments } from '../../src/cli/pack-arguments.ts';
 import { parseVerifyArguments } from '../../src/cli/verify-arguments.ts';
 import { VARIABLE_DOCS } from '../../src/config/config-docs.ts';
@@ -91,7 +92,12 @@ function checkScriptArguments(script: string, args: ShellCommand): void {
   const [first = ''] = args;
   if (args.length === 0) return;
   if (script === 'loader') {
-    const parsers = { doctor: parseDoctorArguments, pack: parsePackArguments, verify: parseVerifyArguments };
+    const parsers = {
+      doctor: parseDoctorArguments,
+      forget: parseForgetArguments,
+      pack: parsePackArguments,
+      verify: parseVerifyArguments,
+    };
     assert.ok(first in parsers, first);
     parsers[first as keyof typeof parsers](args.slice(1));
   } else if (script === 'bench') {

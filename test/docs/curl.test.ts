@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -64,8 +64,12 @@ describe('curl lines', { skip: hasCurl() ? false : 'curl is not installed' }, ()
 
   it('of the API page load what they upload', async () => {
     const blocks = curlBlocks(page('docs/http-api.md'));
-    assert.equal(blocks.length, 2);
-    for (const block of blocks) assert.match(await run(block), /^(\{"status":"ok"\})?$/);
+    assert.equal(blocks.length, 3);
+    for (const block of blocks) {
+      // The second one goes on with a file that was cut.
+      if (block.includes('-C -')) await truncate(path.join(folder, 'detector.onnx'), 10_000);
+      assert.match(await run(block), /^(\{"status":"ok"\})?$/);
+    }
   });
 
   it('of the page of tasks follow one to its end, and schedule another', async () => {

@@ -62,6 +62,7 @@ const NAMED_AFTER_THEIR_THEME: readonly string[] = [
   'src/config/kinds.ts',
   'src/config/manifest-keys.ts',
   'src/http/bodies/client-abort.ts',
+  'src/http/bodies/representation.ts',
   'src/http/errors/request-faults.ts',
   'src/json-schemas.ts',
   'src/manifest/sealed-manifest.ts',

@@ -85,6 +85,7 @@ const HTTP_STATUSES: Partial<Record<ErrorCode, number>> = {
   manifest_missing: 409,
   cdn_object_changed: 409,
   cache_unusable: 507,
+  disk_full_ahead: 507,
 };
 
 /** Of a failure that tells no time, in s. */

@@ -3,7 +3,10 @@ import { createPrivateKey, generateKeyPairSync, randomBytes } from 'node:crypto'
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import { bodyOf } from '../../../lab/json-answer.ts';
+import { shippedCommand, shippedFolder } from '../../../lab/shipped-folder.ts';
 import { digestBody, sha256 } from '../../../lab/sha256.ts';
 import { S3_SKIP } from '../../../lab/test-environment.ts';
 import type { Manifest } from '../../../src/manifest/manifest.ts';
@@ -11,6 +14,7 @@ import { ResourceKeyMac, SigningKey } from '../../../src/manifest/manifest-keys.
 import { Device } from '../../support/device.ts';
 import { ManifestForge } from '../../support/manifest-forge.ts';
 
+const COMMAND = shippedCommand(await shippedFolder());
 const CHUNK = 2 * 1024 * 1024;
 const CONTENT = randomBytes(3 * CHUNK + 4000);
 /** Of the big part, behind 3,072 bytes of the small one. */
@@ -190,6 +194,14 @@ describe('manifests', { skip: S3_SKIP, concurrency: 8 }, () => {
       await uploader.writeObject('models/replayed.big', big);
       await forge.write('replayed', manifest);
       assert.equal(await load(device, 'replayed'), 'manifest_outdated');
+      const forget = async (name: string) => {
+        const env = { ...process.env, STATE_DIR: device.stateFolder };
+        return (await promisify(execFile)(process.execPath, [COMMAND, 'forget', name], { env })).stdout;
+      };
+      assert.match(await forget('models/never-seen'), /^Nothing is remembered of models\/never-seen/);
+      assert.equal(await load(device, 'replayed'), 'manifest_outdated');
+      assert.match(await forget('models/replayed'), /^models\/replayed is forgotten/);
+      assert.equal(await load(device, 'replayed'), RIGHT);
     });
 
     it('that an older Loader has left behind count as none', async () => {

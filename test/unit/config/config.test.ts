@@ -43,6 +43,7 @@ describe('the configuration', () => {
       proxies: { http: undefined, https: undefined, exceptions: [] },
       caCertificates: [],
       modelCacheDir: 'models',
+      cacheMaxBytes: undefined,
       stateDir: 'state',
       imagesPath: '/opt/azaion/images.enc',
       apiVersion: 'latest',
@@ -94,6 +95,7 @@ describe('the configuration', () => {
       NO_PROXY: 'internal.example.com',
       UPSTREAM_CA_FILE: caFile,
       MODEL_CACHE_DIR: '/var/models',
+      CACHE_MAX_BYTES: '5000000000',
       STATE_DIR: '/var/state',
       IMAGES_PATH: '/srv/images.enc',
       SERVICE_IMAGES: 'azaion/api, registry.example.com:5000/azaion/worker_2 ,nginx,',
@@ -142,6 +144,7 @@ describe('the configuration', () => {
       },
       caCertificates: [CA],
       modelCacheDir: '/var/models',
+      cacheMaxBytes: 5_000_000_000,
       stateDir: '/var/state',
       imagesPath: '/srv/images.enc',
       apiVersion: '1.2.3-rc_4',
@@ -196,6 +199,7 @@ describe('the configuration', () => {
   it('is refused with all its problems at once, one line for each', () => {
     const problems = problemsOf({
       PORT: 'x',
+      CACHE_MAX_BYTES: '0',
       RESOURCE_API_URL: 'x',
       KEY_TEMPLATE_HARDWARE: 'x',
       KEY_TEMPLATE_API: '{email}',
@@ -221,6 +225,7 @@ describe('the configuration', () => {
     });
     for (const name of [
       'PORT',
+      'CACHE_MAX_BYTES',
       'RESOURCE_API_URL',
       'KEY_TEMPLATE_HARDWARE',
       'KEY_TEMPLATE_API',
@@ -246,7 +251,7 @@ describe('the configuration', () => {
     ]) {
       assert.equal(problems.filter((problem) => new RegExp(`^${name}\\b`).test(problem)).length, 1, name);
     }
-    assert.equal(problems.length, 23);
+    assert.equal(problems.length, 24);
   });
 
   it('has its problems in the message of the error', () => {
