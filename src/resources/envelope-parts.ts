@@ -63,11 +63,7 @@ export class SmallPart {
     try {
       return preflightEnvelope(envelopeLength, end, this.#aesKey);
     } catch (error) {
-      throw new LoaderError(
-        'envelope_invalid',
-        'The resource can not be decrypted: it was uploaded under another RESOURCE_KEY, or resource_key of cdn.yaml, than this Loader has; or its end is damaged, then upload it again.',
-        { cause: error },
-      );
+      throw undecryptable(error);
     }
   }
 
@@ -99,6 +95,15 @@ export class SmallPart {
   decryptWith(big: Buffer): Buffer {
     return decryptBuffer(Buffer.concat([this.#bytes, big]), this.#aesKey);
   }
+}
+
+/** For an envelope whose end does not come out right. */
+export function undecryptable(cause?: unknown): LoaderError {
+  return new LoaderError(
+    'envelope_invalid',
+    'The resource can not be decrypted: it was uploaded under another RESOURCE_KEY, or resource_key of cdn.yaml, than this Loader has; or its end is damaged, then upload it again.',
+    { cause },
+  );
 }
 
 /**

@@ -421,7 +421,7 @@ describe('a prefetch', { skip: S3_SKIP }, () => {
     try {
       const task = await device.tasks.prefetch('large', 'small');
       assert.deepEqual(outcomes(task), [
-        ['large', 'failed', 'cache_unusable'],
+        ['large', 'failed', 'disk_full_ahead'],
         ['small', 'fetched', null],
       ]);
       await device.settled();
