@@ -133,11 +133,7 @@ export class CachedBigPart implements BigPart {
   async *plaintext(small: SmallPart, range: PlaintextRange): AsyncGenerator<Buffer, void, undefined> {
     const { handle, length, record } = this.#copy;
     const subject = { resource: this.#resource, manifest: this.manifest, options: this.#options };
-    if (this.#tail === undefined) {
-      const tail = await readTail(this.#copy, subject);
-      // One wrong key in 256 gives a valid padding by chance, and seldom that of the right length.
-      if (small.plaintextLength({ length, tail }) !== this.manifest?.length) throw undecryptable();
-    }
+    if (this.manifest !== undefined) await this.#prove(small, this.manifest, subject);
     const mender = menderOf(this.#copy, subject);
     const file = {
       handle,
@@ -156,6 +152,24 @@ export class CachedBigPart implements BigPart {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#copy[Symbol.asyncDispose]();
+  }
+
+  /**
+   * Proves the key by the end of the copy. An end that tells the length of the manifest needs no digest here: its chunk is
+   * verified when it is read. Only where it does not, damage is told from another key.
+   *
+   * @throws LoaderError `envelope_invalid` for another key; of `ChunkMender`
+   */
+  async #prove(small: SmallPart, manifest: Manifest, subject: CachedSubject): Promise<void> {
+    const { length } = this.#copy;
+    const isProven = (tail: Buffer) => small.plaintextLength({ length, tail }) === manifest.length;
+    try {
+      if (isProven(await readEnd(this.#copy))) return;
+    } catch (error) {
+      if (!hasErrorCode(error, 'envelope_invalid', 'cache_unusable')) throw error;
+    }
+    // One wrong key in 256 gives a valid padding by chance, and seldom that of the right length.
+    if (!isProven(await readTail(this.#copy, subject))) throw undecryptable();
   }
 }
 
@@ -213,6 +227,12 @@ async function readTail(copy: OpenCopy, subject: CachedSubject): Promise<Buffer>
       await menderOf(copy, subject).mend(index, new Error(`chunk ${index} is damaged`));
     }
   }
+  return await readEnd(copy);
+}
+
+/** The last bytes of a copy, as they are. @throws LoaderError `cache_unusable` when it ends before; the system's error */
+async function readEnd({ handle, length }: OpenCopy): Promise<Buffer> {
+  const start = Math.max(0, length - PREFLIGHT_LENGTH);
   try {
     return await readFully(handle, Buffer.alloc(length - start), start, length);
   } catch (error) {
