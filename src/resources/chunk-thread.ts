@@ -12,15 +12,18 @@ const BLOCK_LENGTH = 16;
 /** Bytes that are decrypted at once: what OpenSSL writes is then still in the cache of the core when it is copied. */
 const PIECE_LENGTH = 128 * 1024;
 
-/** The memory that chunks are read into, with the block before the chunk. It grows to the longest one. */
-let stored = Buffer.alloc(0);
+/** What a thread keeps from one order to the next. */
+interface Workspace {
+  /** The memory that chunks are read into, with the block before the chunk. It grows to the longest one. */
+  stored: Buffer;
+}
 
-function work(order: ChunkOrder): ChunkReport {
+function work(order: ChunkOrder, workspace: Workspace): ChunkReport {
   const { fd, position, length, previousBlock, plaintext } = order;
   // The first chunk of a file has no block before it there: it comes with the order, or is not needed.
   const lead = position >= BLOCK_LENGTH ? BLOCK_LENGTH : 0;
-  if (stored.length < length + lead) stored = Buffer.allocUnsafeSlow(length + lead);
-  const bytes = stored.subarray(0, length + lead);
+  if (workspace.stored.length < length + lead) workspace.stored = Buffer.allocUnsafeSlow(length + lead);
+  const bytes = workspace.stored.subarray(0, length + lead);
   if (!fill(bytes, fd, position - lead)) return { outcome: 'cut', plaintext };
   const chunk = bytes.subarray(lead);
   const iv = previousBlock ?? Buffer.from(bytes.subarray(0, lead));
@@ -55,10 +58,10 @@ function decrypt(chunk: Buffer, aesKey: Uint8Array, iv: Uint8Array, plaintext: U
   }
 }
 
-function answer(port: MessagePort, order: ChunkOrder): void {
+function answer(port: MessagePort, order: ChunkOrder, workspace: Workspace): void {
   let report: ChunkReport;
   try {
-    report = work(order);
+    report = work(order, workspace);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     report = { outcome: 'failed', code, message, plaintext: order.plaintext };
@@ -68,5 +71,6 @@ function answer(port: MessagePort, order: ChunkOrder): void {
 
 if (parentPort !== null) {
   const port = parentPort;
-  port.on('message', (order: ChunkOrder) => answer(port, order));
+  const workspace = { stored: Buffer.alloc(0) };
+  port.on('message', (order: ChunkOrder) => answer(port, order, workspace));
 }
