@@ -3,6 +3,7 @@ import { lstat, open, realpath, rename, rm, unlink, type FileHandle } from 'node
 import path from 'node:path';
 import { KeyedLock } from '../async/keyed-lock.ts';
 import { LoaderError, systemErrorCode } from '../errors.ts';
+import { writeFully } from '../files/file-chunks.ts';
 import { makeFolder, makeOneFolder } from '../files/folders.ts';
 import { readSmallBytes, UnfitFileError } from '../files/small-file.ts';
 import type { Logger } from '../log/logger.ts';
@@ -102,10 +103,7 @@ export class CopyFiles {
     await using handle = await open(big, constants.O_WRONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     const { ino, atime, mtime } = await handle.stat({ bigint: true });
     if (ino !== inode) return;
-    for (let written = 0; written < bytes.length;) {
-      const { bytesWritten } = await handle.write(bytes, written, bytes.length - written, position + written);
-      written += bytesWritten;
-    }
+    await writeFully(handle, bytes, position);
     await handle.utimes(atime, mtime);
     await handle.datasync();
   }

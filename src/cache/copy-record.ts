@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { asRecord } from '../json.ts';
 import { formatEnvelope, parseEnvelope, parseObject, preAuthenticationEncoding } from '../manifest/dsse-envelope.ts';
-import { parseBigPart, parseStatement, STATEMENT_TYPE, type Manifest } from '../manifest/manifest.ts';
+import { parseBigPart, parseStatement, sha256Of, STATEMENT_TYPE, type Manifest } from '../manifest/manifest.ts';
 import { ManifestError } from '../manifest/manifest-error.ts';
 import type { MacKey } from '../manifest/manifest-keys.ts';
 import { placeKey, copyStem, type CopyPlace } from './copy-paths.ts';
@@ -43,7 +43,6 @@ export function recordOfManifest(
 
 /** Of a record that this device makes: docs/protocol.md section 9. */
 const PREDICATE_TYPE = 'https://azaion.com/loader/copy/v1';
-const SHA256 = /^[\da-f]{64}$/;
 
 /** The bytes of a record: the manifest where there is one, and otherwise a statement in its form that this device signs. */
 export function formatRecord(record: CopyRecord, place: CopyPlace, name: string | undefined, key: MacKey): Buffer {
@@ -92,7 +91,7 @@ export function parseRecord(bytes: Buffer, place: CopyPlace, key: MacKey): CopyR
   const { small, big, etag, isPair, madeAtMs } = asRecord(fields['predicate']) ?? {};
   return {
     ...parseDigests(asRecord(big) ?? {}),
-    smallSha256: small === undefined ? undefined : textOf(asRecord(small)?.['sha256']),
+    smallSha256: small === undefined ? undefined : sha256Of(asRecord(small)?.['sha256']),
     ...(typeof etag === 'string' && { etag }),
     ...(isPair === true && { isPair }),
     ...(typeof madeAtMs === 'number' && { madeAtMs }),
@@ -132,9 +131,4 @@ function digestOf(chunkSha256: readonly string[]): string {
   return createHash('sha256')
     .update(Buffer.from(chunkSha256.join(''), 'hex'))
     .digest('hex');
-}
-
-function textOf(sha256: unknown): string {
-  if (typeof sha256 === 'string' && SHA256.test(sha256)) return sha256;
-  throw new ManifestError('has a digest that is no SHA-256 in hex');
 }

@@ -1,6 +1,7 @@
 import { link, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { systemErrorCode } from '../errors.ts';
+import { writeFully } from './file-chunks.ts';
 import { syncFolder } from './folders.ts';
 
 /** The errors of `link` on file systems without hard links, such as FAT. */
@@ -31,10 +32,7 @@ export class DraftFile implements AsyncDisposable {
 
   /** Writes all of `bytes` from byte `position` on. They must not change meanwhile. */
   async write(bytes: Buffer, position: number): Promise<void> {
-    for (let written = 0; written < bytes.length;) {
-      const { bytesWritten } = await this.handle.write(bytes, written, bytes.length - written, position + written);
-      written += bytesWritten;
-    }
+    await writeFully(this.handle, bytes, position);
   }
 
   /** Puts what was written on the disk. @throws the system's error, also that of `startSync` */

@@ -93,6 +93,14 @@ export async function readFully<Memory extends ArrayBufferLike>(
   return buffer.subarray(0, length);
 }
 
+/** Writes all of `bytes` from byte `position` on. They must not change meanwhile. @throws the system's error */
+export async function writeFully(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
+  for (let written = 0; written < bytes.length;) {
+    const { bytesWritten } = await file.write(bytes, written, bytes.length - written, position + written);
+    written += bytesWritten;
+  }
+}
+
 function ignore(): void {
   // The failure is thrown where the promise is awaited for its value.
 }

@@ -115,7 +115,8 @@ function integerOf(fields: Readonly<Record<string, unknown>>, name: string, max 
   throw new ManifestError(`has no whole number in the field ${name}`);
 }
 
-function sha256Of(value: unknown): string {
+/** A SHA-256 in hex, as manifests tell it. @throws ManifestError */
+export function sha256Of(value: unknown): string {
   if (typeof value === 'string' && SHA256.test(value)) return value;
   throw new ManifestError('has a digest that is no SHA-256 in hex');
 }
